@@ -1,0 +1,5 @@
+"""``python -m metaflowkit``."""
+
+from metaflowkit.cli import main
+
+main()

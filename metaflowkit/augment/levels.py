@@ -1,0 +1,64 @@
+"""Presets from mild (1) to strong (4) as lists of operations; ``mfk components level`` prints them for editing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_GREY: dict[int, list[dict[str, Any]]] = {
+    1: [{"name": "RandomAffine", "degrees": 8.0, "translate": [0.07, 0.07], "p": 1.0}],
+    2: [{"name": "RandomAffine", "degrees": 12.0, "translate": [0.1, 0.1], "scale": [0.85, 1.15], "shear": 8.0, "p": 1.0}],
+    3: [
+        {"name": "RandomAffine", "degrees": 18.0, "translate": [0.12, 0.12], "scale": [0.75, 1.2], "shear": 15.0, "p": 1.0},
+        {"name": "RandomPerspective", "distortion_scale": 0.3, "p": 0.5},
+    ],
+    4: [
+        {"name": "RandomAffine", "degrees": 25.0, "translate": [0.15, 0.15], "scale": [0.65, 1.25], "shear": 22.0, "p": 1.0},
+        {"name": "RandomPerspective", "distortion_scale": 0.5, "p": 0.7},
+        {"name": "RandomErasing", "scale": [0.02, 0.15], "ratio": [0.3, 3.3], "p": 0.5},
+    ],
+}
+_COLOR: dict[int, list[dict[str, Any]]] = {
+    1: [
+        {"name": "RandomHorizontalFlip", "p": 0.5},
+        {"name": "RandomAffine", "degrees": 5.0, "translate": [0.07, 0.07], "padding_mode": "reflection", "p": 1.0},
+    ],
+    2: [
+        {"name": "RandomHorizontalFlip", "p": 0.5},
+        {"name": "RandomAffine", "degrees": 10.0, "translate": [0.1, 0.1], "scale": [0.85, 1.2], "padding_mode": "reflection", "p": 1.0},
+        {"name": "ColorJitter", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.8},
+    ],
+    3: [
+        {"name": "RandomHorizontalFlip", "p": 0.5},
+        {"name": "RandomAffine", "degrees": 15.0, "translate": [0.15, 0.15], "scale": [0.8, 1.5], "padding_mode": "reflection", "p": 1.0},
+        {"name": "ColorJitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
+        {"name": "RandomGrayscale", "p": 0.1},
+    ],
+    4: [
+        {"name": "RandomHorizontalFlip", "p": 0.5},
+        {
+            "name": "RandomAffine",
+            "degrees": 25.0,
+            "translate": [0.2, 0.2],
+            "scale": [0.8, 2.0],
+            "shear": 10.0,
+            "padding_mode": "reflection",
+            "p": 1.0,
+        },
+        {"name": "ColorJitter", "brightness": 0.6, "contrast": 0.6, "saturation": 0.6, "hue": 0.15, "p": 0.8},
+        {"name": "RandomGrayscale", "p": 0.2},
+        {"name": "RandomGaussianBlur", "kernel_size": [3, 3], "sigma": [0.1, 1.5], "p": 0.3},
+        {"name": "RandomErasing", "scale": [0.02, 0.2], "ratio": [0.3, 3.3], "p": 0.3},
+    ],
+}
+
+
+def level_operations(level: int, channels: int) -> list[dict[str, Any]]:
+    """The operations of a level for grey (1) or colour (3) images, as YAML nodes.
+
+    Raises:
+        ValueError: ``level`` is not 1 to 4.
+    """
+    table = _GREY if channels == 1 else _COLOR
+    if level not in table:
+        raise ValueError(f"level must be 1 to 4, got {level}; choose one of them or list operations")
+    return [dict(operation) for operation in table[level]]

@@ -1,0 +1,77 @@
+"""The augmentation stage: a list of Kornia operations applied to a batch of images, isolated and repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import kornia.augmentation as K
+import torch
+from torch import Tensor
+
+from metaflowkit.errors import ConfigError
+from metaflowkit.registry import Choice
+from metaflowkit.seeding import seed_for
+
+
+class Stage:
+    """Kornia operations in their order, each on support views, query views or both.
+
+    Args:
+        operations: names and settings.
+        seed: the run's seed.
+        shape: (C, H, W) of the images; every operation is tried on one small batch of it.
+
+    Raises:
+        ConfigError: an operation refuses its settings or these images, or changes their shape.
+    """
+
+    def __init__(self, operations: Sequence[Choice], seed: int, shape: tuple[int, int, int]) -> None:
+        self.seed = seed
+        self.operations: list[tuple[str, Any]] = []
+        problems = []
+        for i, choice in enumerate(operations):
+            settings = {k: _tuples(v) for k, v in choice.settings.items() if k != "apply_to"}
+            try:
+                operation = getattr(K, choice.name)(**settings)
+                with torch.random.fork_rng(devices=[]), torch.no_grad():
+                    after = operation(torch.rand(2, *shape))
+                if not isinstance(after, Tensor) or after.shape != (2, *shape):
+                    raise ValueError(f"it turns images of {shape} into {tuple(getattr(after, 'shape', ()))}, and they must keep their shape")
+            except Exception as error:  # Kornia raises many types here, all about these settings
+                problems.append(
+                    f"augment.{i}: {choice.name} does not work on images of shape {shape}: {error}; correct its settings or choose another"
+                )
+                continue
+            self.operations.append((choice.settings.get("apply_to", "both"), operation))
+        if problems:
+            raise ConfigError(problems)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
+        """Augment.
+
+        Kornia draws from torch's global generators, so each call runs in a fork of them that is seeded from
+        (seed, purpose, role, index): nothing drawn here changes what is drawn elsewhere, and the other way round.
+
+        Args:
+            x: float images in 0..1, [..., C, H, W]; leading axes are flattened into one batch.
+            role: ``support`` or ``query``.
+            purpose: stream, such as ``train``.
+            index: step or episode.
+
+        Returns:
+            Images of the same shape, clamped to 0..1.
+        """
+        flat = x.flatten(0, -4)
+        devices = [x.device.index or 0] if x.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            for i, (apply_to, operation) in enumerate(self.operations):
+                if apply_to in ("both", role):
+                    torch.manual_seed(seed_for(self.seed, f"augment/{purpose}/{role}/{i}", index))
+                    flat = operation(flat)
+        return flat.clamp(0, 1).reshape(x.shape)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,143 @@
+"""The composition root: from a pipeline to the objects that run it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from metaflowkit import registry as r
+from metaflowkit.augment.levels import level_operations
+from metaflowkit.augment.stage import Stage
+from metaflowkit.engines.parts import Parts
+from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.learner import Learner
+from metaflowkit.models.model import Model
+from metaflowkit.pipeline import Pipeline
+from metaflowkit.registry import Choice
+from metaflowkit.seeding import seed_for
+from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.values import Episode, ImageSet, Labelled
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A built pipeline: everything a run needs, in data-flow order.
+
+    Attributes:
+        pipeline: what it was built from.
+        device: where it computes.
+        shape: (C, H, W) of the images.
+        splits: the labelled images of ``val`` and ``test`` (and of ``train`` for labelled tasks only).
+        tasks: outer step -> Episode of uint8 images.
+        stage: augmentation.
+        learner: model, inner loop, objective.
+    """
+
+    pipeline: Pipeline
+    device: torch.device
+    shape: tuple[int, int, int]
+    splits: dict[str, ImageSet]
+    tasks: Any
+    stage: Stage
+    learner: Learner
+
+    def episode(self, step: int) -> Episode:
+        """The augmented tasks of an outer step, on the device."""
+        support, query, way = self.tasks.episode(step)
+        return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way)
+
+    def _prepared(self, examples: Labelled, role: str, step: int) -> Labelled:
+        return Labelled(self.stage(self.images(examples.x), role, "train", step), examples.y.to(self.device))
+
+    def images(self, x: Tensor) -> Tensor:
+        """uint8 images as floats in 0..1 on the device."""
+        return x.to(self.device).float() / 255
+
+
+def build(pipeline: Pipeline) -> Flow:
+    """Build a pipeline: load its data, make its model, connect its parts.
+
+    The same seed gives the same weights on every device, since they are drawn on the CPU.
+
+    Raises:
+        ConfigError: a component refuses its settings.
+        DataError: the data cannot be read, or cannot serve these tasks.
+    """
+    for plugin in pipeline.plugins:
+        importlib.import_module(plugin)
+    device = _device(pipeline.device)
+    splits = dict(_named("dataset", lambda: r.DATASETS.build(pipeline.dataset)).load())
+    train = splits.get("train")
+    if train is None or not len(train.x):
+        raise DataError("dataset: has no training images; give its training split a share of the classes")
+    shape = (int(train.x.shape[1]), int(train.x.shape[2]), int(train.x.shape[3]))
+    _check_settings(pipeline, splits)
+    reads_labels = r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True)
+    pool = train if reads_labels else train.unlabelled()
+    tasks = _named("tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
+    if not reads_labels:
+        del splits["train"]
+    stage = Stage(operations(pipeline, shape[0]), pipeline.seed, shape)
+    return Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
+
+
+def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> Learner:
+    """The learner of a pipeline for examples of a shape, without its data."""
+    inner = pipeline.inner
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(pipeline.seed, "model"))
+        backbone = _named("model.backbone", lambda: r.BACKBONES.build(pipeline.model.backbone, shape=shape))
+        way = pipeline.tasks.settings.get("way", 1)
+        head = _named("model.head", lambda: r.HEADS.build(pipeline.model.head, features=backbone.features, way=way))
+    model = Model(backbone, head).to(device)
+    parts = Parts(
+        model,
+        rule=_named("inner.rule", lambda: r.RULES.build(inner.rule)),
+        loss=_named("inner.loss", lambda: r.LOSSES.build(inner.loss)),
+        objective=_named("objective", lambda: r.OBJECTIVES.build(pipeline.objective)),
+        steps=inner.steps,
+        first_order=inner.order == "first",
+    )
+    return Learner(parts, _named("inner.engine", lambda: r.ENGINES.build(inner.engine, model=model)))
+
+
+def operations(pipeline: Pipeline, channels: int) -> list[Choice]:
+    """The augmentation operations: those listed, or those of the level for these images."""
+    if pipeline.augment.level is None:
+        return list(pipeline.augment.operations)
+    nodes = level_operations(pipeline.augment.level, channels)
+    return [Choice(node.pop("name"), node) for node in nodes]
+
+
+def _check_settings(pipeline: Pipeline, splits: dict[str, ImageSet]) -> None:
+    """Every episode that will be measured can be drawn, so that a run does not fail at its end."""
+    for split in ("val", "test"):
+        for way, shot in pipeline.evaluate.settings():
+            if split in splits and len(splits[split].classes):
+                try:
+                    LabelledTasks(splits[split], 0, way, shot, pipeline.evaluate.query)
+                except DataError as error:
+                    raise DataError(f"evaluate on split {split!r}: {error}") from None
+
+
+def _named(path: str, make: Callable[[], V]) -> V:
+    """Run a constructor and put the pipeline's path before what it complains of."""
+    try:
+        return make()
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device: torch sees no GPU, got {name!r}; use device=cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,85 @@
+"""Checkpoints: saved atomically, restored exactly."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaflowkit.errors import CheckpointError
+from metaflowkit.files import write_atomic
+
+FORMAT = 1
+KEPT = 2
+
+
+@dataclass
+class Snapshot:
+    """Everything that a run needs to go on.
+
+    Attributes:
+        step: outer steps done.
+        model: the model's state dict.
+        optimizer: the outer optimiser's state dict.
+        journal: length of the journal in bytes.
+        best: step and validation accuracy of the best weights so far; None before the first validation.
+        untrained: validation accuracy before the first step.
+        pipeline: the resolved pipeline as YAML.
+    """
+
+    step: int
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    journal: int
+    best: dict[str, float] | None
+    untrained: float | None
+    pipeline: str
+
+
+def save(snapshot: Snapshot, path: Path) -> None:
+    """Write a snapshot; a reader never sees a part of it.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **asdict(snapshot)}, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load(path: Path) -> Snapshot:
+    """Read a snapshot, with ``weights_only=True``, onto the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, or of another format.
+    """
+    others = [other.name for other in saved(path.parent) if other != path]
+    way_out = f"remove it to go on from {others[-1]}" if others else "start the run again with --overwrite"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("format") != FORMAT:
+            raise CheckpointError(f"{path}: is of another format; use the version of metaflowkit that wrote it")
+        return Snapshot(**copy.deepcopy(content))
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: is no whole checkpoint ({str(error).splitlines()[0][:120]}); {way_out}") from None
+
+
+def saved(folder: Path) -> list[Path]:
+    """The step checkpoints of a folder, oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:07d}.pt"
+
+
+def prune(folder: Path) -> None:
+    """Keep the last two step checkpoints (``best.pt`` is another file)."""
+    for path in saved(folder)[:-KEPT]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""The command line. Heavy imports stand inside the commands, so that ``mfk --help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaflowkit import __version__
+from metaflowkit.errors import ConfigError, MetaflowkitError
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one message and an exit code; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MetaflowkitError as error:
+            click.echo(f"{'' if isinstance(error, ConfigError) else 'mfk: '}{error}", err=True)
+            sys.exit(error.exit_code)
+
+
+def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting, such as inner.steps=5; may be repeated."
+    )(function)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mfk")
+def main() -> None:
+    """Meta-learning through differentiable inner optimisers, described in a YAML file."""
+
+
+@main.command()
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@_overrides
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --run-dir.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the report.")
+def run(pipeline: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
+    """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
+    from metaflowkit.pipeline import read
+
+    if resume and run_dir is None:
+        raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
+    checked = read(pipeline, overrides)
+    from metaflowkit.progress import choose_progress
+    from metaflowkit.train import train
+
+    report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
+    click.echo("\n".join(["", *report.lines()]))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_overrides
+def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """Check pipeline FILES and report every problem; needs neither data nor a GPU."""
+    from metaflowkit.pipeline import read
+
+    problems: list[str] = []
+    for path in files:
+        try:
+            read(path, overrides)
+            click.echo(f"{path}: is right")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+@main.command()
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+def components(kind: str | None, name: str | None) -> None:
+    """List what a pipeline can name: all kinds, the components of a KIND, or the settings of one component."""
+    from metaflowkit.catalog import describe_components
+
+    for line in describe_components(kind, name):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--way", type=click.IntRange(2), help="Classes per episode.")
+@click.option("--shot", type=click.IntRange(1), help="Support images per class.")
+@click.option("--query", type=click.IntRange(1), help="Query images per class.")
+@click.option("--episodes", type=click.IntRange(2), help="Number of episodes.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option(
+    "--readout", "readouts", multiple=True, type=click.Choice(["prototype", "adapted", "logistic"]), help="May be repeated; all three by default."
+)
+@_overrides
+def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], **sizes: int | None) -> None:
+    """Measure the few-shot accuracy of the weights in RUN and add it to the run's evaluations.jsonl."""
+    from metaflowkit.measure import evaluate_run
+
+    scores, protocol = evaluate_run(
+        run_dir, overrides, split, weights, readouts or ("prototype", "adapted", "logistic"), {k: v for k, v in sizes.items() if v is not None}
+    )
+    for score in scores:
+        click.echo(f"{score.split} {score.way}-way {score.shot}-shot {score.readout}: {score} ({score.episodes} episodes)")
+    click.echo(f"± 95 % confidence of the mean; {protocol}")

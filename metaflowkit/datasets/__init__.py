@@ -1,0 +1,9 @@
+"""Datasets: images grouped by class, uint8 in memory. The import lines below are the list of what exists."""
+
+from metaflowkit.datasets.digits import Digits
+from metaflowkit.datasets.folder import Folder
+from metaflowkit.datasets.glyphs import Glyphs
+from metaflowkit.datasets.omniglot import Omniglot
+from metaflowkit.datasets.torchvision_sets import TorchvisionSet
+
+__all__ = ["Digits", "Folder", "Glyphs", "Omniglot", "TorchvisionSet"]

@@ -1,0 +1,51 @@
+"""The disk cache of decoded images, keyed by content and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaflowkit.errors import RunError
+from metaflowkit.files import write_atomic
+
+FORMAT = 1
+
+
+def cache_folder() -> Path:
+    """``$METAFLOWKIT_CACHE``, else ``metaflowkit`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    named = os.environ.get("METAFLOWKIT_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metaflowkit"
+
+
+def cached(key: dict[str, Any], make: Callable[[], tuple[Tensor, Tensor, list[str]]]) -> tuple[Tensor, Tensor, list[str]]:
+    """What ``make`` returns, from the cache where it is there and whole.
+
+    A damaged entry is made again, and a cache that cannot be written is done without.
+
+    Args:
+        key: fingerprint of the content and every setting that shapes the result, as JSON values.
+        make: decodes: images uint8 [n, C, H, W], class index int64 [n], class names.
+    """
+    digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / f"{digest[:32]}.pt"
+    try:
+        stored = torch.load(path, weights_only=True)
+        return stored["x"], stored["y"], stored["classes"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
+        x, y, classes = make()
+    buffer = io.BytesIO()
+    torch.save({"x": x, "y": y, "classes": classes}, buffer)
+    try:
+        write_atomic(path, buffer.getvalue())
+    except RunError:
+        pass
+    return x, y, classes

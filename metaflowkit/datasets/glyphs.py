@@ -1,0 +1,145 @@
+"""Letters rendered from the typefaces that matplotlib installs: a real few-shot data set without a download."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metaflowkit.datasets.cache import cached
+from metaflowkit.datasets.splits import draw_fractions, select
+from metaflowkit.errors import DataError
+from metaflowkit.registry import DATASETS
+from metaflowkit.schema import Count, Fraction, Natural, nearest
+from metaflowkit.values import ImageSet
+
+FACES = [
+    f"{family}{style}"
+    for family, styles in {
+        "DejaVuSans": ("", "-Bold", "-Oblique", "-BoldOblique"),
+        "DejaVuSansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
+        "DejaVuSerif": ("", "-Bold", "-Italic", "-BoldItalic"),
+        "STIXGeneral": ("", "Bol", "Italic", "BolIta"),
+    }.items()
+    for style in styles
+]
+
+
+@DATASETS.register("glyphs")
+class Glyphs:
+    """Letters in matplotlib's typefaces; classes are characters, examples are faces.
+
+    A face draws only the letters that its character map holds, so the empty box never appears. Letters are white on black,
+    scaled so that the face's tallest capitals and descenders fit, and centred by their ink. Scripts differ in what they
+    hold, but some letters look alike across scripts (Latin A, Greek Alpha), as they do on paper.
+
+    Args:
+        train: scripts to learn from, by the first word of their letters' Unicode names.
+        test: scripts to be evaluated on.
+        val_script: the training script that gives part of its letters to the validation classes.
+        val_fraction: which part of it.
+        faces: typefaces by the file names of matplotlib's fonts without ``.ttf``; null for the 16 text faces of DejaVu and STIX.
+        image_size: side in pixels.
+        min_faces: letters that fewer faces have are left out.
+        split_seed: seed of the draw of validation letters.
+
+    Reference:
+        The DejaVu fonts (dejavu-fonts.github.io) and STIX fonts (stixfonts.org).
+    """
+
+    def __init__(
+        self,
+        train: list[str] = ["latin", "cyrillic"],  # noqa: B006, read as the schema's default and never changed
+        test: list[str] = ["greek", "armenian", "georgian"],  # noqa: B006
+        val_script: str = "latin",
+        val_fraction: Fraction = 0.25,
+        faces: list[str] | None = None,
+        image_size: Count = 28,
+        min_faces: Count = 10,
+        split_seed: Natural = 0,
+    ) -> None:
+        if set(train) & set(test):
+            raise ValueError(f"train and test must not share a script, got {', '.join(set(train) & set(test))} in both; remove it from one")
+        self.train, self.test, self.val_script, self.val_fraction = train, test, val_script, val_fraction
+        self.faces = FACES if faces is None else faces
+        self.image_size, self.min_faces, self.split_seed = image_size, min_faces, split_seed
+
+    def load(self) -> dict[str, ImageSet]:
+        """Render, or read from the cache, and split by script."""
+        paths = _face_paths(self.faces)
+        content = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+        key = {"glyphs": content, "faces": self.faces, "size": self.image_size, "min_faces": self.min_faces}
+        x, y, names = cached(key, lambda: _render(paths, self.image_size, self.min_faces))
+        scripts = [_script(name) for name in names]
+        for script in [*self.train, *self.test, self.val_script]:
+            if script.lower() not in scripts:
+                raise DataError(
+                    f"dataset: no letter of script {script!r} in {self.min_faces} of {len(paths)} faces; {nearest(script.lower(), sorted(set(scripts)))}"
+                )
+        pool = [i for i, script in enumerate(scripts) if script == self.val_script.lower()]
+        drawn = draw_fractions(len(pool), {"val": self.val_fraction}, self.split_seed)["val"]
+        val = [pool[i] for i in drawn]
+        taken = set(val)
+        members = {
+            "train": [i for i, s in enumerate(scripts) if s in map(str.lower, self.train) and i not in taken],
+            "val": val,
+            "test": [i for i, s in enumerate(scripts) if s in map(str.lower, self.test) and i not in taken],
+        }
+        return {split: select(x, y, names, chosen) for split, chosen in members.items()}
+
+
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "?").split()[0].lower()
+
+
+def _is_letter(character: str) -> bool:
+    """Letters of a script: Unicode category L, without signs that modify a letter but are none (U+0559, U+037A)."""
+    category = unicodedata.category(character)
+    name = unicodedata.name(character, "")
+    return category in ("Lu", "Ll", "Lt", "Lo") or (category == "Lm" and ("SMALL LETTER" in name or "CAPITAL LETTER" in name))
+
+
+def _face_paths(faces: list[str]) -> list[Path]:
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    known = sorted(path.stem for path in folder.glob("*.ttf"))
+    for face in faces:
+        if face not in known:
+            raise DataError(f"dataset.faces: there is no typeface {face!r} in {folder}; {nearest(face, known)}")
+    return [folder / f"{face}.ttf" for face in faces]
+
+
+def _render(paths: list[Path], size: int, min_faces: int) -> tuple[Tensor, Tensor, list[str]]:
+    from fontTools.ttLib import TTFont
+    from PIL import ImageFont
+
+    owners: dict[str, list[int]] = defaultdict(list)
+    for i, path in enumerate(paths):
+        with TTFont(path, lazy=True) as face:
+            for code in face.getBestCmap():
+                if _is_letter(chr(code)):
+                    owners[chr(code)].append(i)
+    letters = sorted(letter for letter, faces in owners.items() if len(faces) >= min_faces)
+    fonts = [ImageFont.truetype(str(path), round(size * 0.75)) for path in paths]
+    images, labels = [], []
+    for label, letter in enumerate(letters):
+        for i in owners[letter]:
+            images.append(_draw(fonts[i], letter, size))
+            labels.append(label)
+    return torch.from_numpy(np.stack(images))[:, None], torch.tensor(labels), letters
+
+
+def _draw(font, letter: str, size: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    from PIL import Image, ImageDraw
+
+    left, top, right, bottom = font.getbbox(letter)
+    canvas = Image.new("L", (max(size, right - left), max(size, bottom - top)))
+    place = ((canvas.width - right + left) // 2 - left, (canvas.height - bottom + top) // 2 - top)
+    ImageDraw.Draw(canvas).text(place, letter, fill=255, font=font)
+    return np.asarray(canvas if canvas.size == (size, size) else canvas.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)

@@ -1,0 +1,77 @@
+"""Class-disjoint splits: drawn by seed or read from lists of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metaflowkit.errors import DataError
+from metaflowkit.seeding import generator_for
+from metaflowkit.values import ImageSet
+
+
+def select(x: Tensor, y: Tensor, names: Sequence[str], chosen: Sequence[int]) -> ImageSet:
+    """The images of the chosen classes, class by class, relabelled 0, 1, ... in the order of ``chosen``."""
+    rows = [torch.nonzero(y == c).flatten() for c in chosen]
+    labels = [torch.full((len(r),), i, dtype=torch.int64) for i, r in enumerate(rows)]
+    if not rows:
+        return ImageSet(x[:0], y[:0], ())
+    return ImageSet(x[torch.cat(rows)], torch.cat(labels), tuple(names[c] for c in chosen))
+
+
+def draw_fractions(count: int, fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
+    """Shuffle 0..count-1 with the seed and deal them to train, val and test.
+
+    Args:
+        count: number of classes.
+        fractions: share of each split; they add up to 1 or less.
+        seed: of the shuffle; the same seed gives the same split on every machine.
+
+    Raises:
+        ValueError: unknown split names, negative shares, or shares above 1 in sum.
+    """
+    unknown = set(fractions) - {"train", "val", "test"}
+    if unknown or any(f < 0 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
+        raise ValueError(f"fractions must name train, val and test with shares that add up to at most 1, got {fractions}; correct them")
+    order = torch.randperm(count, generator=generator_for(seed, "datasets/split")).tolist()
+    ends, done, total = {}, 0, 0.0
+    for name in ("train", "val", "test"):
+        total += fractions.get(name, 0.0)
+        end = round(total * count)
+        ends[name] = sorted(order[done:end])
+        done = end
+    return ends
+
+
+def listed(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+    """Indices of the wanted class names.
+
+    Raises:
+        DataError: naming the first class that does not exist; ``where`` says who asked for it.
+    """
+    place = {name: i for i, name in enumerate(names)}
+    for name in wanted:
+        if name not in place:
+            from metaflowkit.schema import nearest
+
+            raise DataError(f"{where}: there is no class {name!r} among {len(names)}; {nearest(name, names[:2000])}")
+    return [place[name] for name in wanted]
+
+
+def read_list(path: str) -> list[str]:
+    """Class names, one per line; blank lines and lines that start with ``#`` are skipped.
+
+    Raises:
+        DataError: the file cannot be read or names no class.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list of classes cannot be read ({error}); give a text file with one class per line") from None
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise DataError(f"{path}: names no class; write one class per line")
+    return names

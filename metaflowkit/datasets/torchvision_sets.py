@@ -1,0 +1,129 @@
+"""Any labelled image data set of torchvision, by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metaflowkit.datasets.cache import cached
+from metaflowkit.datasets.images import to_array
+from metaflowkit.datasets.splits import draw_fractions, listed, select
+from metaflowkit.errors import DataError
+from metaflowkit.registry import DATASETS
+from metaflowkit.schema import Count, Natural, nearest
+from metaflowkit.values import ImageSet
+
+
+@DATASETS.register("torchvision")
+class TorchvisionSet:
+    """Any labelled torchvision image data set by name (MNIST, FashionMNIST, CIFAR10, CIFAR100, EuroSAT, Flowers102, ...).
+
+    Its own train and test parts are put together, since few-shot splits are by class.
+
+    Args:
+        set: the class in ``torchvision.datasets``.
+        root: where the files lie or are downloaded to.
+        download: fetch them where they are missing.
+        image_size: side in pixels.
+        mode: ``grey`` or ``color``.
+        fractions: share of the classes in each split, drawn with ``split_seed``; null for 0.6, 0.2, 0.2.
+        split_seed: seed of that draw.
+        classes: instead of a draw, the class names of each split.
+    """
+
+    def __init__(
+        self,
+        set: str,
+        root: str = "data",
+        download: bool = False,
+        image_size: Count = 28,
+        mode: Literal["grey", "color"] = "color",
+        fractions: dict[str, float] | None = None,
+        split_seed: Natural = 0,
+        classes: dict[str, list[str]] | None = None,
+    ) -> None:
+        if fractions is not None and classes is not None:
+            raise ValueError("fractions and classes both say how classes are split; keep one")
+        self.set, self.root, self.download, self.image_size, self.mode = set, root, download, image_size, mode
+        self.fractions = fractions or {"train": 0.6, "val": 0.2, "test": 0.2}
+        self.split_seed, self.classes = split_seed, classes
+        draw_fractions(0, self.fractions, 0)
+
+    def load(self) -> dict[str, ImageSet]:
+        """Open every part of the set, decode, and split by class."""
+        parts = list(self._parts())
+        sizes = [len(part) for part in parts]
+        import torchvision
+
+        key = {
+            "torchvision": self.set,
+            "root": self.root,
+            "sizes": sizes,
+            "size": self.image_size,
+            "mode": self.mode,
+            "version": torchvision.__version__,
+        }
+        first = [_digest(part) for part in parts]
+        x, y, names = cached({**key, "content": first}, lambda: self._decode(parts))
+        if self.classes is not None:
+            chosen = {split: listed(names, wanted, f"dataset.classes.{split}") for split, wanted in self.classes.items()}
+        else:
+            chosen = draw_fractions(len(names), self.fractions, self.split_seed)
+        return {split: select(x, y, names, members) for split, members in chosen.items()}
+
+    def _parts(self) -> Iterator[Any]:
+        from torchvision import datasets
+
+        known = [name for name in datasets.__all__ if name[0].isupper()]
+        if self.set not in known:
+            raise DataError(f"dataset.set: torchvision has no data set {self.set!r}; {nearest(self.set, known)}")
+        build = getattr(datasets, self.set)
+        taken = inspect.signature(build.__init__).parameters
+        options = {"root": self.root, **({"download": self.download} if "download" in taken else {})}
+        choices: list[dict[str, Any]] = [{}]
+        if "train" in taken:
+            choices = [{"train": True}, {"train": False}]
+        elif "split" in taken:
+            choices = [{"split": name} for name in ("train", "val", "test")]
+        opened = 0
+        failure: Exception | None = None
+        for choice in choices:
+            try:
+                yield build(**options, **choice)
+                opened += 1
+            except ValueError as error:  # this set has no such part
+                failure = error
+            except (RuntimeError, OSError, TypeError) as error:
+                raise DataError(
+                    f"{self.root}: torchvision cannot open {self.set} ({error}); set dataset.root, or dataset.download=true to fetch it"
+                ) from None
+        if not opened:
+            raise DataError(f"{self.root}: torchvision cannot open {self.set} ({failure}); it needs arguments that this data set cannot give")
+
+    def _decode(self, parts: list[Any]) -> tuple[Tensor, Tensor, list[str]]:
+        mode: Literal["grey", "color"] = "grey" if self.mode == "grey" else "color"
+        images, labels = [], []
+        for part in parts:
+            for i in range(len(part)):
+                image, label = part[i]
+                if not isinstance(label, (int, np.integer)):
+                    raise DataError(
+                        f"dataset.set: {self.set} labels its images with {type(label).__name__}, not with one class each; choose a classification set"
+                    )
+                images.append(to_array(image, self.image_size, mode))
+                labels.append(int(label))
+        names = [str(name) for name in getattr(parts[0], "classes", None) or range(max(labels) + 1)]
+        return torch.from_numpy(np.stack(images)), torch.tensor(labels), names
+
+
+def _digest(part: Any) -> list[str]:
+    """A fingerprint of a part: its first, middle and last image."""
+    import hashlib
+
+    picked = [part[i][0] for i in (0, len(part) // 2, len(part) - 1)]
+    return [hashlib.sha256(np.asarray(image).tobytes()).hexdigest() for image in picked]

@@ -1,0 +1,42 @@
+"""Prototypes and similarities, written so that they can be differentiated twice everywhere."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-12
+
+
+def prototypes(features: Tensor, y: Tensor, way: int) -> Tensor:
+    """Mean embedding of each class.
+
+    Args:
+        features: [n, D].
+        y: class of each row, int64 [n]; every class 0..way-1 occurs.
+        way: number of classes N.
+
+    Returns:
+        [N, D].
+    """
+    member = F.one_hot(y, way).to(features.dtype)
+    return member.T @ features / member.sum(0)[:, None]
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows scaled to length one; a zero row stays zero, with finite derivatives (the floor stands under the root)."""
+    return x / (x.square().sum(-1, keepdim=True) + EPS).sqrt()
+
+
+def similarity(a: Tensor, b: Tensor, metric: str) -> Tensor:
+    """Similarity of every row of ``a`` [n, D] with every row of ``b`` [m, D], as [n, m].
+
+    Args:
+        a: rows.
+        b: rows.
+        metric: ``cosine``, or ``euclidean`` for minus the squared distance (written out: ``cdist`` has no double
+            backward in every supported torch).
+    """
+    if metric == "cosine":
+        return unit(a) @ unit(b).T
+    return -(a.square().sum(-1)[:, None] - 2 * a @ b.T + b.square().sum(-1))

@@ -1,0 +1,146 @@
+"""Few-shot accuracy with 95 % confidence intervals, on fixed seeded episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaflowkit.build import Flow
+from metaflowkit.distances import prototypes, similarity
+from metaflowkit.errors import DataError
+from metaflowkit.objectives.accuracy import accuracy
+from metaflowkit.pipeline import evaluation_views
+from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.values import Episode, Labelled
+
+BATCH = 20
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy over episodes.
+
+    Attributes:
+        split, way, shot, query, readout: what was measured.
+        episodes: how many.
+        accuracy: mean, 0..1.
+        ci95: half width of the 95 % interval of the mean, 1.96 s / sqrt(episodes).
+    """
+
+    split: str
+    way: int
+    shot: int
+    query: int
+    readout: str
+    episodes: int
+    accuracy: float
+    ci95: float
+
+    def plain(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:.1f} ± {100 * self.ci95:.1f} %"
+
+
+def evaluate(
+    flow: Flow,
+    split: str = "test",
+    way: int = 5,
+    shot: int = 1,
+    query: int = 15,
+    episodes: int = 600,
+    readouts: Iterable[str] = ("prototype", "adapted"),
+) -> list[Score]:
+    """Adapt and classify.
+
+    Args:
+        flow: a built pipeline with the weights to measure.
+        split: ``train`` (labelled tasks only), ``val`` or ``test``.
+        way: classes per episode.
+        shot: support images per class.
+        query: query images per class.
+        episodes: number of episodes; the same for every readout, drawn from ``evaluate.seed``.
+        readouts: ``prototype`` (nearest class mean of the embedding), ``adapted`` (the head after K inner steps on the
+            labelled support, each image shown in ``evaluate.views`` augmented copies), ``logistic`` (logistic regression
+            on the frozen embedding).
+
+    Returns:
+        One score per readout.
+
+    Raises:
+        DataError: the split has too few classes or images.
+    """
+    if split not in flow.splits:
+        raise DataError(f"split {split!r}: is not at hand here, only {', '.join(flow.splits)}; choose one of them")
+    tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
+    readouts = list(readouts)
+    found: dict[str, list[Tensor]] = {readout: [] for readout in readouts}
+    for i, episode in enumerate(_batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
+        embedded = None
+        for readout in readouts:
+            if readout == "adapted":
+                scores = flow.learner.adapt(_shown(flow, episode, split, i), episode).logits
+            else:
+                embedded = embedded or (flow.learner.embed(episode.support.x), flow.learner.embed(episode.query.x))
+                scores = (_prototype if readout == "prototype" else _logistic)(flow, episode, *embedded)
+            found[readout].append(accuracy(scores.float(), episode.query.y).cpu())
+    results = []
+    for readout, parts in found.items():
+        values = torch.cat(parts).double()
+        ci95 = 1.96 * values.std().item() / math.sqrt(len(values))
+        results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95))
+    return results
+
+
+def protocol(flow: Flow) -> str:
+    """What a reader must know beside the figures."""
+    norm = flow.pipeline.model.backbone.settings.get("norm")
+    how = (
+        "batch normalisation uses the statistics of the current set (transductive)"
+        if norm == "batch"
+        else "no statistics are shared between images (inductive)"
+    )
+    views = evaluation_views(flow.pipeline)
+    shown = f"{views} augmented views of each support image" if views else "the support images"
+    return f"{how}; 'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}; episodes are drawn with seed {flow.pipeline.evaluate.seed}"
+
+
+def _batches(flow: Flow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
+    for i in range(math.ceil(episodes / BATCH)):
+        drawn = tasks.episode(i, purpose)
+        count = min(BATCH, episodes - i * BATCH)
+        support, query = (Labelled(flow.images(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
+        yield Episode(support, query, drawn.way)
+
+
+def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:
+    """What the inner loop adapts on: augmented copies of the support images, or the images themselves."""
+    views = evaluation_views(flow.pipeline)
+    if not views:
+        return episode.support
+    x = episode.support.x.repeat_interleave(views, dim=1)
+    return Labelled(flow.stage(x, "support", f"evaluate/{split}", index), episode.support.y.repeat_interleave(views, dim=1))
+
+
+def _prototype(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
+    metric = flow.pipeline.model.head.settings.get("metric", "cosine")
+    means = [prototypes(s, y, episode.way) for s, y in zip(support, episode.support.y)]
+    return torch.stack([similarity(q, m, metric) for q, m in zip(query, means)])
+
+
+def _logistic(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
+    from sklearn.linear_model import LogisticRegression
+
+    scores = []
+    for s, y, q in zip(support, episode.support.y, query):
+        s, q = (torch.nn.functional.normalize(f, dim=-1).double().cpu() for f in (s, q))
+        model = LogisticRegression(C=10.0, max_iter=1000).fit(s.numpy(), y.cpu().numpy())
+        scores.append(torch.from_numpy(model.predict_log_proba(q.numpy())).to(episode.query.y.device))
+    return torch.stack(scores)

@@ -1,0 +1,235 @@
+"""Files: strict YAML that remembers line and column, dotted overrides, atomic writes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+
+from metaflowkit.errors import ConfigError, RunError
+
+Scalar = Union[str, int, float, bool, None]
+
+_INT = re.compile(r"[-+]?[0-9]+$")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_WORDS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True, "false": False, ".inf": float("inf"), "-.inf": float("-inf")}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place: file (or ``--set``), line and column from 1; line 0 means that the source has no lines."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Node:
+    """A YAML value with its place.
+
+    Attributes:
+        value: a scalar, a list of nodes, or a mapping from key to node.
+        mark: where the value stands.
+        key: where its key stands, for entries of a mapping.
+    """
+
+    value: Any
+    mark: Mark
+    key: Mark | None = None
+
+    def plain(self) -> Any:
+        """The value without places: scalars, lists and dicts."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def shown(self) -> str:
+        """The value as an error message quotes it."""
+        if isinstance(self.value, dict):
+            return "a mapping"
+        if isinstance(self.value, list):
+            return "a list"
+        if self.value is None:
+            return "nothing"
+        return str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)
+
+
+def resolve(text: str) -> Scalar:
+    """An unquoted scalar by the rules of YAML 1.2's core schema (``1e-3`` is a number, ``on`` is text).
+
+    Example:
+        >>> [resolve(text) for text in ("1e-3", "3", "on", "true", "")]
+        [0.001, 3, 'on', True, None]
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.match(text):
+        return int(text)
+    return float(text) if _FLOAT.match(text) else text
+
+
+def read_yaml(path: str | Path) -> Node:
+    """Read a YAML file whose document is a mapping.
+
+    Raises:
+        ConfigError: the file is missing, empty, a directory, not UTF-8, not YAML, not a mapping, or repeats a key.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a directory, not a file; name the YAML file in it")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"; that folder holds {', '.join(beside)}" if beside else "; check the path"
+        raise ConfigError(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); it must be UTF-8 text that you may read") from None
+    node = parse_yaml(text, str(path))
+    if node.value is None:
+        raise ConfigError(f"{path}: is empty; start from one of the files under pipelines/")
+    if not isinstance(node.value, dict):
+        raise ConfigError(f"{node.mark}: must be a mapping of keys to values, got {node.shown()}; write 'key: value' lines")
+    return node
+
+
+def parse_yaml(text: str, source: str) -> Node:
+    """Parse one YAML document; ``source`` is the file name that messages give.
+
+    Raises:
+        ConfigError: with line and column, for broken syntax, tags, keys that are not text, or repeated keys.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
+        raise ConfigError(f"{place}: is not valid YAML, {error.problem}; check the indentation and brackets here") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: is not valid YAML, {error}; save it as plain UTF-8 text") from None
+    if root is None:
+        return Node(None, Mark(source, 1, 1))
+    problems: list[str] = []
+    node = _convert(root, source, problems, ())
+    if problems:
+        raise ConfigError(problems)
+    return node
+
+
+def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yaml.Node, ...]) -> Node:
+    mark = Mark(source, node.start_mark.line + 1, node.start_mark.column + 1)
+    if node in above:
+        problems.append(f"{mark}: contains itself through an alias; write the value out")
+        return Node(None, mark)
+    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in ("str", "seq", "map"):
+        problems.append(f"{mark}: has the tag {node.tag}; tags are not read, write a plain value")
+        return Node(None, mark)
+    if isinstance(node, yaml.SequenceNode):
+        return Node([_convert(item, source, problems, (*above, node)) for item in node.value], mark)
+    if isinstance(node, yaml.MappingNode):
+        entries: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            key_mark = Mark(source, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            key = key_node.value
+            if not isinstance(key, str):
+                problems.append(f"{key_mark}: a key must be text, got a {key_node.id}; write 'key: value'")
+                continue
+            if key in entries:
+                problems.append(f"{key_mark}: {key}: is given twice, first on line {entries[key].key.line}; keep one")  # type: ignore[union-attr]
+                continue
+            entries[key] = replace(_convert(value_node, source, problems, (*above, node)), key=key_mark)
+        return Node(entries, mark)
+    return Node(resolve(node.value) if node.style is None else node.value, mark)
+
+
+def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
+    """Apply ``path.to.key=value`` overrides in their order; the value is YAML.
+
+    A path may pass through a component written as a bare name (``rule: sgd`` becomes ``{name: sgd, ...}``) and through a
+    list by its index. Setting a whole node replaces it.
+
+    Raises:
+        ConfigError: an override without ``=``, or a path that leads through a number or past a list's end.
+    """
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise ConfigError(f"--set {text}: must be path=value, such as inner.steps=5")
+        node = parse_yaml(value, f"--set {text}")
+        mark = Mark(f"--set {text}")
+        root = _put(root, path.strip().split("."), replace(node, mark=mark, key=mark), mark, path)
+    return root
+
+
+def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Node:
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
+    inside = root.value
+    if isinstance(inside, list):
+        if not key.isdigit() or int(key) >= len(inside):
+            raise ConfigError(f"{mark}: {path}: {key!r} is no place in a list of {len(inside)}; use 0 to {len(inside) - 1}")
+        items = list(inside)
+        items[int(key)] = _put(items[int(key)], rest, value, mark, path)
+        return replace(root, value=items)
+    if isinstance(inside, str):
+        inside = {"name": Node(inside, root.mark, root.key)}
+    elif inside is None:
+        inside = {}
+    if not isinstance(inside, dict):
+        raise ConfigError(f"{mark}: {path}: {key!r} would stand below {root.shown()}, which holds no keys; set the key above it")
+    below = inside.get(key, Node(None, mark, mark))
+    return replace(root, value={**inside, key: _put(below, rest, value, mark, path)})
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if isinstance(resolve(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign, assignment]
+
+
+def to_yaml(value: Any, width: int = 110) -> str:
+    """YAML text that :func:`parse_yaml` reads back to the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=width, allow_unicode=True)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part, whatever happens meanwhile.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; the old file is whole and no part of the new is left.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written ({error.strerror}); free space or choose another place, earlier files are whole") from None

@@ -1,0 +1,37 @@
+"""The supervised-contrastive loss with the image as label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metaflowkit.distances import unit
+from metaflowkit.registry import LOSSES
+from metaflowkit.schema import Positive
+from metaflowkit.values import Outputs
+
+
+@LOSSES.register("contrastive")
+class Contrastive:
+    """Views of an image attract each other and repel the rest: mean_i -1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i.z_a / t)_p.
+
+    Args:
+        temperature: t; smaller looks at near neighbours more.
+
+    Reference:
+        P. Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2, with the source image as the label.
+    """
+
+    needs_pairs = True
+
+    def __init__(self, temperature: Positive = 0.5) -> None:
+        self.temperature = temperature
+
+    def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
+        """The loss, scalar, of features [n, D] whose labels [n] occur at least twice each."""
+        z = unit(outputs.features)
+        itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
+        scores = (z @ z.T / self.temperature).masked_fill(itself, -torch.inf)
+        log_share = scores - scores.logsumexp(1, keepdim=True)
+        positive = (y[:, None] == y) & ~itself
+        return -(torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)).mean()

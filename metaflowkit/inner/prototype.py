@@ -1,0 +1,44 @@
+"""The leave-one-out prototype loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metaflowkit.distances import similarity, unit
+from metaflowkit.registry import LOSSES
+from metaflowkit.schema import Positive
+from metaflowkit.values import Outputs
+
+
+@LOSSES.register("prototype")
+class PrototypeLoss:
+    """Each support example is classified by the prototypes of the others: mean_i -log softmax_k(s(z_i, c_k without i) / t)[y_i].
+
+    Args:
+        metric: ``cosine`` or ``euclidean`` (minus the squared distance).
+        temperature: t; null for 0.1 with cosine and 1 with euclidean.
+
+    Reference:
+        J. Snell, K. Swersky, R. Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, equation 2.
+        Differs from the paper: the example itself is left out of its own prototype, since support is all there is.
+    """
+
+    needs_pairs = True
+
+    def __init__(self, metric: Literal["cosine", "euclidean"] = "cosine", temperature: Positive | None = None) -> None:
+        self.metric = metric
+        self.temperature = temperature if temperature is not None else {"cosine": 0.1, "euclidean": 1.0}[metric]
+
+    def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
+        """The loss, scalar, of features [n, D] whose labels [n] occur at least twice each."""
+        z, way = outputs.features, outputs.logits.shape[1]
+        same = (y[:, None] == torch.arange(way, device=y.device)).to(z.dtype)
+        sums, counts = same.T @ z, same.sum(0)
+        scores = similarity(z, sums / counts[:, None], self.metric)
+        others = (sums[y] - z) / (counts[y] - 1)[:, None]
+        own = (unit(z) * unit(others)).sum(1) if self.metric == "cosine" else -(z - others).square().sum(1)
+        scores = torch.where(same.bool(), own[:, None], scores) / self.temperature
+        return (scores.logsumexp(1) - own / self.temperature).mean()

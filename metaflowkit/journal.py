@@ -1,0 +1,52 @@
+"""The journal: append-only ``metrics.jsonl``, one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from metaflowkit.errors import RunError
+from metaflowkit.files import write_atomic
+
+
+class Journal:
+    """Metrics of a run in the order of its steps.
+
+    Lines hold no clock times, so that a resumed run and an uninterrupted one write the same bytes.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, step: int, **metrics: Any) -> None:
+        """Append one line.
+
+        Raises:
+            RunError: the disk is full or the file cannot be written.
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps({"step": step, **metrics}) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); free space, then continue with --resume") from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole line; a last line that a crash tore is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def rewind(self, length: int) -> None:
+        """Forget what was written after the file had ``length`` bytes."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if len(content) != length:
+            write_atomic(self.path, content[:length])
+
+    def length(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.exists() else 0

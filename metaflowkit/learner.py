@@ -1,0 +1,43 @@
+"""The learner: a model, how it adapts, and what the outer loop asks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaflowkit.engines.parts import Engine, Parts
+from metaflowkit.models.model import Model
+from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Model, rule, loss and objective together with the engine that runs them.
+
+    Attributes:
+        parts: the parts; ``parts.model`` holds the meta-parameters.
+        engine: how the inner loop is run and differentiated.
+    """
+
+    parts: Parts
+    engine: Engine
+
+    @property
+    def model(self) -> Model:
+        """Backbone and head."""
+        return self.parts.model
+
+    def outcome(self, episode: Episode) -> Outcome:
+        """The outer objective's value, metrics and gradients over a batch of tasks."""
+        return self.engine.outcome(self.parts, episode)
+
+    def adapt(self, support: Labelled, episode: Episode) -> Adaptation:
+        """Adapt on ``support`` [T, n, ...] and score each task's query set."""
+        return self.engine.adapt(self.parts, support, episode)
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """Features [T, n, D] of T sets of examples [T, n, ...]; each set is normalised by its own statistics."""
+        return torch.stack([self.model.backbone(examples) for examples in x])

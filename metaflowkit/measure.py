@@ -1,0 +1,62 @@
+"""Measuring a finished run: weights from its directory, accuracy back into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from metaflowkit import checkpoint
+from metaflowkit.build import build
+from metaflowkit.errors import CheckpointError
+from metaflowkit.evaluate import Score, evaluate, protocol
+from metaflowkit.pipeline import read
+from metaflowkit.run import Run
+
+
+def evaluate_run(
+    folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str], sizes: dict[str, int]
+) -> tuple[list[Score], str]:
+    """Measure the weights of a run and append the scores to its ``evaluations.jsonl``.
+
+    Args:
+        folder: the run directory.
+        overrides: changes to its pipeline, such as another data set for evaluation across domains.
+        split: ``train``, ``val`` or ``test``.
+        weights: ``best`` or ``last``.
+        readouts: see :func:`metaflowkit.evaluate.evaluate`.
+        sizes: any of way, shot, query, episodes; the rest come from the pipeline.
+
+    Returns:
+        The scores, and the protocol they were measured by.
+
+    Raises:
+        RunError: the folder is no run directory.
+        CheckpointError: it has no such weights, or they do not fit the pipeline with its overrides.
+    """
+    run = Run(folder)
+    run.pipeline()
+    changed = [f"evaluate.{key}={value}" for key, value in sizes.items()]
+    pipeline = read(folder / "pipeline.yaml", [*overrides, *changed])
+    path = run.checkpoints / "best.pt"
+    snapshot = checkpoint.load(path) if weights == "best" else run.latest()
+    flow = build(pipeline)
+    try:
+        flow.learner.model.load_state_dict(snapshot.model)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, image size and channels as in the run"
+        ) from None
+    scores = []
+    wanted = pipeline.evaluate
+    for way, shot in wanted.settings():
+        scores += evaluate(flow, split, way, shot, wanted.query, wanted.episodes, readouts)
+    facts = {
+        "weights": weights,
+        "step": snapshot.step,
+        "overrides": list(overrides),
+        "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        "protocol": protocol(flow),
+    }
+    run.append([{**facts, **score.plain()} for score in scores])
+    return scores, protocol(flow)

@@ -1,0 +1,44 @@
+"""The four-block convolutional network of few-shot learning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from metaflowkit.models.norms import build_norm
+from metaflowkit.registry import BACKBONES
+from metaflowkit.schema import Count
+
+
+@BACKBONES.register("conv4")
+class Conv4(nn.Module):
+    """Four blocks of 3x3 convolution, normalisation, ReLU and 2x2 max-pooling; features are flattened.
+
+    Args:
+        shape: (C, H, W) of the images.
+        width: channels of every block.
+        norm: ``batch`` (statistics of the current set) or ``group``.
+
+    Raises:
+        ValueError: images smaller than 16 pixels, of which four poolings leave nothing.
+
+    Reference:
+        O. Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "group"] = "batch") -> None:
+        super().__init__()
+        channels, height, side = shape
+        if min(height, side) < 16:
+            raise ValueError(f"conv4 needs images of at least 16x16 pixels, got {height}x{side}; raise dataset.image_size")
+        blocks: list[nn.Module] = []
+        for i in range(4):
+            # ReLU and max-pooling commute; pooling first leaves a quarter of the values to ReLU.
+            blocks += [nn.Conv2d(channels if i == 0 else width, width, 3, padding=1), build_norm(norm, width), nn.MaxPool2d(2), nn.ReLU()]
+        self.layers = nn.Sequential(*blocks)
+        self.features = width * (height // 16) * (side // 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed images [n, C, H, W] as [n, D]."""
+        return self.layers(x).flatten(1)  # type: ignore[no-any-return]

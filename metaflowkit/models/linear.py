@@ -1,0 +1,37 @@
+"""The linear head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metaflowkit.registry import HEADS
+from metaflowkit.values import Labelled
+
+
+@HEADS.register("linear")
+class Linear(nn.Module):
+    """Scores by a linear layer whose initial rows are meta-learned: logits = W f(x) + b.
+
+    The layer has a row per class, so a pipeline with this head is adapted with the ``way`` it was trained with.
+
+    Args:
+        features: D.
+        way: N.
+
+    Reference:
+        C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017.
+    """
+
+    reads_support = False
+    fixed_way = True
+
+    def __init__(self, features: int, way: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(way, features))
+        self.bias = nn.Parameter(torch.zeros(way))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, features: Tensor, support: Labelled, way: int) -> Tensor:
+        """Scores [n, N] of features [n, D]; the support set is not needed."""
+        return features @ self.weight.T + self.bias

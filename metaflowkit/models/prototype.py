@@ -1,0 +1,37 @@
+"""The nearest-prototype head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from metaflowkit.distances import prototypes, similarity
+from metaflowkit.registry import HEADS
+from metaflowkit.schema import Positive
+from metaflowkit.values import Labelled
+
+
+@HEADS.register("prototype")
+class Prototype(nn.Module):
+    """Scores by nearness to the mean support embedding of each class: logits = s(f(x), c_k) / temperature.
+
+    Args:
+        metric: ``cosine`` similarity, or ``euclidean`` for minus the squared distance.
+        temperature: divides the similarities; null for 0.1 with cosine and 1 with euclidean.
+
+    Reference:
+        J. Snell, K. Swersky, R. Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, equations 1 and 2.
+    """
+
+    reads_support = True
+    fixed_way = False
+
+    def __init__(self, metric: Literal["cosine", "euclidean"] = "cosine", temperature: Positive | None = None) -> None:
+        super().__init__()
+        self.metric = metric
+        self.temperature = temperature if temperature is not None else {"cosine": 0.1, "euclidean": 1.0}[metric]
+
+    def forward(self, features: Tensor, support: Labelled, way: int) -> Tensor:
+        """Scores [n, N] of features [n, D], given embedded support examples [m, D] with labels [m]."""
+        return similarity(features, prototypes(support.x, support.y, way), self.metric) / self.temperature

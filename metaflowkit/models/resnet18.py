@@ -1,0 +1,41 @@
+"""torchvision's ResNet-18 with a stem for small images."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+
+from metaflowkit.models.norms import build_norm
+from metaflowkit.registry import BACKBONES
+
+
+@BACKBONES.register("resnet18")
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 with a 3x3 stem of stride 1 and no first pooling, as is usual for small images.
+
+    Args:
+        shape: (C, H, W) of the images.
+        norm: ``batch`` (statistics of the current set) or ``group``.
+
+    Reference:
+        K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], norm: Literal["batch", "group"] = "batch") -> None:
+        super().__init__()
+        from torchvision.models import resnet18
+
+        self.net = resnet18(weights=None, norm_layer=partial(build_norm, norm))
+        self.net.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
+        self.net.maxpool = nn.Identity()  # type: ignore[assignment]
+        self.features = self.net.fc.in_features
+        self.net.fc = nn.Identity()  # type: ignore[assignment]
+        for module in self.net.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # an in-place change cannot be differentiated twice under functorch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed images [n, C, H, W] as [n, D]."""
+        return self.net(x)  # type: ignore[no-any-return]

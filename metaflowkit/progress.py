@@ -1,0 +1,117 @@
+"""What a run tells while it goes on: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaflowkit.build import Flow
+    from metaflowkit.evaluate import Score
+
+
+class Silent:
+    """Says nothing; the interface of the others."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Leave the display as it is."""
+
+    def start(self, folder: Path, flow: Flow, steps: int) -> None:
+        """The run begins (or goes on) in ``folder``."""
+
+    def step(self, step: int, objective: float, images: int) -> None:
+        """An outer step over ``images`` images is done."""
+
+    def validated(self, step: int, score: Score) -> None:
+        """Validation accuracy at a step."""
+
+    def tested(self, label: str, scores: Sequence[Score]) -> None:
+        """Test accuracy of the ``label`` (untrained or trained) network at one way and shot."""
+
+
+Progress = Silent
+
+
+class Lines(Silent):
+    """Plain lines, for logs: what is built, every validation, every test score."""
+
+    def __init__(self, write: Any = None) -> None:
+        self.write = write or (lambda text: print(text, flush=True))
+        self.images, self.since, self.steps, self.first = 0, time.monotonic(), 0, 0
+        self.last = ""
+
+    def start(self, folder: Path, flow: Flow, steps: int) -> None:
+        self.steps = steps
+        counts = ", ".join(f"{name} {len(images.classes)} classes" for name, images in flow.splits.items())
+        self.write(f"run directory {folder}")
+        pool = flow.tasks.images if not hasattr(flow.tasks.images, "x") else flow.tasks.images.x
+        self.write(f"{len(pool)} training images, {counts}; {flow.device}; engine {flow.learner.engine.description}")
+
+    def step(self, step: int, objective: float, images: int) -> None:
+        if not self.images:
+            self.first, self.since = step - 1, time.monotonic()
+        self.images += images
+        self.last = f"objective {objective:.4f}"
+
+    def validated(self, step: int, score: Score) -> None:
+        spent = max(time.monotonic() - self.since, 1e-9)
+        rate = f"  {self.images / spent:,.0f} images/s  {_clock((self.steps - step) * spent / (step - self.first))} left" if step > self.first else ""
+        self.write(f"step {step}/{self.steps}  {self.last}  val {score.way}w{score.shot}s {score}{rate}".replace("  objective", " objective"))
+
+    def tested(self, label: str, scores: Sequence[Score]) -> None:
+        for score in scores:
+            self.write(f"test {score.way}w{score.shot}s {score.readout}, {label}: {score}")
+
+
+class Bar(Lines):
+    """rich's live bar with step, objective, validation accuracy, images per second and time left; lines above it."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
+        self.bar = RichProgress(*columns)
+        super().__init__(lambda text: self.bar.console.print(text, highlight=False))
+        self.accuracy = ""
+
+    def __enter__(self) -> Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def start(self, folder: Path, flow: Flow, steps: int) -> None:
+        super().start(folder, flow, steps)
+        self.task = self.bar.add_task("run", total=steps, facts="")
+
+    def step(self, step: int, objective: float, images: int) -> None:
+        super().step(step, objective, images)
+        rate = self.images / max(time.monotonic() - self.since, 1e-9)
+        facts = f"{self.last} {self.accuracy} {rate:,.0f} images/s" if step > self.first + 1 else self.last
+        self.bar.update(self.task, completed=step, facts=facts)
+
+    def validated(self, step: int, score: Score) -> None:
+        self.accuracy = f"val {100 * score.accuracy:.1f} %"
+        super().validated(step, score)
+
+
+def choose_progress(quiet: bool) -> Progress:
+    """Silent when quiet, a bar on a terminal, lines elsewhere."""
+    if quiet:
+        return Silent()
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,150 @@
+"""The run directory: who may write it, and what it says about the run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from metaflowkit import checkpoint
+from metaflowkit.errors import CheckpointError, ConfigError, RunError
+from metaflowkit.files import write_atomic
+from metaflowkit.journal import Journal
+from metaflowkit.pipeline import Pipeline, read
+
+PACKAGES = ("torch", "torchvision", "kornia", "higher", "numpy", "scikit-learn", "optuna")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes:
+        folder: the directory. It holds ``pipeline.yaml`` (resolved), ``run.json`` (versions, seed, commit, command),
+            ``metrics.jsonl``, ``checkpoints/``, ``evaluations.jsonl`` and ``report.md``.
+    """
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.folder / "checkpoints"
+
+    @property
+    def journal(self) -> Journal:
+        """Metrics by step."""
+        return Journal(self.folder / "metrics.jsonl")
+
+    def latest(self) -> checkpoint.Snapshot:
+        """The newest checkpoint.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        paths = checkpoint.saved(self.checkpoints)
+        if not paths:
+            raise CheckpointError(f"{self.checkpoints}: holds no checkpoint; start the run again with --overwrite")
+        return checkpoint.load(paths[-1])
+
+    def pipeline(self) -> Pipeline:
+        """The resolved pipeline of the run.
+
+        Raises:
+            RunError: the folder is no run directory.
+        """
+        path = self.folder / "pipeline.yaml"
+        if not path.is_file():
+            raise RunError(f"{self.folder}: is no run directory (it has no pipeline.yaml); give the folder that mfk run named")
+        return read(path)
+
+    def append(self, results: Sequence[dict[str, Any]]) -> None:
+        """Add a line each to ``evaluations.jsonl``; earlier lines stay whatever happens."""
+        path = self.folder / "evaluations.jsonl"
+        before = path.read_bytes() if path.exists() else b""
+        write_atomic(path, before + "".join(json.dumps(result) + "\n" for result in results).encode())
+
+
+def default_folder(pipeline: Pipeline) -> Path:
+    """``runs/<pipeline>-<time>``."""
+    return Path("runs") / f"{pipeline.name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: bool = False) -> Run:
+    """Create a run directory, or enter one again.
+
+    Args:
+        folder: the directory.
+        pipeline: what will run in it; on resuming it must be what ran in it.
+        resume: go on with the run that is there.
+        overwrite: remove the run that is there.
+
+    Raises:
+        RunError: the folder is in use, holds no run to resume, or cannot be written.
+        CheckpointError: the run there is one of another pipeline.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; keep one")
+    run = Run(folder)
+    occupied = folder.is_dir() and any(folder.iterdir())
+    if resume:
+        if not (folder / "pipeline.yaml").is_file():
+            raise RunError(f"{folder}: holds no run to resume; leave --resume out, or name its directory with --run-dir")
+        there = run.pipeline().plain()
+        differing = _differences(there, pipeline.plain())
+        if differing:
+            raise CheckpointError(
+                f"{folder}: holds a run of another pipeline; {'; '.join(differing[:5])}; resume with the same settings, or choose another --run-dir"
+            )
+        return run
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file, not a directory; choose another --run-dir")
+    if occupied:
+        if not overwrite:
+            raise RunError(f"{folder}: is not empty; go on with --resume, replace it with --overwrite, or choose another --run-dir")
+        if not (folder / "pipeline.yaml").is_file():
+            raise RunError(f"{folder}: is not empty and no run directory, so --overwrite leaves it alone; choose another --run-dir")
+        shutil.rmtree(folder)
+    write_atomic(folder / "pipeline.yaml", pipeline.to_yaml().encode())
+    write_atomic(folder / "run.json", json.dumps(_facts(pipeline), indent=2).encode())
+    return run
+
+
+def _differences(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for key in {**a, **b} for d in _differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))]
+    return [] if a == b else [f"{path} is {a} there and {b} here"]
+
+
+def _facts(pipeline: Pipeline) -> dict[str, Any]:
+    versions = {}
+    for package in ("metaflowkit", *PACKAGES):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "pipeline": pipeline.name,
+        "seed": pipeline.seed,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        "git_commit": _commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,159 @@
+"""Types as schemas: check a YAML node against a Python annotation and coerce it.
+
+The annotations understood are ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``list[X]``, ``dict[str, X]``,
+unions with ``|``, ``Any`` and the bounded aliases below. A component's constructor uses them and thereby states its schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from metaflowkit.files import Node
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``; ``above`` leaves ``low`` itself out."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, number: float) -> bool:
+        """Whether the number lies in the range (NaN never does)."""
+        return (self.low < number if self.above else self.low <= number) and number <= self.high
+
+    def remedy(self) -> str:
+        """What to do about a number outside the range."""
+        if self.above:
+            return f"raise it above {self.low:g}"
+        return f"raise it to {self.low:g}" if self.high == math.inf else f"keep it between {self.low:g} and {self.high:g}"
+
+    def __str__(self) -> str:
+        if self.high != math.inf:
+            return f"from {self.low:g} to {self.high:g}"
+        return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+
+
+class Mismatch(Exception):
+    """A node does not fit an annotation; carries where in the node and what.
+
+    ``close`` says that the type fitted and only a bound did not, so that in a union this is the failure to report.
+    """
+
+    def __init__(self, node: Node, path: str, message: str, close: bool = False) -> None:
+        super().__init__(message)
+        self.node, self.path, self.message, self.close = node, path, message, close
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The text that offers the closest legal name, or lists the legal ones.
+
+    Example:
+        >>> nearest("protoype", ["prototype", "linear"])
+        "did you mean 'prototype'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "use one of " + ", ".join(known) if known else "none exists"
+
+
+def describe(annotation: Any) -> str:
+    """The annotation in the words of an error message, such as ``a whole number of at least 1``."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return "any value"
+    if annotation is None or annotation is type(None):
+        return "null"
+    if origin is Annotated:
+        return f"{describe(args[0])} {args[1]}"
+    if origin is Literal:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if origin in (types.UnionType, Union):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is list:
+        return f"a list ({describe(args[0])} each)"
+    if origin is dict:
+        return f"a mapping ({describe(args[1])} each)"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[annotation]
+
+
+def coerce(node: Node, annotation: Any, path: str) -> Any:
+    """The node's value as the annotation asks for it.
+
+    Args:
+        node: what the file says.
+        annotation: one of the types listed in the module's docstring.
+        path: dotted path of the node, for messages.
+
+    Raises:
+        Mismatch: naming the innermost node that does not fit.
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    value = node.value
+    if annotation is Any:
+        return node.plain()
+    if origin is Annotated:
+        number = coerce(node, args[0], path)
+        if not args[1].holds(number):
+            raise Mismatch(node, path, f"must be {describe(annotation)}, got {number}; {args[1].remedy()}", close=True)
+        return number
+    if origin in (types.UnionType, Union):
+        return _coerce_union(node, annotation, path)
+    if origin is Literal:
+        if value in args and not isinstance(value, (dict, list)):
+            return value
+        raise Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; {nearest(str(value), map(str, args))}")
+    if origin is list and isinstance(value, list):
+        return [coerce(item, args[0], f"{path}.{i}") for i, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {key: coerce(item, args[1], f"{path}.{key}") for key, item in value.items()}
+    if annotation in (None, type(None)) and value is None:
+        return None
+    if annotation is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(annotation, type) and type(value) is annotation:
+        return value
+    raise Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; write {_sample(annotation)}")
+
+
+def _coerce_union(node: Node, annotation: Any, path: str) -> Any:
+    close = None
+    for arg in get_args(annotation):
+        try:
+            return coerce(node, arg, path)
+        except Mismatch as failure:
+            if failure.close or failure.node is not node:
+                close = failure
+    if close is not None:
+        raise close
+    raise Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; write {_sample(annotation)}")
+
+
+def _sample(annotation: Any) -> str:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _sample(args[0])
+    if origin is Literal:
+        return str(args[0])
+    if origin in (types.UnionType, Union):
+        return _sample(args[0])
+    if origin is list:
+        return f"[{_sample(args[0])}]"
+    if origin is dict:
+        return f"{{name: {_sample(args[1])}}}"
+    return {int: "3", float: "0.1", bool: "true", str: "a word", None: "null", type(None): "null"}.get(annotation, "a value")

@@ -1,0 +1,6 @@
+"""Tasks: from an index to an episode, pure. The import lines below are the list of what exists."""
+
+from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.tasks.views import Views
+
+__all__ = ["LabelledTasks", "Views"]

@@ -1,0 +1,57 @@
+"""Few-shot episodes from labelled images: for evaluation, and for supervised meta-learning as a baseline."""
+
+from __future__ import annotations
+
+import torch
+
+from metaflowkit.errors import DataError
+from metaflowkit.registry import TASKS
+from metaflowkit.schema import Count, Natural
+from metaflowkit.seeding import generator_for
+from metaflowkit.values import Episode, ImageSet, Labelled
+
+
+@TASKS.register("labelled")
+class LabelledTasks:
+    """N-way episodes of true classes: N classes, S support and Q query images of each, all different.
+
+    Args:
+        images: the split with its labels.
+        seed: the run's seed.
+        way: classes per task (N).
+        shot: support images of each class (S).
+        query: query images of each class (Q).
+        meta_batch: tasks per outer step (T).
+
+    Raises:
+        DataError: the split has fewer than N classes with S + Q images.
+    """
+
+    reads_labels = True
+
+    def __init__(self, images: ImageSet, seed: Natural, way: Count = 5, shot: Count = 1, query: Count = 5, meta_batch: Count = 4) -> None:
+        counts = torch.bincount(images.y, minlength=len(images.classes)) if len(images.y) else torch.zeros(0, dtype=torch.int64)
+        self.classes = torch.nonzero(counts >= shot + query).flatten()
+        if len(self.classes) < way:
+            raise DataError(
+                f"way {way} with shot {shot} and query {query} needs {way} classes of {shot + query} images, "
+                f"the split has {len(self.classes)} of its {len(images.classes)} classes; lower way, shot or query, or widen the split"
+            )
+        self.rows = [torch.nonzero(images.y == c).flatten() for c in range(len(images.classes))]
+        self.images, self.seed, self.way, self.shot, self.query, self.meta_batch = images, seed, way, shot, query, meta_batch
+
+    def episode(self, step: int, purpose: str = "train") -> Episode:
+        """The episodes of an index; pure in (seed, purpose, step), where ``purpose`` keeps train, val and test apart. Shapes as in :meth:`Views.episode`."""
+        generator = generator_for(self.seed, f"tasks/{purpose}", step)
+        support, query = [], []
+        for _ in range(self.meta_batch):
+            drawn = self.classes[torch.randperm(len(self.classes), generator=generator)[: self.way]]
+            picked = [self.rows[c][torch.randperm(len(self.rows[c]), generator=generator)[: self.shot + self.query]] for c in drawn.tolist()]
+            support.append(torch.cat([rows[: self.shot] for rows in picked]))
+            query.append(torch.cat([rows[self.shot :] for rows in picked]))
+
+        def labelled(rows: list[torch.Tensor], count: int) -> Labelled:
+            y = torch.arange(self.way).repeat_interleave(count).expand(self.meta_batch, -1)
+            return Labelled(self.images.x[torch.stack(rows)], y)
+
+        return Episode(labelled(support, self.shot), labelled(query, self.query), self.way)

@@ -1,0 +1,61 @@
+"""Self-supervised few-shot tasks: N unlabelled images are N pseudo-classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metaflowkit.errors import DataError
+from metaflowkit.registry import TASKS
+from metaflowkit.schema import Count, Natural
+from metaflowkit.seeding import generator_for
+from metaflowkit.values import Episode, Labelled
+
+
+@TASKS.register("views")
+class Views:
+    """Tasks without labels: N images drawn from the pool are N pseudo-classes, copies of them support and query.
+
+    The copies become views when the augmentation stage draws each of them anew. The class is given the images alone;
+    labels do not reach it.
+
+    Args:
+        images: the unlabelled pool, uint8 [n, C, H, W].
+        seed: the run's seed.
+        way: images, hence pseudo-classes, per task (N).
+        shot: support views of each image (S).
+        query: query views of each image (Q).
+        meta_batch: tasks per outer step (T).
+
+    Raises:
+        DataError: the pool holds fewer than ``way`` images.
+
+    Reference:
+        S. Khodadadeh, L. Boloni, M. Shah, Unsupervised Meta-Learning for Few-Shot Image Classification, NeurIPS 2019.
+    """
+
+    reads_labels = False
+
+    def __init__(self, images: Tensor, seed: Natural, way: Count = 5, shot: Count = 2, query: Count = 3, meta_batch: Count = 4) -> None:
+        if len(images) < way:
+            raise DataError(
+                f"tasks.way: {way} pseudo-classes need {way} images, the training split has {len(images)}; lower tasks.way or widen the split"
+            )
+        self.images, self.seed, self.way, self.shot, self.query, self.meta_batch = images, seed, way, shot, query, meta_batch
+
+    def episode(self, step: int) -> Episode:
+        """The tasks of an outer step, before augmentation.
+
+        Args:
+            step: outer step; the same (seed, step) gives the same tasks.
+
+        Returns:
+            Episode with x uint8 [T, N*S, C, H, W] and [T, N*Q, C, H, W]; different images within a task.
+        """
+        generator = generator_for(self.seed, "tasks/train", step)
+        drawn = torch.stack([torch.randperm(len(self.images), generator=generator)[: self.way] for _ in range(self.meta_batch)])
+        return Episode(self._copies(drawn, self.shot), self._copies(drawn, self.query), self.way)
+
+    def _copies(self, drawn: Tensor, count: int) -> Labelled:
+        y = torch.arange(self.way).repeat_interleave(count).expand(self.meta_batch, -1)
+        return Labelled(self.images[drawn.repeat_interleave(count, dim=1)], y)

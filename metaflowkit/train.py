@@ -1,0 +1,200 @@
+"""The whole loop: tasks, augmentation, meta-gradient, outer step, journal; validation and checkpoints between."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaflowkit import checkpoint, registry
+from metaflowkit.build import Flow, build, build_learner
+from metaflowkit.checkpoint import Snapshot
+from metaflowkit.errors import DivergenceError, Interrupted
+from metaflowkit.evaluate import Score, evaluate, protocol
+from metaflowkit.outer import schedule_factor
+from metaflowkit.pipeline import Pipeline
+from metaflowkit.progress import Progress, Silent
+from metaflowkit.report import Report, write_report
+from metaflowkit.run import Run, default_folder, open_run
+
+
+def train(
+    pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+) -> Report:
+    """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes.
+
+    Args:
+        pipeline: what :func:`metaflowkit.read` returned.
+        run_dir: where everything is written; None for ``runs/<pipeline>-<time>``.
+        resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run (CPU, same threads).
+        overwrite: replace the run in ``run_dir``.
+        progress: how to tell the user; None is silent.
+
+    Returns:
+        The report: run directory, scores before and after, time.
+
+    Raises:
+        ConfigError, DataError, RunError, CheckpointError: see their classes.
+        DivergenceError: a value or gradient stopped being finite; the last good state is saved.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    progress = progress or Silent()
+    folder = Path(run_dir) if run_dir is not None else default_folder(pipeline)
+    flow = build(pipeline)
+    run = open_run(folder, pipeline, resume, overwrite)
+    started = time.monotonic()
+    with _stop_signals() as stop, progress:
+        progress.start(folder, flow, pipeline.outer.steps)
+        loop = _Loop(flow, run, progress, stop)
+        loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
+        while loop.step < pipeline.outer.steps:
+            loop.advance()
+        before, after = loop.final_scores()
+    return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow))
+
+
+@dataclass
+class _Stop:
+    requested: str | None = None
+
+
+class _Loop:
+    """The state of a run between two outer steps."""
+
+    def __init__(self, flow: Flow, run: Run, progress: Progress, stop: _Stop) -> None:
+        self.flow, self.run, self.progress, self.stop = flow, run, progress, stop
+        self.outer = flow.pipeline.outer
+        self.parameters = dict(flow.learner.model.named_parameters())
+        self.optimizer = registry.OPTIMIZERS.build(self.outer.optimizer, parameters=list(self.parameters.values()))
+        self.lr = self.optimizer.param_groups[0]["lr"]
+        self.step = 0
+        self.best: dict[str, float] | None = None
+        self.untrained: float | None = None
+
+    def begin(self) -> None:
+        self.run.journal.rewind(0)
+        self.untrained = self.validate()
+        self.save()
+
+    def restore(self) -> None:
+        snapshot = self.run.latest()
+        self.flow.learner.model.load_state_dict(snapshot.model)
+        self.optimizer.load_state_dict(snapshot.optimizer)
+        self.run.journal.rewind(snapshot.journal)
+        self.step, self.best, self.untrained = snapshot.step, snapshot.best, snapshot.untrained
+
+    def advance(self) -> None:
+        """One outer step, and what is due after it."""
+        step = self.step + 1
+        episode = self.flow.episode(step)
+        outcome = self.flow.learner.outcome(episode)
+        norm = self._check_finite(outcome, step)
+        scale = min(1.0, self.outer.clip / norm) if self.outer.clip is not None and norm > 0 else 1.0
+        for name, parameter in self.parameters.items():
+            parameter.grad = outcome.gradients[name].to(parameter.dtype) * scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * schedule_factor(self.outer.schedule, step, self.outer.steps)
+        self.optimizer.step()
+        self.step = step
+        metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}
+        self.run.journal.write(step, **{"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics})
+        self.progress.step(step, outcome.value.item(), episode.support.y.numel() + episode.query.y.numel())
+        validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
+        if validated:
+            self.judge(self.validate())
+        if validated or self.stop.requested or step % (self.outer.save_every or self.outer.steps) == 0:
+            self.save()
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Leave where the user or the system asked to; the state is saved by now."""
+        if self.stop.requested:
+            raise Interrupted(
+                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with the same command and --run-dir {self.run.folder} --resume"
+            )
+
+    def validate(self) -> float | None:
+        """Validation accuracy of the current weights, written to the journal; None without validation classes."""
+        wanted = self.flow.pipeline.evaluate
+        if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
+            return None
+        way, shot = wanted.settings()[0]
+        (score,) = evaluate(self.flow, "val", way, shot, wanted.query, wanted.val_episodes, wanted.readouts[:1])
+        self.run.journal.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
+        self.progress.validated(self.step, score)
+        return score.accuracy
+
+    def judge(self, accuracy: float | None) -> None:
+        """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation classes)."""
+        if accuracy is None or self.best is None or accuracy > self.best["accuracy"]:
+            self.best = {"step": self.step, "accuracy": accuracy if accuracy is not None else float("nan")}
+            checkpoint.save(self.snapshot(), self.run.checkpoints / "best.pt")
+
+    def snapshot(self) -> Snapshot:
+        model = {name: value.detach().cpu().clone() for name, value in self.flow.learner.model.state_dict().items()}
+        return Snapshot(
+            self.step, model, self.optimizer.state_dict(), self.run.journal.length(), self.best, self.untrained, self.flow.pipeline.to_yaml()
+        )
+
+    def save(self) -> None:
+        checkpoint.save(self.snapshot(), checkpoint.step_path(self.run.checkpoints, self.step))
+        checkpoint.prune(self.run.checkpoints)
+
+    def final_scores(self) -> tuple[list[Score], list[Score]]:
+        """Test scores of the untrained network and of the best weights; the model keeps the latter."""
+        model = self.flow.learner.model
+        if "test" not in self.flow.splits or not len(self.flow.splits["test"].classes):
+            return [], []
+        best = checkpoint.load(self.run.checkpoints / "best.pt").model
+        untrained = build_learner(self.flow.pipeline, self.flow.shape, self.flow.device).model.state_dict()
+        wanted = self.flow.pipeline.evaluate
+        found: dict[str, list[Score]] = {"untrained": [], "trained": []}
+        for label, weights in (("untrained", untrained), ("trained", best)):
+            model.load_state_dict(weights)
+            for way, shot in wanted.settings():
+                self.check_stop()
+                scores = evaluate(self.flow, "test", way, shot, wanted.query, wanted.episodes, wanted.readouts)
+                self.progress.tested(label, scores)
+                found[label] += scores
+        return found["untrained"], found["trained"]
+
+    def _check_finite(self, outcome: Any, step: int) -> float:
+        squares = torch.stack([g.double().square().sum() for g in outcome.gradients.values()])
+        norm = squares.sum().sqrt().item()
+        if torch.isfinite(outcome.value) and torch.isfinite(squares).all():
+            return norm
+        bad = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
+        self.save()
+        raise DivergenceError(
+            f"outer step {step}: the meta-gradient is not finite, first in {bad} (objective {outcome.value.item():g}); lower inner.rule.lr, "
+            f"inner.steps or outer.optimizer.lr; the state after step {self.step} is saved in {self.run.folder}"
+        )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request that the loop honours after its step; a second one kills."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: Any) -> None:
+        stop.requested = signal.Signals(number).name
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
