@@ -25,9 +25,7 @@ class _Group(click.Group):
 
 
 def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting, such as inner.steps=5; may be repeated."
-    )(function)
+    return click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting, such as inner.steps=5; may be repeated.")(function)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,9 +92,7 @@ def components(kind: str | None, name: str | None) -> None:
 @click.option("--episodes", type=click.IntRange(2), help="Number of episodes.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option(
-    "--readout", "readouts", multiple=True, type=click.Choice(["prototype", "adapted", "logistic"]), help="May be repeated; all three by default."
-)
+@click.option("--readout", "readouts", multiple=True, type=click.Choice(["prototype", "adapted", "logistic"]), help="May be repeated; all three by default.")
 @_overrides
 def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], **sizes: int | None) -> None:
     """Measure the few-shot accuracy of the weights in RUN and add it to the run's evaluations.jsonl."""

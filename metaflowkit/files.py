@@ -150,7 +150,7 @@ def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yam
                 continue
             entries[key] = replace(_convert(value_node, source, problems, (*above, node)), key=key_mark)
         return Node(entries, mark)
-    return Node(resolve(node.value) if node.style is None else node.value, mark)
+    return Node(resolve(node.value) if getattr(node, "style", None) is None else node.value, mark)
 
 
 def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
@@ -203,7 +203,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 
 
 _Dumper.add_representer(str, _represent_text)
-_Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign, assignment]
+_Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
 
 
 def to_yaml(value: Any, width: int = 110) -> str:

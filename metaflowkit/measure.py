@@ -14,9 +14,7 @@ from metaflowkit.pipeline import read
 from metaflowkit.run import Run
 
 
-def evaluate_run(
-    folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str], sizes: dict[str, int]
-) -> tuple[list[Score], str]:
+def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str], sizes: dict[str, int]) -> tuple[list[Score], str]:
     """Measure the weights of a run and append the scores to its ``evaluations.jsonl``.
 
     Args:

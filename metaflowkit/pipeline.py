@@ -195,9 +195,7 @@ def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
             return Augment(level=_value(node.value["level"], Level, f"{path}.level", (), problems))
         wrong = next((key for key in node.value if key != "level"), "level")
         child = node.value.get(wrong)
-        problems.append(
-            f"{(child.key if child else None) or node.mark}: {path}.{wrong}: is no known key; write {{level: 1 to 4}} or a list of operations"
-        )
+        problems.append(f"{(child.key if child else None) or node.mark}: {path}.{wrong}: is no known key; write {{level: 1 to 4}} or a list of operations")
         return None
     if isinstance(node.value, list):
         chosen = [choose(item, r.AUGMENTATIONS, f"{path}.{i}", (), problems) for i, item in enumerate(node.value)]
@@ -209,7 +207,10 @@ def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
 def _cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
     """Problems between keys that are right each by itself."""
     problems = []
-    traits = lambda kind, choice: kind.entries(plugins)[choice.name].traits  # noqa: E731
+
+    def traits(kind: Kind, choice: Choice) -> dict[str, Any]:
+        return kind.entries(plugins)[choice.name].traits
+
     needs_pairs = pipeline.inner.steps > 0 and traits(r.LOSSES, pipeline.inner.loss).get("needs_pairs", False)
     shot = pipeline.tasks.settings.get("shot")
     loss = pipeline.inner.loss.name

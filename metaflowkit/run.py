@@ -125,7 +125,7 @@ def _differences(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def _facts(pipeline: Pipeline) -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in ("metaflowkit", *PACKAGES):
         try:
             versions[package] = version(package)

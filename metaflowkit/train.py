@@ -25,9 +25,7 @@ from metaflowkit.report import Report, write_report
 from metaflowkit.run import Run, default_folder, open_run
 
 
-def train(
-    pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
-) -> Report:
+def train(pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = False, overwrite: bool = False, progress: Progress | None = None) -> Report:
     """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes.
 
     Args:
@@ -139,9 +137,7 @@ class _Loop:
 
     def snapshot(self) -> Snapshot:
         model = {name: value.detach().cpu().clone() for name, value in self.flow.learner.model.state_dict().items()}
-        return Snapshot(
-            self.step, model, self.optimizer.state_dict(), self.run.journal.length(), self.best, self.untrained, self.flow.pipeline.to_yaml()
-        )
+        return Snapshot(self.step, model, self.optimizer.state_dict(), self.run.journal.length(), self.best, self.untrained, self.flow.pipeline.to_yaml())
 
     def save(self) -> None:
         checkpoint.save(self.snapshot(), checkpoint.step_path(self.run.checkpoints, self.step))
@@ -188,7 +184,7 @@ def _stop_signals() -> Iterator[_Stop]:
 
     def request(number: int, frame: Any) -> None:
         stop.requested = signal.Signals(number).name
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:

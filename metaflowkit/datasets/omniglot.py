@@ -49,9 +49,7 @@ class Omniglot:
         image_size: Count = 28,
     ) -> None:
         if split == "file" and not (split_files and set(split_files) <= {"train", "val", "test"}):
-            raise ValueError(
-                "split 'file' needs split_files with a path for train, val and test, got none; add split_files: {train: ..., val: ..., test: ...}"
-            )
+            raise ValueError("split 'file' needs split_files with a path for train, val and test, got none; add split_files: {train: ..., val: ..., test: ...}")
         self.root, self.download, self.split, self.val_fraction = Path(root), download, split, val_fraction
         self.split_seed, self.split_files, self.rotations, self.image_size = split_seed, split_files or {}, rotations, image_size
 

@@ -99,9 +99,7 @@ class TorchvisionSet:
             except ValueError as error:  # this set has no such part
                 failure = error
             except (RuntimeError, OSError, TypeError) as error:
-                raise DataError(
-                    f"{self.root}: torchvision cannot open {self.set} ({error}); set dataset.root, or dataset.download=true to fetch it"
-                ) from None
+                raise DataError(f"{self.root}: torchvision cannot open {self.set} ({error}); set dataset.root, or dataset.download=true to fetch it") from None
         if not opened:
             raise DataError(f"{self.root}: torchvision cannot open {self.set} ({failure}); it needs arguments that this data set cannot give")
 

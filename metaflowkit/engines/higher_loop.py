@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import higher
@@ -18,7 +18,7 @@ from metaflowkit.values import Adaptation, Adapted, Episode, Labelled, Outcome, 
 class _RuleOptimizer(torch.optim.Optimizer):
     """Carries a rule to ``higher``; it never steps itself."""
 
-    def __init__(self, names: list[str], params: list[Tensor], rule: Rule) -> None:
+    def __init__(self, names: list[str], params: Iterable[Tensor], rule: Rule) -> None:
         super().__init__(params, {"rule": rule, "names": names})
 
 

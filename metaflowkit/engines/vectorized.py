@@ -39,8 +39,7 @@ class VectorizedEngine:
             return parts.objective(_adapted(parts, params, support, task), task)
 
         gradients, (values, metrics) = self._map(grad_and_value(value_of, has_aux=True), params, episode, episode.support)
-        mean = lambda x: x.mean(0)  # noqa: E731
-        return Outcome(values.mean(), {k: mean(v) for k, v in metrics.items()}, {k: mean(v) for k, v in gradients.items()})
+        return Outcome(values.mean(), {k: v.mean(0) for k, v in metrics.items()}, {k: v.mean(0) for k, v in gradients.items()})
 
     @torch.no_grad()
     def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:

@@ -25,9 +25,7 @@ class Adam:
         D. Kingma, J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, algorithm 1.
     """
 
-    def __init__(
-        self, lr: Positive = 0.001, beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.0
-    ) -> None:
+    def __init__(self, lr: Positive = 0.001, beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.0) -> None:
         if beta1 == 1 or beta2 == 1:
             raise ValueError(f"beta1 and beta2 must lie below 1, got {beta1} and {beta2}; lower them")
         self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay

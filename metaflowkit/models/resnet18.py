@@ -29,9 +29,9 @@ class ResNet18(nn.Module):
 
         self.net = resnet18(weights=None, norm_layer=partial(build_norm, norm))
         self.net.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
-        self.net.maxpool = nn.Identity()  # type: ignore[assignment]
+        self.net.maxpool = nn.Identity()
         self.features = self.net.fc.in_features
-        self.net.fc = nn.Identity()  # type: ignore[assignment]
+        self.net.fc = nn.Identity()
         for module in self.net.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # an in-place change cannot be differentiated twice under functorch

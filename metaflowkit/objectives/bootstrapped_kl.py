@@ -30,13 +30,9 @@ class BootstrappedKL:
         H. Wang et al., BMSSL, arXiv 2308.14267, 2023; S. Flennerhag et al., Bootstrapped Meta-Learning, ICLR 2022, equation 2.
     """
 
-    def __init__(
-        self, delta: Natural = 5, direction: Literal["forward", "reverse"] = "forward", grounded: bool = True, temperature: Positive = 1.0
-    ) -> None:
+    def __init__(self, delta: Natural = 5, direction: Literal["forward", "reverse"] = "forward", grounded: bool = True, temperature: Positive = 1.0) -> None:
         if grounded and delta == 0:
-            raise ValueError(
-                "a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta or set grounded: false"
-            )
+            raise ValueError("a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta or set grounded: false")
         self.delta, self.direction, self.grounded, self.temperature = delta, direction, grounded, temperature
 
     def target(self, adapted: Adapted, task: Episode) -> Tensor:

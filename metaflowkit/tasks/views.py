@@ -38,9 +38,7 @@ class Views:
 
     def __init__(self, images: Tensor, seed: Natural, way: Count = 5, shot: Count = 2, query: Count = 3, meta_batch: Count = 4) -> None:
         if len(images) < way:
-            raise DataError(
-                f"tasks.way: {way} pseudo-classes need {way} images, the training split has {len(images)}; lower tasks.way or widen the split"
-            )
+            raise DataError(f"tasks.way: {way} pseudo-classes need {way} images, the training split has {len(images)}; lower tasks.way or widen the split")
         self.images, self.seed, self.way, self.shot, self.query, self.meta_batch = images, seed, way, shot, query, meta_batch
 
     def episode(self, step: int) -> Episode:

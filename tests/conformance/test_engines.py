@@ -1,0 +1,182 @@
+"""Every backbone, head, loss, rule and objective through both engines, in float64.
+
+Oracles: central finite differences (on smooth networks, where they are exact enough), and the two engines against each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+import metaflowkit.objectives
+from metaflowkit import registry as r
+from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.registry import Choice
+from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
+
+RULES = [
+    Choice("sgd", {"lr": 0.3}),
+    Choice("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    Choice("adam", {"lr": 0.02, "eps": 1e-3}),
+]
+LOSSES = list(r.LOSSES.entries())
+HEADS = [Choice("prototype"), Choice("prototype", {"metric": "euclidean", "temperature": 5.0}), Choice("linear")]
+OBJECTIVES = [
+    Choice("bootstrapped_kl", {"delta": 2}),
+    Choice("bootstrapped_kl", {"delta": 2, "grounded": False, "direction": "reverse", "temperature": 2.0}),
+    Choice("query_loss"),
+]
+BACKBONES = {
+    "conv4": {"width": 2},
+    "conv4-group": {"width": 2, "norm": "group"},
+    "resnet12": {"width": 1},
+    "mlp": {"widths": [5, 4]},
+    "resnet18": {},
+}
+ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "all at once": VectorizedEngine()}
+
+
+def test_every_component_is_covered() -> None:
+    assert {c.name for c in RULES} == set(r.RULES.entries())
+    assert {c.name for c in HEADS} == set(r.HEADS.entries())
+    assert {c.name for c in OBJECTIVES} == set(r.OBJECTIVES.entries())
+    assert {name.split("-")[0] for name in BACKBONES} == set(r.BACKBONES.entries())
+
+
+def parts_of(rule, loss, head, objective, backbone=None, first_order=False):
+    features = (backbone or Smooth()).features
+    torch.manual_seed(7)
+    built = r.HEADS.build(head, features=features, way=3)
+    return make_parts(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, first_order=first_order)
+
+
+@pytest.mark.parametrize(("rule", "loss", "head", "objective"), list(itertools.product(RULES, LOSSES, HEADS, OBJECTIVES)), ids=str)
+def test_engines_agree_and_match_finite_differences(rule, loss, head, objective) -> None:
+    parts = parts_of(rule, loss, head, objective)
+    episode = make_episode()
+    outcomes = {name: engine.outcome(parts, episode) for name, engine in ENGINES.items()}
+    reference = outcomes["higher"]
+    assert sum(g.abs().sum() for g in reference.gradients.values()) > 1e-9
+    for outcome in outcomes.values():
+        assert relative(outcome.gradients, reference.gradients) < 1e-9
+        torch.testing.assert_close(outcome.value, reference.value, rtol=1e-10, atol=1e-14)
+    if objective.name == "query_loss":  # its value is the function that is differentiated; the bootstrap's holds the target fixed
+        for differences, exact in finite_difference(ENGINES["one by one"], parts, episode):
+            assert exact == pytest.approx(differences, rel=2e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+def test_engines_agree_on_every_backbone(backbone, objective) -> None:
+    shape = (1, 16, 16)
+    torch.manual_seed(0)
+    built = r.BACKBONES.build(Choice(backbone.split("-")[0], BACKBONES[backbone]), shape=shape)
+    parts = parts_of(RULES[1], "contrastive", HEADS[0], objective, built)
+    episode = make_episode(shape=shape)
+    reference = ENGINES["higher"].outcome(parts, episode)
+    for engine in ENGINES.values():
+        assert relative(engine.outcome(parts, episode).gradients, reference.gradients) < 1e-9
+
+
+@pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
+def test_bootstrap_gradient_matches_finite_differences_with_the_target_held(engine) -> None:
+    """The target is computed once, as a constant, and central differences move the student alone."""
+    parts = parts_of(RULES[0], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3}))
+    kl = parts.objective
+    episode = make_episode(tasks=1)
+    targets = []
+
+    def keep(adapted, task):
+        targets.append(kl.target(adapted, task).clone())
+        return kl(adapted, task)
+
+    HigherEngine().outcome(with_objective(parts, keep), episode)
+
+    class Held(type(kl)):
+        def target(self, adapted, task):
+            return targets[0]
+
+    gradients = engine.outcome(parts, episode).gradients
+    held = with_objective(parts, Held(delta=3))
+    for differences, exact in finite_difference(engine, held, episode):
+        assert exact == pytest.approx(differences, rel=1e-6)
+    assert relative(gradients, engine.outcome(held, episode).gradients) < 1e-12
+
+
+def with_objective(parts, objective):
+    import dataclasses
+
+    return dataclasses.replace(parts, objective=objective)
+
+
+@pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
+def test_first_order_is_the_gradient_at_the_adapted_weights(engine) -> None:
+    """Closed form: with plain SGD the first-order meta-gradient is the query gradient at the adapted parameters."""
+    parts = parts_of(RULES[0], "cross_entropy", HEADS[2], Choice("query_loss"), first_order=True)
+    episode = make_episode(tasks=1)
+    adapted = engine.adapt(parts, episode.support, episode).params
+    weights = {n: p[0].clone().requires_grad_() for n, p in adapted.items()}
+    outputs = torch.func.functional_call(parts.model, weights, (episode.support, episode.query.x[0], 3))
+    loss = torch.nn.functional.cross_entropy(outputs.logits, episode.query.y[0])
+    expected = dict(zip(weights, torch.autograd.grad(loss, list(weights.values()))))
+    assert relative(engine.outcome(parts, episode).gradients, expected) < 1e-10
+
+
+@pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
+def test_adapt_equals_a_loop_of_torch_sgd(engine) -> None:
+    """Independent implementation: torch.optim.SGD on a deep copy of the model."""
+    import copy
+
+    parts = parts_of(RULES[1], "cross_entropy", HEADS[0], Choice("query_loss"))
+    episode = make_episode()
+    shown = make_episode(shot=3, seed=5).support
+    found = engine.adapt(parts, shown, episode)
+    for t in range(2):
+        model = copy.deepcopy(parts.model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+        for _ in range(parts.steps):
+            optimizer.zero_grad()
+            out = model(type(shown)(shown.x[t], shown.y[t]), None, 3)
+            torch.nn.functional.cross_entropy(out.logits, shown.y[t]).backward()
+            optimizer.step()
+        support = type(shown)(episode.support.x[t], episode.support.y[t])
+        torch.testing.assert_close(found.logits[t], model(support, episode.query.x[t], 3).logits, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_no_further_steps_and_no_grounding_give_exactly_zero(engine, direction) -> None:
+    parts = parts_of(RULES[0], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 0, "grounded": False, "direction": direction}))
+    outcome = engine.outcome(parts, make_episode())
+    assert outcome.value.item() == 0
+    assert all(torch.equal(g, torch.zeros_like(g)) for g in outcome.gradients.values())
+
+
+@pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
+@pytest.mark.parametrize("grounded", [True, False])
+def test_target_moves_on_and_equals_a_longer_inner_loop(engine, grounded) -> None:
+    """The ungrounded target after K + delta steps is what K + delta plain inner steps give; the grounded one differs."""
+    import dataclasses
+
+    parts = parts_of(RULES[1], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3, "grounded": grounded}))
+    episode = make_episode(tasks=1)
+    seen = {}
+
+    def spy(adapted, task):
+        target = parts.objective.target(adapted, task)
+        student = adapted.logits(adapted.params, task.query.x)
+        return student.sum() * 0, {"moved": (target - student.detach()).norm(), **{f"{i}": v for i, v in enumerate(target.flatten())}}
+
+    seen = engine.outcome(with_objective(parts, spy), episode).metrics
+    assert seen["moved"] > 1e-3
+    long = dataclasses.replace(parts, steps=parts.steps + 3)
+    logits = engine.adapt(long, episode.support, episode).logits.flatten()
+    target = torch.stack([seen[str(i)] for i in range(len(logits))])
+    assert torch.allclose(target, logits, rtol=1e-9) is not grounded
+
+
+def test_objectives_package_lists_its_components() -> None:
+    assert set(metaflowkit.objectives.__all__) == {"BootstrappedKL", "QueryLoss"}

@@ -1,0 +1,68 @@
+"""Independent oracles for meta-gradients: central differences, and plain functions to build learners from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from metaflowkit.engines.parts import Engine, Parts
+from metaflowkit.models.model import Model
+from metaflowkit.values import Episode, Labelled
+
+
+class Smooth(nn.Module):
+    """A small convolutional network without kinks, with BatchNorm on the current set."""
+
+    def __init__(self, features: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, features, 3, padding=1), nn.BatchNorm2d(features, track_running_stats=False), nn.Softplus(), nn.AvgPool2d(2), nn.Flatten()
+        )
+        self.features = features * 16
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def make_episode(way: int = 3, shot: int = 2, query: int = 2, tasks: int = 2, shape=(1, 8, 8), seed: int = 0) -> Episode:
+    generator = torch.Generator().manual_seed(seed)
+
+    def examples(count: int) -> Labelled:
+        y = torch.arange(way).repeat_interleave(count).expand(tasks, -1).contiguous()
+        return Labelled(torch.rand(tasks, way * count, *shape, generator=generator, dtype=torch.float64), y)
+
+    return Episode(examples(shot), examples(query), way)
+
+
+def make_parts(rule, loss, objective, head, backbone=None, steps: int = 2, first_order: bool = False) -> Parts:
+    torch.manual_seed(3)
+    model = Model(backbone if backbone is not None else Smooth(), head).double()
+    return Parts(model, rule, loss, objective, steps, first_order)
+
+
+def finite_difference(engine: Engine, parts: Parts, episode: Episode, directions: int = 2, h: float = 1e-5, seed: int = 1) -> list[tuple[float, float]]:
+    """(directional derivative by central differences of the engine's value, the same from its gradients)."""
+    gradients = engine.outcome(parts, episode).gradients
+    generator = torch.Generator().manual_seed(seed)
+    pairs = []
+    for _ in range(directions):
+        named = dict(parts.model.named_parameters())
+        direction = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in named.items()}
+        values = []
+        for sign in (1, -2):  # forth, then back past the start
+            with torch.no_grad():
+                for n, p in named.items():
+                    p += sign * h * direction[n]
+            values.append(engine.outcome(parts, episode).value.item())
+        with torch.no_grad():
+            for n, p in named.items():
+                p += h * direction[n]
+        exact = sum((gradients[n] * direction[n]).sum().item() for n in named)
+        pairs.append(((values[0] - values[1]) / (2 * h), exact))
+    return pairs
+
+
+def relative(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest norm of a difference relative to the whole gradient's norm."""
+    scale = sum(x.square().sum() for x in b.values()).sqrt()
+    return max(((a[n] - b[n]).norm() / scale).item() for n in b)
