@@ -1,0 +1,66 @@
+"""Bad pipelines give every problem at once, each with its place and what to do; good ones read back equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from metaflowkit.cli import main
+from metaflowkit.errors import ConfigError
+from metaflowkit.pipeline import read
+
+SHIPPED = sorted((Path(__file__).parents[1] / "pipelines").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_pipelines_are_right_and_read_back_equal(path, write) -> None:
+    pipeline = read(path)
+    again = read(write(pipeline.to_yaml()))
+    assert again.plain() == pipeline.plain()
+    assert path.read_text().startswith("# mfk run pipelines/")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        ("dataset: glyphs\ninnner: {steps: 2}", "2:1: innner", "did you mean 'inner'?"),
+        ("dataset: glyphs\ninner: {steps: two}", "2:16: inner.steps", "must be a whole number of at least 0, got 'two'"),
+        ("dataset: glyphs\nseed: 1\nseed: 2", "3:1: seed", "given twice, first on line 2"),
+        ("dataset: glyfs", "1:10: dataset", "there is no dataset 'glyfs'; did you mean 'glyphs'?"),
+        ("dataset: {name: glyphs, facess: []}", "1:25: dataset.facess", "did you mean 'faces'?"),
+        ("- 1", "1:1", "must be a mapping of keys to values, got a list"),
+        ("dataset: glyphs\ninner: {rule: {name: sgd, lr: -1}}", "2:31: inner.rule.lr", "must be a number above 0, got -1"),
+        ("dataset: glyphs\ntasks: {shot: 1}", "2:8: tasks", "has no name"),
+        ("dataset: glyphs\ntasks: {name: views, shot: 1}", "2:28: tasks.shot", "must be at least 2"),
+        ("dataset: [", "1:11", "is not valid YAML"),
+        ("seed: 0", "1:1: dataset", "is missing and has no default"),
+    ],
+)
+def test_each_mistake_is_named_with_its_place(write, text, place, says) -> None:
+    path = write(text)
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert result.exit_code == 2
+    assert f"{path}:{place}" in result.output
+    assert says in result.output
+
+
+def test_missing_empty_and_directory(write, tmp_path) -> None:
+    for path, says in [(tmp_path / "no.yaml", "no such file"), (write(""), "is empty"), (tmp_path, "is a directory")]:
+        with pytest.raises(ConfigError, match=says):
+            read(path)
+
+
+def test_all_problems_come_together(write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(write("dataset: glyfs\nsead: 1\nouter: {steps: 0}"))
+    assert len(caught.value.problems) == 3
+
+
+def test_overrides_reach_through_bare_names(write) -> None:
+    pipeline = read(write("dataset: glyphs\ninner: {rule: sgd}"), ["inner.rule.lr=1e-3", "objective=query_loss"])
+    assert pipeline.inner.rule.settings["lr"] == 1e-3
+    assert pipeline.objective.name == "query_loss"
+    with pytest.raises(ConfigError, match="must be path=value"):
+        read(write("dataset: glyphs"), ["inner.steps"])
