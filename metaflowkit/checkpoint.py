@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,19 @@ def save(snapshot: Snapshot, path: Path) -> None:
         RunError: the disk is full or the folder cannot be written.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **asdict(snapshot)}, buffer)
+    torch.save(_canonical({"format": FORMAT, **vars(snapshot)}), buffer)
     write_atomic(path, buffer.getvalue())
+
+
+def _canonical(value: Any) -> Any:
+    """A copy whose pickle depends on the content alone: which objects happen to be shared would show in the bytes."""
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_canonical(item) for item in value])
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def load(path: Path) -> Snapshot:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 EPS = 1e-12
+
+
+def membership(y: Tensor, way: int) -> Tensor:
+    """Whether row i belongs to class k, bool [n, N]; unlike ``one_hot`` it also works under nested vmap and grad."""
+    return y[:, None] == torch.arange(way, device=y.device)
 
 
 def prototypes(features: Tensor, y: Tensor, way: int) -> Tensor:
@@ -19,7 +24,7 @@ def prototypes(features: Tensor, y: Tensor, way: int) -> Tensor:
     Returns:
         [N, D].
     """
-    member = F.one_hot(y, way).to(features.dtype)
+    member = membership(y, way).to(features.dtype)
     return member.T @ features / member.sum(0)[:, None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -231,5 +232,6 @@ def write_atomic(path: Path, content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written ({error.strerror}); free space or choose another place, earlier files are whole") from None

@@ -112,7 +112,12 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             raise RunError(f"{folder}: is not empty; go on with --resume, replace it with --overwrite, or choose another --run-dir")
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: is not empty and no run directory, so --overwrite leaves it alone; choose another --run-dir")
-        shutil.rmtree(folder)
+        aside = folder.with_name(f".{folder.name}.removed")
+        try:
+            folder.rename(aside)  # at once, so that an interruption leaves no half of the old run behind
+            shutil.rmtree(aside)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be replaced ({error.strerror}); remove it yourself or choose another --run-dir") from None
     write_atomic(folder / "pipeline.yaml", pipeline.to_yaml().encode())
     write_atomic(folder / "run.json", json.dumps(_facts(pipeline), indent=2).encode())
     return run

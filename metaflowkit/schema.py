@@ -108,7 +108,10 @@ def coerce(node: Node, annotation: Any, path: str) -> Any:
     if annotation is Any:
         return node.plain()
     if origin is Annotated:
-        number = coerce(node, args[0], path)
+        try:
+            number = coerce(node, args[0], path)
+        except Mismatch:
+            raise _unfit(node, annotation, path) from None
         if not args[1].holds(number):
             raise Mismatch(node, path, f"must be {describe(annotation)}, got {number}; {args[1].remedy()}", close=True)
         return number
@@ -128,7 +131,11 @@ def coerce(node: Node, annotation: Any, path: str) -> Any:
         return float(value)
     if isinstance(annotation, type) and type(value) is annotation:
         return value
-    raise Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; write {_sample(annotation)}")
+    raise _unfit(node, annotation, path)
+
+
+def _unfit(node: Node, annotation: Any, path: str) -> Mismatch:
+    return Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; write {_sample(annotation)}")
 
 
 def _coerce_union(node: Node, annotation: Any, path: str) -> Any:
@@ -141,7 +148,7 @@ def _coerce_union(node: Node, annotation: Any, path: str) -> Any:
                 close = failure
     if close is not None:
         raise close
-    raise Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; write {_sample(annotation)}")
+    raise _unfit(node, annotation, path)
 
 
 def _sample(annotation: Any) -> str:

@@ -136,7 +136,7 @@ class _Loop:
             checkpoint.save(self.snapshot(), self.run.checkpoints / "best.pt")
 
     def snapshot(self) -> Snapshot:
-        model = {name: value.detach().cpu().clone() for name, value in self.flow.learner.model.state_dict().items()}
+        model = self.flow.learner.model.state_dict()
         return Snapshot(self.step, model, self.optimizer.state_dict(), self.run.journal.length(), self.best, self.untrained, self.flow.pipeline.to_yaml())
 
     def save(self) -> None:
@@ -167,10 +167,12 @@ class _Loop:
         if torch.isfinite(outcome.value) and torch.isfinite(squares).all():
             return norm
         bad = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
-        self.save()
+        if all(parameter.isfinite().all() for parameter in self.parameters.values()):
+            self.save()
+        good = checkpoint.saved(self.run.checkpoints)[-1]
         raise DivergenceError(
             f"outer step {step}: the meta-gradient is not finite, first in {bad} (objective {outcome.value.item():g}); lower inner.rule.lr, "
-            f"inner.steps or outer.optimizer.lr; the state after step {self.step} is saved in {self.run.folder}"
+            f"inner.steps or outer.optimizer.lr; the last good state is saved in {good}"
         )
 
 

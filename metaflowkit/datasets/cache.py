@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -44,8 +45,6 @@ def cached(key: dict[str, Any], make: Callable[[], tuple[Tensor, Tensor, list[st
         x, y, classes = make()
     buffer = io.BytesIO()
     torch.save({"x": x, "y": y, "classes": classes}, buffer)
-    try:
+    with contextlib.suppress(RunError):
         write_atomic(path, buffer.getvalue())
-    except RunError:
-        pass
     return x, y, classes

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metaflowkit.distances import similarity, unit
+from metaflowkit.distances import membership, similarity, unit
 from metaflowkit.registry import LOSSES
 from metaflowkit.schema import Positive
 from metaflowkit.values import Outputs
@@ -35,7 +35,7 @@ class PrototypeLoss:
     def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
         """The loss, scalar, of features [n, D] whose labels [n] occur at least twice each."""
         z, way = outputs.features, outputs.logits.shape[1]
-        same = (y[:, None] == torch.arange(way, device=y.device)).to(z.dtype)
+        same = membership(y, way).to(z.dtype)
         sums, counts = same.T @ z, same.sum(0)
         scores = similarity(z, sums / counts[:, None], self.metric)
         others = (sums[y] - z) / (counts[y] - 1)[:, None]

@@ -20,7 +20,7 @@ from tests.oracles import Smooth, finite_difference, make_episode, make_parts, r
 RULES = [
     Choice("sgd", {"lr": 0.3}),
     Choice("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
-    Choice("adam", {"lr": 0.02, "eps": 1e-3}),
+    Choice("adam", {"lr": 0.5, "eps": 0.1}),  # a large eps: near g = 0 the step g/(|g|+eps) has a kink in its second derivative
 ]
 LOSSES = list(r.LOSSES.entries())
 HEADS = [Choice("prototype"), Choice("prototype", {"metric": "euclidean", "temperature": 5.0}), Choice("linear")]
@@ -46,11 +46,11 @@ def test_every_component_is_covered() -> None:
     assert {name.split("-")[0] for name in BACKBONES} == set(r.BACKBONES.entries())
 
 
-def parts_of(rule, loss, head, objective, backbone=None, first_order=False):
+def parts_of(rule, loss, head, objective, backbone=None, first_order=False, steps=2):
     features = (backbone or Smooth()).features
     torch.manual_seed(7)
     built = r.HEADS.build(head, features=features, way=3)
-    return make_parts(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, first_order=first_order)
+    return make_parts(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, steps, first_order)
 
 
 @pytest.mark.parametrize(("rule", "loss", "head", "objective"), list(itertools.product(RULES, LOSSES, HEADS, OBJECTIVES)), ids=str)
@@ -71,10 +71,10 @@ def test_engines_agree_and_match_finite_differences(rule, loss, head, objective)
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_engines_agree_on_every_backbone(backbone, objective) -> None:
-    shape = (1, 16, 16)
+    shape = (1, 16, 16) if backbone != "resnet18" else (1, 8, 8)
     torch.manual_seed(0)
     built = r.BACKBONES.build(Choice(backbone.split("-")[0], BACKBONES[backbone]), shape=shape)
-    parts = parts_of(RULES[1], "contrastive", HEADS[0], objective, built)
+    parts = parts_of(RULES[1], "contrastive", HEADS[0], objective, built, steps=1 if backbone == "resnet18" else 2)
     episode = make_episode(shape=shape)
     reference = ENGINES["higher"].outcome(parts, episode)
     for engine in ENGINES.values():
