@@ -54,11 +54,26 @@ class Flow:
         return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way)
 
     def _prepared(self, examples: Labelled, role: str, step: int) -> Labelled:
-        return Labelled(self.stage(self.images(examples.x), role, "train", step), examples.y.to(self.device))
+        return Labelled(self.augmented(self.images(examples.x), role, "train", step), examples.y.to(self.device))
 
     def images(self, x: Tensor) -> Tensor:
-        """uint8 images as floats in 0..1 on the device."""
-        return x.to(self.device).float() / 255
+        """uint8 images [..., C, H, W] as floats in 0..1 on the device."""
+        return _laid_out(x.to(self.device).float() / 255)
+
+    def augmented(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
+        """Float images through the augmentation stage; see :class:`metaflowkit.augment.stage.Stage`."""
+        return _laid_out(self.stage(x, role, purpose, index))
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """On a CPU the same images with channels last in memory, in which convolution and pooling run two to three times faster.
+
+    Strides are given outright: with one channel ``memory_format`` changes nothing, and the slow kernels are chosen.
+    """
+    if x.device.type != "cpu":
+        return x
+    pixels_first = x.movedim(-3, -1).contiguous()
+    return pixels_first.as_strided(x.shape, (*pixels_first.stride()[:-3], 1, *pixels_first.stride()[-3:-1]))
 
 
 def build(pipeline: Pipeline) -> Flow:

@@ -126,7 +126,7 @@ def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:
     if not views:
         return episode.support
     x = episode.support.x.repeat_interleave(views, dim=1)
-    return Labelled(flow.stage(x, "support", f"evaluate/{split}", index), episode.support.y.repeat_interleave(views, dim=1))
+    return Labelled(flow.augmented(x, "support", f"evaluate/{split}", index), episode.support.y.repeat_interleave(views, dim=1))
 
 
 def _prototype(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class Outer:
 class Evaluate:
     """What is measured.
 
+    Where ``way`` and ``shot`` are both lists they go in pairs: ``way: [5, 20], shot: [5, 1]`` is 5-way 5-shot and 20-way 1-shot.
     ``views`` is the number of augmented copies of each support image that the ``adapted`` readout adapts on; 0 is the images
     themselves, null as many as ``tasks.shot`` for self-supervised tasks and 0 for labelled ones. Validation uses the first
     way, shot and readout.
@@ -77,8 +78,11 @@ class Evaluate:
     seed: Natural = 0
 
     def settings(self) -> list[tuple[int, int]]:
-        """Every (way, shot) to be measured."""
-        return [(way, shot) for shot in _listed(self.shot) for way in _listed(self.way)]
+        """Every (way, shot) to be measured, once."""
+        ways, shots = _listed(self.way), _listed(self.shot)
+        if len(ways) == 1 or len(shots) == 1:
+            return list(dict.fromkeys((way, shot) for way in ways for shot in shots))
+        return list(dict.fromkeys(zip(ways, shots)))
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,12 @@ def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
 def _cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
     """Problems between keys that are right each by itself."""
     problems = []
+    ways, shots = _listed(pipeline.evaluate.way), _listed(pipeline.evaluate.shot)
+    if 1 != len(ways) != len(shots) != 1 or not ways or not shots:
+        problems.append(
+            f"{_mark(root, 'evaluate', 'shot')}: evaluate.shot: must pair with evaluate.way, got {len(ways)} ways and {len(shots)} shots; give both the same length, or one number"
+        )
+        return problems
 
     def traits(kind: Kind, choice: Choice) -> dict[str, Any]:
         return kind.entries(plugins)[choice.name].traits
