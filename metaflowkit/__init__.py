@@ -10,20 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaflowkit.build import build as build
-    from metaflowkit.evaluate import evaluate as evaluate
+    from metaflowkit.evaluation import evaluate as evaluate
+    from metaflowkit.flow import build as build
     from metaflowkit.pipeline import read as read
-    from metaflowkit.train import train as train
+    from metaflowkit.training import train as train
 
 __version__ = "0.1.0"
 __all__ = ["build", "evaluate", "read", "train"]
 
-_HOMES = {"read": "pipeline", "build": "build", "train": "train", "evaluate": "evaluate"}
+_HOMES = {"read": "pipeline", "build": "flow", "train": "training", "evaluate": "evaluation"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'metaflowkit' has no attribute {name!r}")
-    verb = getattr(importlib.import_module(f"metaflowkit.{_HOMES[name]}"), name)
-    globals()[name] = verb  # importing a submodule of the same name has put the module there
-    return verb
+    return getattr(importlib.import_module(f"metaflowkit.{_HOMES[name]}"), name)

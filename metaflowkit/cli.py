@@ -49,7 +49,7 @@ def run(pipeline: Path, overrides: tuple[str, ...], run_dir: Path | None, resume
         raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
     checked = read(pipeline, overrides)
     from metaflowkit.progress import choose_progress
-    from metaflowkit.train import train
+    from metaflowkit.training import train
 
     report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
     click.echo("\n".join(["", *report.lines()]))

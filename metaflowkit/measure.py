@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from metaflowkit import checkpoint
-from metaflowkit.build import build
 from metaflowkit.errors import CheckpointError
-from metaflowkit.evaluate import Score, evaluate, protocol
+from metaflowkit.evaluation import Score, evaluate, protocol
+from metaflowkit.flow import build
 from metaflowkit.pipeline import read
 from metaflowkit.run import Run
 
@@ -22,7 +22,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: st
         overrides: changes to its pipeline, such as another data set for evaluation across domains.
         split: ``train``, ``val`` or ``test``.
         weights: ``best`` or ``last``.
-        readouts: see :func:`metaflowkit.evaluate.evaluate`.
+        readouts: see :func:`metaflowkit.evaluation.evaluate`.
         sizes: any of way, shot, query, episodes; the rest come from the pipeline.
 
     Returns:
@@ -38,7 +38,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: st
     pipeline = read(folder / "pipeline.yaml", [*overrides, *changed])
     path = run.checkpoints / "best.pt"
     snapshot = checkpoint.load(path) if weights == "best" else run.latest()
-    flow = build(pipeline)
+    flow = build(pipeline, train=False)
     try:
         flow.learner.model.load_state_dict(snapshot.model)
     except RuntimeError as error:

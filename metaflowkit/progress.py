@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaflowkit.build import Flow
-    from metaflowkit.evaluate import Score
+    from metaflowkit.evaluation import Score
+    from metaflowkit.flow import Flow
 
 
 class Silent:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaflowkit.build import Flow
-from metaflowkit.evaluate import Score
+from metaflowkit.evaluation import Score
 from metaflowkit.files import write_atomic
+from metaflowkit.flow import Flow
 from metaflowkit.run import Run
 
 

@@ -1,12 +1,16 @@
-"""Shared set-up: real data by environment variable, a cache of the test session's own, small smooth models."""
+"""Shared set-up: real data by environment variable, a cache of the test session's own, small trees in the form of real data sets."""
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
@@ -19,6 +23,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def data() -> Path:
+    """The folder with the real Omniglot and EuroSAT, where there is one."""
     folder = os.environ.get("METAFLOWKIT_DATA")
     if not folder:
         pytest.skip("METAFLOWKIT_DATA does not name the folder with omniglot/ and eurosat/")
@@ -27,9 +32,48 @@ def data() -> Path:
 
 @pytest.fixture
 def write(tmp_path: Path):
+    """Write text to a file of the test's own folder and return its path."""
+
     def write_file(text: str, name: str = "p.yaml") -> Path:
         path = tmp_path / name
         path.write_text(text)
         return path
 
     return write_file
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def strokes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in Omniglot's form (two zips, ink on paper): 5 + 1 alphabets of 20 characters with 20 drawings each."""
+    folder = tmp_path_factory.mktemp("strokes")
+    rng = np.random.default_rng(0)
+    for part, alphabets in (("images_background", 5), ("images_evaluation", 1)):
+        with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
+            for a in range(alphabets):
+                for c in range(1, 21):
+                    shape = rng.random((7, 7)) < 0.4
+                    for i in range(1, 21):
+                        ink = np.kron(shape ^ (rng.random((7, 7)) < 0.05), np.ones((4, 4), dtype=bool))
+                        name = f"{part}/Alphabet_{part[7]}{a}/character{c:02d}/{c:04d}_{i:02d}.png"
+                        archive.writestr(name, png(np.where(ink, 0, 255).astype(np.uint8)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip in EuroSAT's form: EuroSAT_RGB/<class>/<class>_<n>.png, ten classes with 25 colour images of 32x32 each."""
+    path = tmp_path_factory.mktemp("fields") / "EuroSAT_RGB.zip"
+    rng = np.random.default_rng(1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for c in range(10):
+            tone = rng.integers(0, 256, 3)
+            for i in range(25):
+                image = np.clip(tone + rng.normal(0, 25, (32, 32, 3)), 0, 255).astype(np.uint8)
+                archive.writestr(f"EuroSAT_RGB/Class{c}/Class{c}_{i}.png", png(image))
+    return path

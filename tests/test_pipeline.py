@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
 from metaflowkit.errors import ConfigError
 from metaflowkit.pipeline import read
-
-SHIPPED = sorted((Path(__file__).parents[1] / "pipelines").rglob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
-def test_shipped_pipelines_are_right_and_read_back_equal(path, write) -> None:
-    pipeline = read(path)
-    again = read(write(pipeline.to_yaml()))
-    assert again.plain() == pipeline.plain()
-    assert path.read_text().startswith("# mfk run pipelines/")
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from metaflowkit import checkpoint, registry
-from metaflowkit.build import Flow, build, build_learner
 from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluate import Score, evaluate, protocol
+from metaflowkit.evaluation import Score, evaluate, protocol
+from metaflowkit.flow import Flow, build, build_learner
 from metaflowkit.outer import schedule_factor
 from metaflowkit.pipeline import Pipeline
 from metaflowkit.progress import Progress, Silent

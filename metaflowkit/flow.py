@@ -34,8 +34,8 @@ class Flow:
         pipeline: what it was built from.
         device: where it computes.
         shape: (C, H, W) of the images.
-        splits: the labelled images of ``val`` and ``test`` (and of ``train`` for labelled tasks only).
-        tasks: outer step -> Episode of uint8 images.
+        splits: labelled images by split; without ``train`` where the tasks to learn from read no labels.
+        tasks: outer step -> Episode of uint8 images; None in a flow built for evaluation.
         stage: augmentation.
         learner: model, inner loop, objective.
     """
@@ -76,10 +76,14 @@ def _laid_out(x: Tensor) -> Tensor:
     return pixels_first.as_strided(x.shape, (*pixels_first.stride()[:-3], 1, *pixels_first.stride()[-3:-1]))
 
 
-def build(pipeline: Pipeline) -> Flow:
+def build(pipeline: Pipeline, train: bool = True) -> Flow:
     """Build a pipeline: load its data, make its model, connect its parts.
 
     The same seed gives the same weights on every device, since they are drawn on the CPU.
+
+    Args:
+        pipeline: what :func:`metaflowkit.read` returned.
+        train: whether there must be tasks to learn from; without, a data set of test classes alone will do.
 
     Raises:
         ConfigError: a component refuses its settings.
@@ -89,18 +93,23 @@ def build(pipeline: Pipeline) -> Flow:
         importlib.import_module(plugin)
     device = _device(pipeline.device)
     splits = dict(_named("dataset", lambda: r.DATASETS.build(pipeline.dataset)).load())
-    train = splits.get("train")
-    if train is None or not len(train.x):
+    some = next((images for images in splits.values() if len(images.x)), None)
+    if some is None or (train and not ("train" in splits and len(splits["train"].x))):
         raise DataError("dataset: has no training images; give its training split a share of the classes")
-    shape = (int(train.x.shape[1]), int(train.x.shape[2]), int(train.x.shape[3]))
-    _check_settings(pipeline, splits)
-    reads_labels = r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True)
-    pool = train if reads_labels else train.unlabelled()
-    tasks = _named("tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
-    if not reads_labels:
-        del splits["train"]
+    shape = (int(some.x.shape[1]), int(some.x.shape[2]), int(some.x.shape[3]))
+    tasks = None
+    if train:
+        _check_settings(pipeline, splits)
+        tasks = _training_tasks(pipeline, splits)
     stage = Stage(operations(pipeline, shape[0]), pipeline.seed, shape)
     return Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
+
+
+def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
+    """The tasks to learn from; those without labels get the images alone, and the labelled split leaves the flow."""
+    reads_labels = r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True)
+    pool = splits["train"] if reads_labels else splits.pop("train").unlabelled()
+    return _named("tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
 
 
 def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> Learner:

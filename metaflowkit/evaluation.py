@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaflowkit.build import Flow
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import DataError
+from metaflowkit.flow import Flow
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.pipeline import evaluation_views
 from metaflowkit.tasks.labelled import LabelledTasks
@@ -62,7 +62,7 @@ def evaluate(
 
     Args:
         flow: a built pipeline with the weights to measure.
-        split: ``train`` (labelled tasks only), ``val`` or ``test``.
+        split: ``val`` or ``test``, or ``train`` where the flow holds its labels (built with ``train=False``, or for labelled tasks).
         way: classes per episode.
         shot: support images per class.
         query: query images per class.

@@ -1,0 +1,148 @@
+"""A small run on glyphs: resumed runs write the same bytes, divergence is named and saved, the best weights are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaflowkit import checkpoint
+from metaflowkit.errors import DivergenceError
+from metaflowkit.pipeline import read
+from metaflowkit.training import _Loop, train
+
+SMALL = """
+dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
+augment: {level: 1}
+tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
+model: {backbone: {name: conv4, width: 4}}
+inner: {steps: 1}
+outer: {steps: 6}
+evaluate: {every: 2, way: 3, query: 2, episodes: 4, val_episodes: 4}
+"""
+EXACT = ("metrics.jsonl", "checkpoints/best.pt", "checkpoints/step-0000006.pt")
+
+
+def test_a_run_repeats_itself_and_a_resumed_one_equals_it(write, tmp_path, monkeypatch) -> None:
+    pipeline = read(write(SMALL))
+    train(pipeline, tmp_path / "whole")
+    advance = _Loop.advance
+
+    def killed(self) -> None:
+        if self.step == 3:
+            raise KeyboardInterrupt
+        advance(self)
+
+    monkeypatch.setattr(_Loop, "advance", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(pipeline, tmp_path / "cut")
+    monkeypatch.setattr(_Loop, "advance", advance)
+    torch.rand(7)  # the state of the global generator must not matter
+    train(pipeline, tmp_path / "cut", resume=True)
+    for name in EXACT:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["model", "objective"])
+def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(damage, write, tmp_path, monkeypatch) -> None:
+    advance = _Loop.advance
+
+    def poisoned(self) -> None:
+        if self.step == 3 and damage == "model":
+            with torch.no_grad():
+                self.parameters["backbone.layers.4.weight"].fill_(float("inf"))
+        if self.step == 3 and damage == "objective":
+            outcome = self.flow.learner.outcome
+            object.__setattr__(self.flow, "learner", _Poisoned(self.flow.learner, outcome))
+        advance(self)
+
+    monkeypatch.setattr(_Loop, "advance", poisoned)
+    with pytest.raises(DivergenceError) as caught:
+        train(read(write(SMALL)), tmp_path / "run")
+    message = str(caught.value)
+    assert message.startswith("outer step 4: the meta-gradient is not finite, first in backbone.layers.")
+    assert "lower inner.rule.lr, inner.steps or outer.optimizer.lr" in message
+    last = checkpoint.saved(tmp_path / "run" / "checkpoints")[-1]
+    assert str(last) in message
+    assert checkpoint.load(last).step == (2 if damage == "model" else 3)
+    assert all(value.isfinite().all() for value in checkpoint.load(last).model.values())
+
+
+class _Poisoned:
+    """A learner one of whose gradients is not a number."""
+
+    def __init__(self, learner, outcome) -> None:
+        self.model, self.inner = learner.model, outcome
+
+    def outcome(self, episode):
+        outcome = self.inner(episode)
+        outcome.gradients["backbone.layers.5.weight"] = outcome.gradients["backbone.layers.5.weight"] * float("nan")
+        return outcome
+
+
+def test_gradients_are_clipped_to_the_norm_and_the_schedule_sets_the_rate(write, tmp_path) -> None:
+    seen = {}
+    for clip in ("1e-3", "null"):
+        run = tmp_path / clip
+        train(read(write(SMALL), ["outer.optimizer={name: sgd, lr: 1.0, momentum: 0.0}", f"outer.clip={clip}", "outer.steps=1"]), run)
+        line = next(json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines() if "train/objective" in x)
+        start = _untrained(read(write(SMALL)))
+        end = checkpoint.load(run / "checkpoints" / "step-0000001.pt").model
+        moved = sum((end[n] - start[n]).double().square().sum() for n in start).sqrt().item()
+        seen[clip] = (moved, line["train/gradient_norm"])
+    assert seen["1e-3"][0] == pytest.approx(1e-3, rel=1e-3)
+    assert seen["null"][0] == pytest.approx(seen["null"][1], rel=1e-4)
+    assert seen["null"][1] > 1e-3
+
+
+def _untrained(pipeline):
+    from metaflowkit.flow import build_learner
+
+    return build_learner(pipeline, (1, 28, 28), torch.device("cpu")).model.state_dict()
+
+
+def test_the_report_warns_when_training_made_it_worse(write, tmp_path) -> None:
+    harmful = ["outer.optimizer={name: sgd, lr: 100.0}", "outer.clip=null", "evaluate.val_episodes=20", "evaluate.episodes=20"]
+    report = train(read(write(SMALL), harmful), tmp_path / "run")
+    untrained = [json.loads(line)["val/accuracy"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "val/accuracy" in line]
+    assert report.untrained == untrained[0]
+    assert bool(report.worse()) is any("WORSE" in line for line in report.lines())
+    assert report.best is not None
+    assert report.best["accuracy"] == max(untrained[1:])
+
+
+@pytest.mark.slow
+def test_kill_at_random_moments_and_resume_gives_the_same_files(write, tmp_path) -> None:
+    """kill -9 three times at random moments of one run; an uninterrupted run is the oracle."""
+    path = write(SMALL)
+    more = ["--set", "outer.steps=120", "--set", "evaluate.every=20", "--set", "outer.save_every=7", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+
+    def command(run: Path, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "metaflowkit", "run", str(path), "--run-dir", str(run), *more, *arguments]
+
+    started = time.monotonic()
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    whole = time.monotonic() - started
+    chance = random.Random(time.time_ns())
+    kills = 0
+    for moment in sorted(chance.uniform(0.25, 0.9) for _ in range(3)):
+        resume = ["--resume"] if (tmp_path / "cut" / "pipeline.yaml").exists() else []
+        process = subprocess.Popen(command(tmp_path / "cut", *resume), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment * whole)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 1
+    subprocess.run(command(tmp_path / "cut", "--resume"), check=True, env=environment, capture_output=True)
+    for name in ("metrics.jsonl", "checkpoints/best.pt", "checkpoints/step-0000120.pt", "checkpoints/step-0000119.pt"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
