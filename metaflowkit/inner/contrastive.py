@@ -24,7 +24,7 @@ class Contrastive:
 
     needs_pairs = True
 
-    def __init__(self, temperature: Positive = 0.5) -> None:
+    def __init__(self, temperature: Positive = 0.1) -> None:
         self.temperature = temperature
 
     def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
