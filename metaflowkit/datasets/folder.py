@@ -9,7 +9,7 @@ import torch
 
 from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.images import decode, open_source
-from metaflowkit.datasets.splits import draw_fractions, listed, read_list, select
+from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
 from metaflowkit.schema import Count, Natural
@@ -70,8 +70,5 @@ class Folder:
         }
         mode: Literal["grey", "color"] = "grey" if self.mode == "grey" else "color"
         x, y, names = cached(key, lambda: (decode(source, self.image_size, mode, self.invert), torch.tensor([place[c] for c in classes]), names))
-        if self.split_files is not None:
-            chosen = {split: listed(names, read_list(path), path) for split, path in self.split_files.items()}
-        else:
-            chosen = draw_fractions(len(names), self.fractions, self.split_seed)
+        chosen = read_splits(names, self.split_files) if self.split_files is not None else draw_fractions(len(names), self.fractions, self.split_seed)
         return {split: select(x, y, names, members) for split, members in chosen.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,14 +37,19 @@ class Source:
     names: tuple[str, ...]
 
     def read(self) -> Iterable[tuple[str, bytes]]:
-        """(name, content) of every image in order."""
-        if self.root.is_dir():
+        """(name, content) of every image in order.
+
+        Raises:
+            DataError: naming the first file that cannot be read.
+        """
+        with contextlib.ExitStack() as stack:
+            archive = None if self.root.is_dir() else stack.enter_context(zipfile.ZipFile(self.root))
             for name in self.names:
-                yield name, (self.root / name).read_bytes()
-        else:
-            with zipfile.ZipFile(self.root) as archive:
-                for name in self.names:
-                    yield name, archive.read(name)
+                try:
+                    content = archive.read(name) if archive else (self.root / name).read_bytes()
+                except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+                    raise DataError(f"{self.root}: {name}: cannot be read ({error}); mend or remove that file") from None
+                yield name, content
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents, so that a cache never outlives a change of the files."""
@@ -63,7 +70,7 @@ def open_source(root: Path) -> Source:
         DataError: ``root`` does not exist, is no zip, or holds no image.
     """
     if root.is_dir():
-        names = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        names = [p.relative_to(root).as_posix() for p in root.rglob("*") if _is_image(p)]
     elif root.is_file():
         try:
             with zipfile.ZipFile(root) as archive:
@@ -75,6 +82,11 @@ def open_source(root: Path) -> Source:
     if not names:
         raise DataError(f"{root}: holds no image ({', '.join(SUFFIXES)}); set dataset.root to the folder or zip that does")
     return Source(root, tuple(sorted(names)))
+
+
+def _is_image(path: Path) -> bool:
+    """A file by the name of an image, or a link by one: a link that leads nowhere is named when it is read."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and (path.is_file() or path.is_symlink())
 
 
 def decode(source: Source, size: int, mode: Mode, invert: bool = False) -> Tensor:
@@ -107,6 +119,8 @@ def decode(source: Source, size: int, mode: Mode, invert: bool = False) -> Tenso
 
 def to_array(image: Image.Image, size: int, mode: Mode, invert: bool = False) -> np.ndarray:
     """One PIL image as uint8 [C, size, size]; see :func:`decode`."""
+    if image.mode.startswith("I;16"):  # convert() would cut sixteen bits off at 255 instead of scaling them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("L" if mode == "grey" else "RGB")
     if invert:
         image = ImageOps.invert(image)

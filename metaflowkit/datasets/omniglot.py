@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.images import Source, decode, open_source
-from metaflowkit.datasets.splits import draw_fractions, listed, read_list, select
+from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
 from metaflowkit.schema import Count, Fraction, Natural
@@ -81,7 +81,7 @@ class Omniglot:
 
     def _members(self, names: list[str]) -> dict[str, list[int]]:
         if self.split == "file":
-            return {split: listed(names, read_list(path), path) for split, path in self.split_files.items()}
+            return read_splits(names, self.split_files)
         alphabets = sorted({name.split("/")[1] for name in names if name.startswith(PARTS[0])})
         held = {alphabets[i] for i in draw_fractions(len(alphabets), {"val": self.val_fraction}, self.split_seed)["val"]}
         members: dict[str, list[int]] = {"train": [], "val": [], "test": []}

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from metaflowkit.errors import DataError
+from metaflowkit.schema import nearest
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import ImageSet
+
+SPLITS = ("train", "val", "test")
 
 
 def select(x: Tensor, y: Tensor, names: Sequence[str], chosen: Sequence[int]) -> ImageSet:
@@ -33,12 +36,12 @@ def draw_fractions(count: int, fractions: dict[str, float], seed: int) -> dict[s
     Raises:
         ValueError: unknown split names, negative shares, or shares above 1 in sum.
     """
-    unknown = set(fractions) - {"train", "val", "test"}
+    unknown = set(fractions) - set(SPLITS)
     if unknown or any(f < 0 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
         raise ValueError(f"fractions must name train, val and test with shares that add up to at most 1, got {fractions}; correct them")
     order = torch.randperm(count, generator=generator_for(seed, "datasets/split")).tolist()
     ends, done, total = {}, 0, 0.0
-    for name in ("train", "val", "test"):
+    for name in SPLITS:
         total += fractions.get(name, 0.0)
         end = round(total * count)
         ends[name] = sorted(order[done:end])
@@ -55,10 +58,35 @@ def listed(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]
     place = {name: i for i, name in enumerate(names)}
     for name in wanted:
         if name not in place:
-            from metaflowkit.schema import nearest
-
             raise DataError(f"{where}: there is no class {name!r} among {len(names)}; {nearest(name, names[:2000])}")
     return [place[name] for name in wanted]
+
+
+def read_splits(names: Sequence[str], files: dict[str, str]) -> dict[str, list[int]]:
+    """The classes of each split, from one list file per split.
+
+    Raises:
+        DataError: a list cannot be read, names a class that does not exist, or one that another split has.
+    """
+    return disjoint(names, {split: listed(names, read_list(path), path) for split, path in files.items()})
+
+
+def disjoint(names: Sequence[str], chosen: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The splits as they came, where each is train, val or test and no class is in two of them.
+
+    Raises:
+        DataError: naming a split that there is not, or a class that is in two splits.
+    """
+    for split in chosen:
+        if split not in SPLITS:
+            raise DataError(f"dataset: there is no split {split!r}; {nearest(split, SPLITS)}")
+    owner: dict[int, str] = {}
+    for split, members in chosen.items():
+        for c in members:
+            if c in owner:
+                raise DataError(f"dataset: class {names[c]!r} is in {owner[c]} and in {split}; keep it in one, so that test classes stay unseen")
+            owner[c] = split
+    return chosen
 
 
 def read_list(path: str) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.images import to_array
-from metaflowkit.datasets.splits import draw_fractions, listed, select
+from metaflowkit.datasets.splits import disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
 from metaflowkit.schema import Count, Natural, nearest
@@ -64,6 +64,7 @@ class TorchvisionSet:
             "torchvision": self.set,
             "root": self.root,
             "sizes": sizes,
+            "classes": [str(name) for name in getattr(parts[0], "classes", None) or []],
             "size": self.image_size,
             "mode": self.mode,
             "version": torchvision.__version__,
@@ -71,7 +72,7 @@ class TorchvisionSet:
         first = [_digest(part) for part in parts]
         x, y, names = cached({**key, "content": first}, lambda: self._decode(parts))
         if self.classes is not None:
-            chosen = {split: listed(names, wanted, f"dataset.classes.{split}") for split, wanted in self.classes.items()}
+            chosen = disjoint(names, {split: listed(names, wanted, f"dataset.classes.{split}") for split, wanted in self.classes.items()})
         else:
             chosen = draw_fractions(len(names), self.fractions, self.split_seed)
         return {split: select(x, y, names, members) for split, members in chosen.items()}
@@ -120,8 +121,8 @@ class TorchvisionSet:
 
 
 def _digest(part: Any) -> list[str]:
-    """A fingerprint of a part: its first, middle and last image."""
+    """A fingerprint of a part: some 64 images with their labels, spread over it (all of them would have to be decoded each time)."""
     import hashlib
 
-    picked = [part[i][0] for i in (0, len(part) // 2, len(part) - 1)]
-    return [hashlib.sha256(np.asarray(image).tobytes()).hexdigest() for image in picked]
+    picked = [part[i] for i in range(0, len(part), max(1, len(part) // 64))]
+    return [hashlib.sha256(np.asarray(image).tobytes() + repr(label).encode()).hexdigest() for image, label in picked]
