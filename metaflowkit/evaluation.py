@@ -90,26 +90,28 @@ def evaluate(
             else:
                 embedded = embedded or (flow.learner.embed(episode.support.x), flow.learner.embed(episode.query.x))
                 scores = (_prototype if readout == "prototype" else _logistic)(flow, episode, *embedded)
-            found[readout].append(accuracy(scores.float(), episode.query.y).cpu())
+            found[readout].append(accuracy(scores.double(), episode.query.y).cpu())
     results = []
     for readout, parts in found.items():
-        values = torch.cat(parts).double()
+        values = torch.cat(parts)
         ci95 = 1.96 * values.std().item() / math.sqrt(len(values))
         results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95))
     return results
 
 
-def protocol(flow: Flow) -> str:
+def protocol(flow: Flow, readouts: Iterable[str]) -> str:
     """What a reader must know beside the figures."""
     norm = flow.pipeline.model.backbone.settings.get("norm")
-    how = (
+    facts = [
         "batch normalisation uses the statistics of the current set (transductive)"
         if norm == "batch"
         else "no statistics are shared between images (inductive)"
-    )
-    views = evaluation_views(flow.pipeline)
-    shown = f"{views} augmented views of each support image" if views else "the support images"
-    return f"{how}; 'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}; episodes are drawn with seed {flow.pipeline.evaluate.seed}"
+    ]
+    if "adapted" in readouts:
+        views = evaluation_views(flow.pipeline)
+        shown = f"{views} augmented views of each support image" if views else "the support images"
+        facts.append(f"'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}")
+    return "; ".join([*facts, f"episodes are drawn with seed {flow.pipeline.evaluate.seed}"])
 
 
 def _batches(flow: Flow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:

@@ -54,7 +54,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: st
         "step": snapshot.step,
         "overrides": list(overrides),
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        "protocol": protocol(flow),
+        "protocol": protocol(flow, readouts),
     }
     run.append([{**facts, **score.plain()} for score in scores])
-    return scores, protocol(flow)
+    return scores, protocol(flow, readouts)

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from metaflowkit import checkpoint
+from metaflowkit import __version__, checkpoint
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
 from metaflowkit.files import write_atomic
 from metaflowkit.journal import Journal
@@ -130,8 +130,8 @@ def _differences(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def _facts(pipeline: Pipeline) -> dict[str, Any]:
-    versions: dict[str, str | None] = {}
-    for package in ("metaflowkit", *PACKAGES):
+    versions: dict[str, str | None] = {"metaflowkit": __version__}
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -55,7 +55,7 @@ def train(pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = 
         while loop.step < pipeline.outer.steps:
             loop.advance()
         before, after = loop.final_scores()
-    return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow))
+    return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow, pipeline.evaluate.readouts))
 
 
 @dataclass
