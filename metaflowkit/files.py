@@ -17,8 +17,15 @@ from metaflowkit.errors import ConfigError, RunError
 Scalar = Union[str, int, float, bool, None]
 
 _INT = re.compile(r"[-+]?[0-9]+$")
+_OTHER_BASE = re.compile(r"0o[0-7]+$|0x[0-9a-fA-F]+$")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_WORDS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True, "false": False, ".inf": float("inf"), "-.inf": float("-inf")}
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ def resolve(text: str) -> Scalar:
         return _WORDS[text]
     if _INT.match(text):
         return int(text)
+    if _OTHER_BASE.match(text):
+        return int(text, 0)
     return float(text) if _FLOAT.match(text) else text
 
 
@@ -118,7 +127,9 @@ def parse_yaml(text: str, source: str) -> Node:
         place = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
         raise ConfigError(f"{place}: is not valid YAML, {error.problem}; check the indentation and brackets here") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: is not valid YAML, {error}; save it as plain UTF-8 text") from None
+        raise ConfigError(f"{source}: is not valid YAML, {' '.join(str(error).split())}; save it as plain UTF-8 text") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nests too deeply to be read; flatten it") from None
     if root is None:
         return Node(None, Mark(source, 1, 1))
     problems: list[str] = []
@@ -151,7 +162,11 @@ def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yam
                 continue
             entries[key] = replace(_convert(value_node, source, problems, (*above, node)), key=key_mark)
         return Node(entries, mark)
-    return Node(resolve(node.value) if getattr(node, "style", None) is None else node.value, mark)
+    try:
+        return Node(resolve(node.value) if getattr(node, "style", None) is None else node.value, mark)
+    except ValueError:
+        problems.append(f"{mark}: is a number of {len(node.value)} digits; write one that Python reads")
+        return Node(None, mark)
 
 
 def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
@@ -179,8 +194,9 @@ def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Nod
     key, rest = keys[0], keys[1:]
     inside = root.value
     if isinstance(inside, list):
-        if not key.isdigit() or int(key) >= len(inside):
-            raise ConfigError(f"{mark}: {path}: {key!r} is no place in a list of {len(inside)}; use 0 to {len(inside) - 1}")
+        if not _INT.match(key) or not 0 <= int(key) < len(inside):
+            remedy = f"use 0 to {len(inside) - 1}" if inside else "set the whole list"
+            raise ConfigError(f"{mark}: {path}: {key!r} is no place in a list of {len(inside)}; {remedy}")
         items = list(inside)
         items[int(key)] = _put(items[int(key)], rest, value, mark, path)
         return replace(root, value=items)
@@ -200,6 +216,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     style = None if isinstance(resolve(text), str) else "'"
+    if not text.isprintable():
+        style = '"'  # the only style that escapes instead of folding
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
