@@ -1,0 +1,30 @@
+"""The vectorised engine: the size of its chunks changes memory and nothing else; nothing outside it is touched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.inner.contrastive import Contrastive
+from metaflowkit.inner.sgd import SGD
+from metaflowkit.models.prototype import Prototype
+from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from tests.oracles import make_episode, make_parts, relative
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, None])
+def test_chunks_agree_and_leave_the_model_and_the_generator_alone(chunk) -> None:
+    parts, episode = make_parts(SGD(), Contrastive(), BootstrappedKL(2), Prototype()), make_episode(tasks=4)
+    before = {n: p.detach().clone() for n, p in parts.model.named_parameters()}
+    state = torch.get_rng_state()
+    found = VectorizedEngine(chunk).outcome(parts, episode)
+    adapted = VectorizedEngine(chunk).adapt(parts, episode.support, episode)
+    reference = VectorizedEngine(1).outcome(parts, episode)
+    assert relative(found.gradients, reference.gradients) < 1e-12
+    assert adapted.logits.shape == (4, 6, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    for n, p in parts.model.named_parameters():
+        assert torch.equal(p, before[n])
+        assert p.grad is None
+        assert not found.gradients[n].requires_grad

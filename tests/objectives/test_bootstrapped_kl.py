@@ -1,0 +1,63 @@
+"""The bootstrapped KL against torch's kl_div on the scores of a stand-in student and target."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from metaflowkit.values import Adapted, Episode, Labelled
+
+G = torch.Generator().manual_seed(0)
+STUDENT, FURTHER = (torch.randn(4, 3, generator=G, dtype=torch.float64) for _ in range(2))
+QUERY = Labelled(torch.zeros(4, 1), torch.tensor([0, 1, 2, 0]))
+
+
+def adapted(taken: list) -> Adapted:
+    """A student whose score is its only parameter; a further step leads to FURTHER."""
+
+    def advance(params, state, steps):
+        taken.append(("advance", steps))
+        assert not params["scores"].requires_grad
+        return ({"scores": FURTHER} if steps else params), state
+
+    def descend(params, state, loss):
+        taken.append(("descend", loss(params).item()))
+        return params, state
+
+    student = {"scores": STUDENT.clone().requires_grad_()}
+    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_value_and_gradient(direction, temperature) -> None:
+    value, _ = BootstrappedKL(2, direction, False, temperature)(a := adapted([]), Episode(QUERY, QUERY, 3))
+    scores = STUDENT.clone().requires_grad_()
+    log_s, log_t = (scores / temperature).log_softmax(1), (FURTHER / temperature).log_softmax(1)
+    expected = (
+        F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+        if direction == "forward"
+        else F.kl_div(log_t, log_s, reduction="batchmean", log_target=True)
+    )
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(v, x)[0] for v, x in ((value, a.params["scores"]), (expected, scores))))
+
+
+def test_the_last_of_the_delta_steps_is_grounded_on_the_query() -> None:
+    taken: list = []
+    BootstrappedKL(5)(adapted(taken), Episode(QUERY, QUERY, 3))
+    assert taken == [("advance", 4), ("descend", pytest.approx(F.cross_entropy(FURTHER, QUERY.y).item()))]
+    taken.clear()
+    BootstrappedKL(5, grounded=False)(adapted(taken), Episode(QUERY, QUERY, 3))
+    assert taken == [("advance", 5)]
+
+
+def test_no_steps_and_no_grounding() -> None:
+    a = adapted([])
+    value, _ = BootstrappedKL(0, grounded=False)(a, Episode(QUERY, QUERY, 3))
+    assert value.item() == 0
+    assert torch.equal(torch.autograd.grad(value, a.params["scores"])[0], torch.zeros_like(STUDENT))
+    with pytest.raises(ValueError, match="delta must be at least 1, got 0; raise delta or set grounded: false"):
+        BootstrappedKL(0)
