@@ -8,7 +8,7 @@ import os
 import threading
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metaflowkit.errors import ConfigError, RunError
@@ -275,6 +275,7 @@ def test_tricky_texts_come_back(text) -> None:
         assert same(plain(to_yaml(value)), value)
 
 
+@settings(deadline=None)
 @given(VALUES)
 @example({"x": 1e16, "y": -0.0, "z": 10**30, "empty": [{}, [], [[]]]})
 def test_any_plain_value_comes_back(value) -> None:

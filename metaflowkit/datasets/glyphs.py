@@ -63,9 +63,10 @@ class Glyphs:
         min_faces: Count = 10,
         split_seed: Natural = 0,
     ) -> None:
-        if set(train) & set(test):
-            raise ValueError(f"train and test must not share a script, got {', '.join(set(train) & set(test))} in both; remove it from one")
-        self.train, self.test, self.val_script, self.val_fraction = train, test, val_script, val_fraction
+        self.train, self.test, self.val_script = [name.lower() for name in train], [name.lower() for name in test], val_script.lower()
+        if shared := set(self.train) & set(self.test):
+            raise ValueError(f"train and test must not share a script, got {', '.join(shared)} in both; remove it from one")
+        self.val_fraction = val_fraction
         self.faces = FACES if faces is None else faces
         self.image_size, self.min_faces, self.split_seed = image_size, min_faces, split_seed
 
@@ -77,18 +78,16 @@ class Glyphs:
         x, y, names = cached(key, lambda: _render(paths, self.image_size, self.min_faces))
         scripts = [_script(name) for name in names]
         for script in [*self.train, *self.test, self.val_script]:
-            if script.lower() not in scripts:
-                raise DataError(
-                    f"dataset: no letter of script {script!r} in {self.min_faces} of {len(paths)} faces; {nearest(script.lower(), sorted(set(scripts)))}"
-                )
-        pool = [i for i, script in enumerate(scripts) if script == self.val_script.lower()]
+            if script not in scripts:
+                raise DataError(f"dataset: no letter of script {script!r} in {self.min_faces} of {len(paths)} faces; {nearest(script, sorted(set(scripts)))}")
+        pool = [i for i, script in enumerate(scripts) if script == self.val_script]
         drawn = draw_fractions(len(pool), {"val": self.val_fraction}, self.split_seed)["val"]
         val = [pool[i] for i in drawn]
         taken = set(val)
         members = {
-            "train": [i for i, s in enumerate(scripts) if s in map(str.lower, self.train) and i not in taken],
+            "train": [i for i, s in enumerate(scripts) if s in self.train and i not in taken],
             "val": val,
-            "test": [i for i, s in enumerate(scripts) if s in map(str.lower, self.test) and i not in taken],
+            "test": [i for i, s in enumerate(scripts) if s in self.test and i not in taken],
         }
         return {split: select(x, y, names, chosen) for split, chosen in members.items()}
 

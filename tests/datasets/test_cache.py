@@ -49,3 +49,24 @@ def test_without_a_place_to_write_it_decodes_each_time(count, monkeypatch) -> No
     folder.write_text("a file in its place")
     assert cached({}, make)[0].max() == 1
     assert cached({}, make)[0].max() == 2
+
+
+IMAGES = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
+
+
+def flipped(content: bytes) -> bytes:
+    place = content.index(IMAGES.numpy().tobytes()) + 100
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"text, no tensors", lambda b: bytes(range(189, 256)), flipped], ids=["text", "bytes", "one bit of an image"])
+def test_damage_of_any_sort_is_noticed(tmp_path, monkeypatch, damage) -> None:
+    monkeypatch.setenv("METAFLOWKIT_CACHE", str(tmp_path))
+
+    def make():
+        return IMAGES.clone(), torch.tensor([0, 0, 1, 1]), ["a", "b"]
+
+    cached({}, make)
+    (entry,) = tmp_path.iterdir()
+    entry.write_bytes(damage(entry.read_bytes()))
+    assert torch.equal(cached({}, make)[0], IMAGES)

@@ -14,14 +14,14 @@ from metaflowkit.datasets.glyphs import FACES, Glyphs, _draw, _face_paths
 from metaflowkit.errors import DataError
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def splits():
     return Glyphs().load()
 
 
 def test_letters_images_and_scripts_are_those_of_the_fonts(splits) -> None:
-    assert sum(len(s.classes) for s in splits.values()) <= 1390
-    assert sum(len(s.x) for s in splits.values()) > 18_000
+    assert sum(len(s.classes) for s in splits.values()) == 1390
+    assert sum(len(s.x) for s in splits.values()) == 18_906
     assert len(splits["test"].classes) == 440
     scripts = {split: {unicodedata.name(letter).split()[0] for letter in images.classes} for split, images in splits.items()}
     assert scripts == {"train": {"LATIN", "CYRILLIC"}, "val": {"LATIN"}, "test": {"GREEK", "ARMENIAN", "GEORGIAN"}}
@@ -85,3 +85,9 @@ def test_wide_letters_are_shrunk_not_cut() -> None:
     image = _draw(ImageFont.truetype(str(_face_paths(["DejaVuSans-Bold"])[0]), 60), "\u0429", 28)
     assert image.shape == (28, 28)
     assert np.asarray(image).max() > 100
+
+
+@pytest.mark.parametrize("scripts", [("latin", "latin"), ("Latin", "latin")])
+def test_a_script_may_not_be_learned_from_and_tested_on(scripts) -> None:
+    with pytest.raises(ValueError, match="train and test must not share a script"):
+        Glyphs(train=[scripts[0]], test=[scripts[1]]).load()

@@ -1,0 +1,71 @@
+"""The outer optimisers against torch's own, and golden values of the schedule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from metaflowkit.outer import schedule_factor
+from metaflowkit.registry import OPTIMIZERS, Choice
+
+CASES = [
+    ("adam", {"lr": 0.02, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.1}, torch.optim.Adam, {"lr": 0.02, "betas": (0.7, 0.8), "weight_decay": 0.1}),
+    ("adamw", {"lr": 0.02, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.1}, torch.optim.AdamW, {"lr": 0.02, "betas": (0.7, 0.8), "weight_decay": 0.1}),
+    ("sgd", {"lr": 0.02, "momentum": 0.7, "nesterov": True, "weight_decay": 0.1}, torch.optim.SGD, {"lr": 0.02, "momentum": 0.7, "nesterov": True, "weight_decay": 0.1}),
+    ("sgd", {}, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    ("adam", {}, torch.optim.Adam, {"lr": 1e-3}),
+    ("adamw", {}, torch.optim.AdamW, {"lr": 1e-3}),
+]  # fmt: skip
+
+
+def descend(optimizer: torch.optim.Optimizer, p: torch.Tensor) -> torch.Tensor:
+    for _ in range(5):
+        optimizer.zero_grad()
+        (p.square() * torch.tensor([1.0, 3.0])).sum().backward()
+        optimizer.step()
+    return p.detach()
+
+
+def test_every_optimizer_is_covered() -> None:
+    assert {case[0] for case in CASES} == set(OPTIMIZERS.entries())
+
+
+@pytest.mark.parametrize(("name", "settings", "cls", "arguments"), CASES, ids=str)
+def test_settings_reach_torch(name, settings, cls, arguments) -> None:
+    p, q = (torch.tensor([1.0, -2.0], requires_grad=True) for _ in range(2))
+    optimizer = OPTIMIZERS.build(Choice(name, settings), parameters=[p])
+    other = cls([q], **arguments)
+    assert type(optimizer) is cls
+    assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == {k: v for k, v in other.param_groups[0].items() if k != "params"}
+    assert optimizer.param_groups[0]["params"][0] is p
+    assert torch.equal(descend(optimizer, p), descend(other, q))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "steps", "factor"),
+    [
+        ("cosine", 1, 4, 1.0),
+        ("cosine", 2, 4, (1 + math.sqrt(0.5)) / 2),
+        ("cosine", 3, 4, 0.5),
+        ("cosine", 4, 4, (1 - math.sqrt(0.5)) / 2),
+        ("cosine", 1, 1, 1.0),
+        ("constant", 1, 4, 1.0),
+        ("constant", 4, 4, 1.0),
+    ],
+)
+def test_schedule_values(schedule, step, steps, factor) -> None:
+    assert schedule_factor(schedule, step, steps) == pytest.approx(factor, rel=1e-14)
+
+
+def test_cosine_equals_torch_and_falls_without_reaching_zero() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30)
+    factors = [schedule_factor("cosine", step, 30) for step in range(1, 31)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] > 0
+    for factor in factors:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(factor, rel=1e-9)
+        optimizer.step()
+        scheduler.step()
