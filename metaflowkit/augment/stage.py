@@ -66,9 +66,17 @@ class Stage:
         with torch.random.fork_rng(devices=devices):
             for i, (apply_to, operation) in enumerate(self.operations):
                 if apply_to in ("both", role):
-                    torch.manual_seed(seed_for(self.seed, f"augment/{purpose}/{role}/{i}", index))
+                    _seed_generators(seed_for(self.seed, f"augment/{purpose}/{role}/{i}", index), x.device)
                     flat = operation(flat)
         return flat.clamp(0, 1).reshape(x.shape)
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators that :meth:`Stage.__call__` restores; ``torch.manual_seed`` would reach those of other devices."""
+    torch.random.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _tuples(value: Any) -> Any:

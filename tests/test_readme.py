@@ -1,0 +1,41 @@
+"""What the README shows is run: its YAML, its plugin, its Python names, its test command."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import metaflowkit
+from metaflowkit.pipeline import read
+from metaflowkit.registry import KINDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_annotated_pipeline_is_the_shipped_one(write) -> None:
+    shown = read(write(blocks("yaml")[0]))
+    assert shown.plain() == read(ROOT / "pipelines" / "omniglot_bmssl_5w1s.yaml").plain()
+
+
+def test_the_component_of_your_own_works(write, tmp_path, monkeypatch) -> None:
+    source = next(block for block in blocks("python") if "@OBJECTIVES.register" in block)
+    write(source, "my_lab.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "dataset: glyphs\ntasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}\nmodel: {backbone: {name: conv4, width: 4}}\n"
+    flow = metaflowkit.build(read(write(text + blocks("yaml")[1])))
+    assert flow.learner.parts.objective.temperature == 0.3
+    assert flow.learner.outcome(flow.episode(1)).value > 0
+
+
+def test_names_and_the_test_command_are_real() -> None:
+    python = next(block for block in blocks("python") if "import metaflowkit" in block)
+    assert set(re.findall(r"metaflowkit\.(\w+)\(", python)) == set(metaflowkit.__all__)
+    assert set(KINDS) - {"AUGMENTATIONS"} == set(re.findall(r"`([A-Z]+)`", README)) - {"AUGMENTATIONS"}
+    commands = README.split("```")[1].strip().splitlines()
+    assert commands[1] == (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
+    assert (ROOT / commands[0].split()[-1]).is_file()
