@@ -73,7 +73,7 @@ class Stage:
 
 def _seed_generators(seed: int, device: torch.device) -> None:
     """Seed the generators that :meth:`Stage.__call__` restores; ``torch.manual_seed`` would reach those of other devices."""
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
