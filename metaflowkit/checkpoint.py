@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +73,19 @@ def load(path: Path) -> Snapshot:
     way_out = f"remove it to go on from {others[-1]}" if others else "start the run again with --overwrite"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content.pop("format") != FORMAT:
-            raise CheckpointError(f"{path}: is of another format; use the version of metaflowkit that wrote it")
-        return Snapshot(**copy.deepcopy(content))
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: is no whole checkpoint ({str(error).splitlines()[0][:120]}); {way_out}") from None
+        found = content.pop("format")
+        snapshot = Snapshot(**copy.deepcopy(content)) if found == FORMAT else None
+    except Exception as error:  # what unpickling raises on damaged bytes has no common class
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise CheckpointError(f"{path}: is no whole checkpoint ({reason}); {way_out}") from None
+    if snapshot is None:
+        raise CheckpointError(f"{path}: is of another format; use the version of metaflowkit that wrote it")
+    return snapshot
 
 
 def saved(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+    return sorted(folder.glob("step-*.pt"), key=lambda path: (len(path.name), path.name))
 
 
 def step_path(folder: Path, step: int) -> Path:
