@@ -56,7 +56,7 @@ def _levels() -> list[str]:
 def _level(name: str | None) -> list[str]:
     if name is None:
         return ["level", *_levels(), "print one for editing with 'mfk components level grey3'"]
-    color, level = name[:-1], name[-1]
-    if color not in ("grey", "color") or level not in "1234":
+    color, level = name[:-1], name[-1:]
+    if color not in ("grey", "color") or level not in tuple("1234"):
         raise ConfigError(f"components: there is no level {name!r}; use grey1 to grey4 or color1 to color4")
     return to_yaml({"augment": level_operations(int(level), 1 if color == "grey" else 3)}).splitlines()

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from metaflowkit import schema
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import Node
+from metaflowkit.files import Node, read_python
 from metaflowkit.schema import Mismatch, coerce, nearest
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -169,7 +169,7 @@ def _sources(module: str) -> Iterator[Path]:
     """The source file of a module, then those of the modules that it imports from its own package."""
     path = locate(module)
     yield path
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in read_python(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.startswith(module + "."):
             yield locate(statement.module)
 
@@ -183,7 +183,8 @@ def locate(module: str) -> Path:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     top, *below = module.split(".")
-    spec = importlib.util.find_spec(top)
+    named = module != "__main__" and all(part.isidentifier() for part in (top, *below))
+    spec = importlib.util.find_spec(top) if named else None
     name = top
     for part in below:
         name = f"{name}.{part}"
@@ -202,7 +203,7 @@ _NAMES: dict[str, Any] = {**vars(typing), **vars(schema), **{t.__name__: t for t
 def _components(source: Path) -> tuple[tuple[str, Entry], ...]:
     """(kind name, entry) of every ``@KIND.register("name")`` at the top level of a source file."""
     found = []
-    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+    for statement in read_python(source).body:
         if not isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
             continue
         for decorator in statement.decorator_list:

@@ -1,0 +1,279 @@
+"""Registries: what is read from source equals inspect's view of the imported classes, and plugins extend both sides."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+import textwrap
+import typing
+from typing import Any
+
+import pytest
+
+from metaflowkit import registry as r
+from metaflowkit.errors import ConfigError
+from metaflowkit.files import parse_yaml
+from metaflowkit.pipeline import read
+from metaflowkit.registry import KINDS, REQUIRED, Choice, argument_docs, choose, locate
+
+OWN = {name: kind for name, kind in KINDS.items() if kind.reader is None}
+COMPONENTS = [(kind, name) for kind in OWN.values() for name in kind.entries()]
+
+
+def class_of(kind, name: str):
+    __import__(kind.module)
+    return kind.classes[name]
+
+
+@pytest.mark.parametrize("kind", OWN.values(), ids=lambda kind: kind.name)
+def test_source_and_imports_list_the_same_components(kind) -> None:
+    __import__(kind.module)
+    own = {name for name, component in kind.classes.items() if component.__module__.startswith("metaflowkit.")}
+    assert own == set(kind.entries())
+    assert own
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids=lambda v: v if isinstance(v, str) else v.name)
+def test_source_equals_signature(kind, name) -> None:
+    component = class_of(kind, name)
+    takes = {k: p for k, p in inspect.signature(component).parameters.items() if k not in kind.given}
+    hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component, include_extras=True) if takes else {}
+    settings = kind.entries()[name].settings
+    assert list(settings) == list(takes)
+    for key, setting in settings.items():
+        assert setting.name == key
+        assert setting.default == takes[key].default
+        assert type(setting.default) is type(takes[key].default)
+        assert setting.annotation == hints[key]
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids=lambda v: v if isinstance(v, str) else v.name)
+def test_every_component_and_setting_is_explained(kind, name) -> None:
+    entry = kind.entries()[name]
+    assert entry.summary == " ".join(inspect.getdoc(class_of(kind, name)).split("\n\n")[0].split())
+    assert entry.summary.endswith(".")
+    assert [key for key, setting in entry.settings.items() if not setting.help] == []
+    documented = argument_docs(inspect.getdoc(class_of(kind, name)))
+    assert set(documented) <= {*entry.settings, *kind.given}, "the docstring explains an argument that is not there"
+
+
+@pytest.mark.parametrize(("kind", "name"), [c for c in COMPONENTS if c[0].given], ids=lambda v: v if isinstance(v, str) else v.name)
+def test_what_the_builder_gives_is_no_legal_key(kind, name) -> None:
+    for key in kind.given:
+        problems: list[str] = []
+        assert choose(parse_yaml(f"{{name: {name}, {key}: 1}}", "f"), kind, "here", (), problems) is None
+        assert f"here.{key}: {kind.name} {name!r} has no such setting" in "\n".join(problems)
+
+
+def test_traits_are_the_classes_own() -> None:
+    for kind, name in COMPONENTS:
+        for trait, value in kind.entries()[name].traits.items():
+            assert getattr(class_of(kind, name), trait) == value
+
+
+def test_reading_entries_imports_nothing_heavy_and_no_component() -> None:
+    code = """
+        import sys
+        from metaflowkit.registry import KINDS
+        assert all(kind.entries() for kind in KINDS.values())
+        loaded = {name for kind in KINDS.values() if kind.reader is None for name in sys.modules if name == kind.module or name.startswith(kind.module + ".")}
+        heavy = {"torch", "kornia", "higher", "numpy", "torchvision", "sklearn"} & set(sys.modules)
+        assert not loaded | heavy, loaded | heavy
+        assert not any(kind.classes for kind in KINDS.values())
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- checking a node
+
+
+def chosen(text: str, kind=r.RULES) -> tuple[Choice | None, list[str]]:
+    problems: list[str] = []
+    return choose(parse_yaml(text, "f"), kind, "rule", (), problems), problems
+
+
+def test_a_bare_name_gets_every_default() -> None:
+    choice, problems = chosen("sgd")
+    assert problems == []
+    assert choice == Choice("sgd", {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
+    assert choice.plain() == {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    assert chosen("{name: sgd, lr: 1}")[0].settings["lr"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{lr: 1}", ["f:1:1: rule: has no name, got only settings; add 'name:', one of adam"]),
+        ("sdg", ["f:1:1: rule: there is no rule 'sdg'; did you mean 'sgd'?"]),
+        ("{name: [sgd]}", ["f:1:8: rule: there is no rule a list;"]),
+        ("3", ["f:1:1: rule: there is no rule 3;"]),
+        ("{name: sgd, lrr: 1, lr: x}", ["f:1:13: rule.lrr: rule 'sgd' has no such setting; did you mean 'lr'?", "f:1:25: rule.lr: must be a number above 0, got 'x'"]),
+    ],
+)  # fmt: skip
+def test_every_problem_of_a_node_is_named(text, says) -> None:
+    choice, problems = chosen(text)
+    assert choice is None
+    assert len(problems) == len(says)
+    for problem, start in zip(problems, says):
+        assert problem.startswith(start)
+
+
+def test_a_setting_without_default_is_asked_for() -> None:
+    choice, problems = chosen("folder", r.DATASETS)
+    assert choice is None
+    assert "f:1:1: rule.root: is missing and has no default; add it (text)" in problems
+
+
+def test_argument_docs_join_lines_and_stop_at_the_next_section() -> None:
+    doc = "What.\n\nArgs:\n    a: first\n        and more: of it.\n    b: second.\n\nReturns:\n    c: no argument."
+    assert argument_docs(doc) == {"a": "first and more: of it.", "b": "second."}
+    assert argument_docs("What.") == {}
+
+
+# ---- plugins
+
+
+PLUGIN = '''
+"""A plugin."""
+
+from __future__ import annotations
+
+from metaflowkit.registry import HEADS, RULES
+from metaflowkit.schema import Count, Positive
+
+
+@RULES.register("@NAME")
+class Mine:
+    """Steps of fixed length.
+
+    Args:
+        length: of a step.
+        every: how often.
+    """
+
+    def __init__(self, length: Positive, every: Count = 2) -> None:
+        self.length, self.every = length, every
+
+
+@HEADS.register("@NAME_head")
+class MyHead:
+    """Looks only."""
+
+    reads_support = False
+
+    def __init__(self, way: int) -> None:
+        self.way = way
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Write a plugin module under a name of the test's own; what it registers is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for kind in OWN.values():
+        __import__(kind.module)
+    before = {name: dict(kind.classes) for name, kind in OWN.items()}
+    written = []
+
+    def make(name: str, text: str) -> str:
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        written.append(name)
+        return name
+
+    yield make
+    for name, kind in OWN.items():
+        kind.classes.clear()
+        kind.classes.update(before[name])
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+def test_a_plugin_is_checked_without_import_and_built_after_it(plugin, write) -> None:
+    name = plugin("mfk_plugin_whole", PLUGIN.replace("@NAME", "mine"))
+    path = write(
+        f"dataset: glyphs\nplugins: [{name}]\ninner: {{rule: {{name: mine, length: 0.5}}}}\nmodel: {{head: mine_head}}\nevaluate: {{readouts: [prototype]}}"
+    )
+    pipeline = read(path)
+    assert pipeline.inner.rule == Choice("mine", {"length": 0.5, "every": 2})
+    assert name not in sys.modules
+    __import__(name)
+    rule = r.RULES.build(pipeline.inner.rule)
+    assert (rule.length, rule.every) == (0.5, 2)
+    head = r.HEADS.build(pipeline.model.head, features=7, way=3)
+    assert head.way == 3  # features is offered and not taken
+    assert r.RULES.entries([name])["mine"].settings["every"].help == "how often."
+    assert "mine" not in r.RULES.entries()
+
+
+def test_problems_in_a_plugins_settings_are_named(plugin, write) -> None:
+    name = plugin("mfk_plugin_problems", PLUGIN.replace("@NAME", "mine"))
+    with pytest.raises(ConfigError) as caught:
+        read(write(f"dataset: glyphs\nplugins: [{name}]\ninner: {{rule: {{name: mine, evry: 1}}}}"))
+    assert "did you mean 'every'?" in str(caught.value)
+    assert "inner.rule.length: is missing and has no default; add it (a number above 0)" in str(caught.value)
+
+
+def test_a_plugin_cannot_take_a_known_name(plugin, write) -> None:
+    name = plugin("mfk_plugin_clash", PLUGIN.replace("@NAME", "sgd"))
+    with pytest.raises(ConfigError, match=f"plugins: rule 'sgd' of {name} exists already; rename it there"):
+        read(write(f"dataset: glyphs\nplugins: [{name}]"))
+    with pytest.raises(ValueError, match=rf"rule 'sgd' is registered by metaflowkit\.inner\.sgd and {name}; rename one"):
+        __import__(name)
+
+
+def test_two_plugins_cannot_share_a_name(plugin) -> None:
+    names = [plugin(f"mfk_plugin_{i}", PLUGIN.replace("@NAME", "mine")) for i in "ab"]
+    with pytest.raises(ConfigError, match="rule 'mine' of mfk_plugin_b exists already"):
+        r.RULES.entries(names)
+    assert "mine" in r.RULES.entries([names[0], names[0]])
+
+
+def test_a_plugin_in_a_package_is_found_without_importing_the_package(plugin) -> None:
+    plugin("mfk_package.__init__", "raise RuntimeError('imported')")
+    name = plugin("mfk_package.part", PLUGIN.replace("@NAME", "mine"))
+    assert "mine" in r.RULES.entries([name])
+    assert locate(name).name == "part.py"
+    assert "mfk_package" not in sys.modules
+
+
+def test_the_modules_that_a_plugin_package_imports_from_itself_count(plugin) -> None:
+    plugin("mfk_parts.__init__", "from mfk_parts.part import Mine")
+    plugin("mfk_parts.part", PLUGIN.replace("@NAME", "mine"))
+    assert "mine" in r.RULES.entries(["mfk_parts"])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mfk_no_such_plugin", "there is no module 'mfk_no_such_plugin'; install it or run from the folder that holds it"),
+        ("json.nope", "there is no module 'json.nope'"),
+        ("''", "there is no module ''"),
+        (".x", "there is no module '.x'"),
+        ("sys", "module 'sys' has no Python source to read; name the module that holds the component"),
+        ("__main__", "module '__main__'"),
+    ],
+)
+def test_a_missing_plugin_is_a_problem_with_its_place(write, monkeypatch, name, says) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as in a script
+    with pytest.raises(ConfigError) as caught:
+        read(write(f"dataset: glyphs\nplugins: [{name}]"))
+    (problem,) = caught.value.problems
+    assert "p.yaml:2:10: plugins: " in problem
+    assert says in problem
+
+
+def test_a_plugin_that_is_no_python_is_a_problem(plugin, write) -> None:
+    name = plugin("mfk_plugin_broken", "def (")
+    with pytest.raises(ConfigError, match=name):
+        read(write(f"dataset: glyphs\nplugins: [{name}]"))
+
+
+def test_an_annotation_of_the_plugins_own_is_any_value(plugin) -> None:
+    text = PLUGIN.replace("@NAME", "mine").replace("length: Positive", "length: Mine | None")
+    assert r.RULES.entries([plugin("mfk_plugin_any", text)])["mine"].settings["length"] == r.Setting("length", Any, REQUIRED, "of a step.")
