@@ -5,8 +5,9 @@ from __future__ import annotations
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import to_yaml
-from metaflowkit.registry import KINDS, REQUIRED, Entry
+from metaflowkit.registry import KINDS
 from metaflowkit.schema import describe, nearest
+from metaflowkit.signatures import REQUIRED, Entry
 
 
 def describe_components(kind: str | None = None, name: str | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
 import re
@@ -168,20 +167,6 @@ def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yam
     except ValueError:
         problems.append(f"{mark}: is a number of {len(node.value)} digits; write one that Python reads")
         return Node(None, mark)
-
-
-def read_python(path: Path) -> ast.Module:
-    """Parse a Python source file without running it.
-
-    Raises:
-        ConfigError: it cannot be read, or is no Python.
-    """
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}:{error.offset}: is no valid Python, {error.msg}; correct it") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as Python ({error}); it must be UTF-8 text that you may read") from None
 
 
 def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:

@@ -14,6 +14,7 @@ from metaflowkit.errors import ConfigError
 from metaflowkit.files import Node, apply_overrides, read_yaml, to_yaml
 from metaflowkit.registry import Choice, Kind, choose
 from metaflowkit.schema import Count, Mismatch, Natural, Positive, Range, coerce, nearest
+from metaflowkit.signatures import locate
 
 Level = Annotated[int, Range(1, 4)]
 Readout = Literal["prototype", "adapted", "logistic"]
@@ -143,7 +144,7 @@ def _plugins(root: Node, problems: list[str]) -> list[str]:
     try:
         names = coerce(node, list[str], "plugins") if node is not None else []
         for name in names:
-            r.locate(name)
+            locate(name)
         return list(names)
     except Mismatch as mismatch:
         problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")

@@ -8,8 +8,9 @@ from metaflowkit.catalog import describe_components
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import parse_yaml
 from metaflowkit.pipeline import read
-from metaflowkit.registry import KINDS, REQUIRED
+from metaflowkit.registry import KINDS
 from metaflowkit.schema import describe
+from metaflowkit.signatures import REQUIRED
 
 NAMES = {kind.name: kind for kind in KINDS.values()}
 

@@ -14,6 +14,7 @@ LAYERS = [
     {"seeding"},
     {"files"},
     {"schema"},
+    {"signatures"},
     {"registry"},
     {"values"},
     {"distances"},

@@ -16,7 +16,8 @@ from metaflowkit import registry as r
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import parse_yaml
 from metaflowkit.pipeline import read
-from metaflowkit.registry import KINDS, REQUIRED, Choice, argument_docs, choose, locate
+from metaflowkit.registry import KINDS, Choice, choose
+from metaflowkit.signatures import REQUIRED, Setting, argument_docs, locate
 
 OWN = {name: kind for name, kind in KINDS.items() if kind.reader is None}
 COMPONENTS = [(kind, name) for kind in OWN.values() for name in kind.entries()]
@@ -126,12 +127,6 @@ def test_a_setting_without_default_is_asked_for() -> None:
     choice, problems = chosen("folder", r.DATASETS)
     assert choice is None
     assert "f:1:1: rule.root: is missing and has no default; add it (text)" in problems
-
-
-def test_argument_docs_join_lines_and_stop_at_the_next_section() -> None:
-    doc = "What.\n\nArgs:\n    a: first\n        and more: of it.\n    b: second.\n\nReturns:\n    c: no argument."
-    assert argument_docs(doc) == {"a": "first and more: of it.", "b": "second."}
-    assert argument_docs("What.") == {}
 
 
 # ---- plugins
@@ -276,4 +271,4 @@ def test_a_plugin_that_is_no_python_is_a_problem(plugin, write) -> None:
 
 def test_an_annotation_of_the_plugins_own_is_any_value(plugin) -> None:
     text = PLUGIN.replace("@NAME", "mine").replace("length: Positive", "length: Mine | None")
-    assert r.RULES.entries([plugin("mfk_plugin_any", text)])["mine"].settings["length"] == r.Setting("length", Any, REQUIRED, "of a step.")
+    assert r.RULES.entries([plugin("mfk_plugin_any", text)])["mine"].settings["length"] == Setting("length", Any, REQUIRED, "of a step.")

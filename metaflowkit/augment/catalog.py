@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, Optional, Union
 
-from metaflowkit.registry import Entry, Setting, read_entry
+from metaflowkit.schema import Fraction
+from metaflowkit.signatures import Entry, Setting, read_entry
 
 APPLY_TO = Setting("apply_to", Literal["support", "query", "both"], "both", "which views the operation changes")
+
+
+class _Row:
+    """Kornia's tuples, lists and sequences are lists in YAML; their length is for Kornia to check."""
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return list[item[0] if isinstance(item, tuple) else item]  # type: ignore[misc]
+
+
+_ROW = list[float]
+_TYPES: dict[str, Any] = {
+    **{plain.__name__: plain for plain in (bool, int, float, str)},
+    **dict.fromkeys(("Tuple", "tuple", "List", "list", "Sequence"), _Row),
+    **dict.fromkeys(("Resample", "SamplePadding", "BorderType", "DataKey"), str),  # enums that Kornia also takes by name
+    "Union": Union, "Optional": Optional, "Tensor": _ROW, "torch": SimpleNamespace(Tensor=_ROW),
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -25,9 +45,16 @@ def operations() -> dict[str, Entry]:
             if not isinstance(statement, ast.ClassDef):
                 continue
             if statement.name == "_BasicAugmentationBase":
-                inherited = read_entry(statement.name, statement, str(source)).settings
+                inherited = read_entry(statement.name, statement, str(source), _TYPES).settings
             elif statement.name.startswith(("Random", "ColorJ")):
-                entry = read_entry(statement.name, statement, str(source))
-                settings = {name: Setting(name, Any, s.default, s.help) for name, s in (entry.settings or inherited).items()}
+                entry = read_entry(statement.name, statement, str(source), _TYPES)
+                settings = {name: _setting(s) for name, s in (entry.settings or inherited).items()}
                 found[entry.name] = Entry(entry.name, entry.summary, {"apply_to": APPLY_TO, **settings}, entry.origin)
     return found
+
+
+def _setting(setting: Setting) -> Setting:
+    """A setting as YAML sees it: chances lie in 0..1, and the default ``Resample.BILINEAR.name`` is ``bilinear``."""
+    annotation = Fraction if setting.name in ("p", "p_batch") and setting.annotation is float else setting.annotation
+    enum = re.fullmatch(r"[A-Z]\w+\.([A-Z_]+)\.name", setting.default) if isinstance(setting.default, str) else None
+    return replace(setting, annotation=annotation, default=enum[1].lower() if enum else setting.default)

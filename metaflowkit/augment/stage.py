@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,9 +32,8 @@ class Stage:
         self.operations: list[tuple[str, Any]] = []
         problems = []
         for i, choice in enumerate(operations):
-            settings = {k: _tuples(v) for k, v in choice.settings.items() if k != "apply_to"}
             try:
-                operation = getattr(K, choice.name)(**settings)
+                operation = _build(getattr(K, choice.name), {k: v for k, v in choice.settings.items() if k != "apply_to"})
                 with torch.random.fork_rng(devices=[]), torch.no_grad():
                     after = operation(torch.rand(2, *shape))
                 if not isinstance(after, Tensor) or after.shape != (2, *shape):
@@ -77,6 +77,18 @@ def _seed_generators(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def _build(operation: Any, settings: dict[str, Any]) -> Any:
+    """A Kornia operation; a list becomes a tuple, or a tensor where nothing else is taken."""
+    hints = typing.get_type_hints(operation.__init__)
+
+    def argument(name: str, value: Any) -> Any:
+        hint = hints.get(name)
+        only_tensor = set(typing.get_args(hint) or (hint,)) - {type(None)} == {Tensor}
+        return torch.tensor(value) if only_tensor and value is not None else _tuples(value)
+
+    return operation(**{name: argument(name, value) for name, value in settings.items()})
 
 
 def _tuples(value: Any) -> Any:

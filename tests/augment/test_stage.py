@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import kornia.augmentation as K
 import pytest
 import torch
 
 from metaflowkit.augment.stage import Stage
 from metaflowkit.errors import ConfigError
 from metaflowkit.registry import Choice
+from metaflowkit.seeding import seed_for
 
 AFFINE = Choice("RandomAffine", {"degrees": 20.0, "p": 1.0})
 SHAPE = (1, 16, 16)
@@ -69,3 +71,14 @@ def test_all_operations_at_fault_are_named() -> None:
     assert first.startswith("augment.0: RandomAffine does not work on images of shape (1, 16, 16)")
     assert second.startswith("augment.2: RandomCrop does not work")
     assert "must keep their shape" in second
+
+
+def test_an_operation_that_takes_tensors_is_given_the_list_as_one() -> None:
+    """Oracle: Kornia's own call with tensors."""
+    ranges = {"center_x": [-0.3, 0.3], "center_y": [-0.3, 0.3], "gamma": [0.9, 1.1]}
+    stage = Stage([Choice("RandomFisheye", {**ranges, "p": 1.0})], 0, SHAPE)
+    direct = K.RandomFisheye(**{key: torch.tensor(value) for key, value in ranges.items()}, p=1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(0, "augment/train/support/0", 1))
+        expected = direct(X.flatten(0, 1))
+    torch.testing.assert_close(stage(X, "support", "train", 1), expected.clamp(0, 1).reshape(X.shape))

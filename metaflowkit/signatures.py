@@ -1,0 +1,165 @@
+"""What source text says about a component, read without importing it: name, settings with types and defaults, documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from metaflowkit import schema
+from metaflowkit.errors import ConfigError
+
+REQUIRED = inspect.Parameter.empty
+_NAMES: dict[str, Any] = {**vars(typing), **vars(schema), **{t.__name__: t for t in (int, float, bool, str, list, dict, tuple)}}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One keyword of a component's constructor."""
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the source text says about a component; ``traits`` are its class-level constants."""
+
+    name: str
+    summary: str
+    settings: dict[str, Setting]
+    origin: str
+    traits: dict[str, Any] = field(default_factory=dict)
+
+
+def sources(module: str) -> Iterator[Path]:
+    """The source file of a module, then those of the modules that it imports from its own package."""
+    path = locate(module)
+    yield path
+    for statement in read_python(path).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.startswith(module + "."):
+            yield locate(statement.module)
+
+
+def locate(module: str) -> Path:
+    """The source file of a module, found without importing it (its parent packages are looked up the same way).
+
+    Raises:
+        ConfigError: there is no such module, or it has no Python source.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    top, *below = module.split(".")
+    named = module != "__main__" and all(part.isidentifier() for part in (top, *below))
+    spec = importlib.util.find_spec(top) if named else None
+    name = top
+    for part in below:
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
+    if spec is None:
+        raise ConfigError(f"plugins: there is no module {module!r}; install it or run from the folder that holds it")
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        raise ConfigError(f"plugins: module {module!r} has no Python source to read; name the module that holds the component")
+    return Path(spec.origin)
+
+
+@cache
+def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
+    """(variable, entry) of every ``@VARIABLE.register("name")`` at the top level of a source file."""
+    found = []
+    for statement in read_python(source).body:
+        if not isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
+            continue
+        for decorator in statement.decorator_list:
+            match decorator:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr="register"), args=[ast.Constant(value=str(name))]):
+                    found.append((variable, read_entry(name, statement, str(source))))
+    return tuple(found)
+
+
+def read_entry(name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str, types: Mapping[str, Any] = _NAMES) -> Entry:
+    """The entry of one class or function definition; ``types`` are the names that its annotations may use."""
+    if isinstance(statement, ast.ClassDef):
+        inits = [s for s in statement.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"]
+        arguments = inits[0].args if inits else None
+    else:
+        arguments = statement.args
+    doc = ast.get_docstring(statement) or ""
+    helps = argument_docs(doc)
+    settings: dict[str, Setting] = {}
+    if arguments is not None:
+        positional = [a for a in arguments.args if a.arg != "self"]
+        defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+        for argument, default in [*zip(positional, defaults), *zip(arguments.kwonlyargs, arguments.kw_defaults)]:
+            settings[argument.arg] = Setting(
+                argument.arg,
+                _annotation(argument.annotation, origin, types),
+                REQUIRED if default is None else _literal(default),
+                helps.get(argument.arg, ""),
+            )
+    traits = {
+        target.id: _literal(line.value)
+        for line in (statement.body if isinstance(statement, ast.ClassDef) else [])
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    }
+    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, traits)
+
+
+def _annotation(node: ast.expr | None, place: str, types: Mapping[str, Any]) -> Any:
+    """The annotation's value where it is made of known names; Any where it is not (an argument given by the builder)."""
+    if node is None:
+        return Any
+    try:
+        return eval(compile(ast.Expression(node), place, "eval"), {"__builtins__": {}}, types)
+    except (NameError, AttributeError, TypeError):
+        return Any
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal, or of arithmetic on literals; other expressions as their text."""
+    try:
+        return eval(compile(ast.Expression(node), "default", "eval"), {"__builtins__": {}})
+    except (NameError, AttributeError, TypeError):
+        return ast.unparse(node)
+
+
+def argument_docs(doc: str) -> dict[str, str]:
+    """The lines of a Google docstring's ``Args:`` section by argument name."""
+    _, found, section = doc.partition("Args:\n")
+    helps: dict[str, str] = {}
+    current = ""
+    for line in section.splitlines() if found else []:
+        if line and not line.startswith("    "):
+            break
+        if line.startswith("    ") and not line.startswith("     ") and ":" in line:
+            current, _, text = line.strip().partition(":")
+            helps[current] = text.strip()
+        elif current:
+            helps[current] += " " + line.strip()
+    return {name: text.strip() for name, text in helps.items()}
+
+
+def read_python(path: Path) -> ast.Module:
+    """Parse a Python source file without running it.
+
+    Raises:
+        ConfigError: it cannot be read, or is no Python.
+    """
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError(f"{path}:{error.lineno}:{error.offset}: is no valid Python, {error.msg}; correct it") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as Python ({error}); it must be UTF-8 text that you may read") from None
