@@ -94,7 +94,7 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; keep one")
     run = Run(folder)
-    occupied = folder.is_dir() and any(folder.iterdir())
+    occupied = folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir())  # those a kill left behind
     if resume:
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: holds no run to resume; leave --resume out, or name its directory with --run-dir")
@@ -104,6 +104,8 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             raise CheckpointError(
                 f"{folder}: holds a run of another pipeline; {'; '.join(differing[:5])}; resume with the same settings, or choose another --run-dir"
             )
+        if not (folder / "run.json").is_file():  # killed in its first moment
+            write_atomic(folder / "run.json", json.dumps(_facts(pipeline), indent=2).encode())
         return run
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a directory; choose another --run-dir")
@@ -114,6 +116,8 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             raise RunError(f"{folder}: is not empty and no run directory, so --overwrite leaves it alone; choose another --run-dir")
         aside = folder.with_name(f".{folder.name}.removed")
         try:
+            if aside.exists():  # an earlier replacement was interrupted
+                shutil.rmtree(aside)
             folder.rename(aside)  # at once, so that an interruption leaves no half of the old run behind
             shutil.rmtree(aside)
         except OSError as error:

@@ -181,6 +181,21 @@ def test_overwrite_replaces_a_run_and_nothing_else(pipeline, tmp_path) -> None:
     assert (code, "is a file, not a directory" in output) == (1, True)
 
 
+def test_what_a_kill_leaves_in_the_first_moment_does_not_stand_in_the_way(pipeline, tmp_path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".pipeline.yaml.partial").write_text("seed")
+    aside = tmp_path / ".run.removed"
+    aside.mkdir()
+    (aside / "old").write_text("x")
+    assert mfk("run", pipeline, "--run-dir", run, "--quiet")[0] == 0
+    (run / "run.json").unlink()
+    assert mfk("run", pipeline, "--run-dir", run, "--quiet", "--resume")[0] == 0
+    assert json.loads((run / "run.json").read_text())["seed"] == 0
+    assert mfk("run", pipeline, "--run-dir", run, "--quiet", "--overwrite")[0] == 0
+    assert not aside.exists()
+
+
 def limited(arguments: list[object], size: int) -> subprocess.CompletedProcess[str]:
     """Run mfk where no file may grow beyond ``size`` bytes, as on a full disk."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -69,8 +72,9 @@ class TorchvisionSet:
             "mode": self.mode,
             "version": torchvision.__version__,
         }
-        first = [_digest(part) for part in parts]
-        x, y, names = cached({**key, "content": first}, lambda: self._decode(parts))
+        in_memory = all(isinstance(getattr(part, "data", None), (np.ndarray, Tensor)) for part in parts)
+        content = {"sample": [self._sample(part) for part in parts], "whole": [_whole(part) for part in parts] if in_memory else _files(Path(self.root))}
+        x, y, names = cached({**key, **content}, lambda: self._decode(parts))
         if self.classes is not None:
             chosen = disjoint(names, {split: listed(names, wanted, f"dataset.classes.{split}") for split, wanted in self.classes.items()})
         else:
@@ -109,7 +113,7 @@ class TorchvisionSet:
         images, labels = [], []
         for part in parts:
             for i in range(len(part)):
-                image, label = part[i]
+                image, label = self._item(part, i)
                 if not isinstance(label, (int, np.integer)):
                     raise DataError(
                         f"dataset.set: {self.set} labels its images with {type(label).__name__}, not with one class each; choose a classification set"
@@ -119,10 +123,32 @@ class TorchvisionSet:
         names = [str(name) for name in getattr(parts[0], "classes", None) or range(max(labels) + 1)]
         return torch.from_numpy(np.stack(images)), torch.tensor(labels), names
 
+    def _item(self, part: Any, i: int) -> tuple[Any, Any]:
+        try:
+            image, label = part[i]
+        except (OSError, SyntaxError, ValueError) as error:
+            files = next((getattr(part, name) for name in ("samples", "_samples", "_image_files") if hasattr(part, name)), None)
+            file = f"image {i}" if files is None else str(files[i][0] if isinstance(files[i], tuple) else files[i])
+            raise DataError(f"{self.root}: {self.set}: {file}: is no readable image ({error}); mend that file or download the set again") from None
+        return image, label
 
-def _digest(part: Any) -> list[str]:
-    """A fingerprint of a part: some 64 images with their labels, spread over it (all of them would have to be decoded each time)."""
-    import hashlib
+    def _sample(self, part: Any) -> list[str]:
+        """Some 64 images with their labels, spread over a part: what decoding gives (all of them would have to be decoded each time)."""
+        picked = [self._item(part, i) for i in range(0, len(part), max(1, len(part) // 64))]
+        return [hashlib.sha256(np.asarray(image).tobytes() + repr(label).encode()).hexdigest() for image, label in picked]
 
-    picked = [part[i] for i in range(0, len(part), max(1, len(part) // 64))]
-    return [hashlib.sha256(np.asarray(image).tobytes() + repr(label).encode()).hexdigest() for image, label in picked]
+
+def _whole(part: Any) -> str:
+    """Every byte and label of a part that holds its images in memory."""
+    labels = np.asarray(getattr(part, "targets", getattr(part, "labels", ())))
+    return hashlib.sha256(np.ascontiguousarray(part.data).tobytes() + labels.tobytes()).hexdigest()
+
+
+def _files(root: Path) -> str:
+    """Size and time of every file below a folder, so that a changed image is decoded anew."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        with contextlib.suppress(OSError):  # a link that leads nowhere
+            facts = path.stat()
+            digest.update(f"{path.relative_to(root)}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    return digest.hexdigest()

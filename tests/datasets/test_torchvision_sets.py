@@ -145,6 +145,42 @@ def test_an_image_folder_through_torchvision(tmp_path) -> None:
     assert tones(splits) == {"apple": [0], "birch": [50], "cedar": [100]}
 
 
+def write_folder(root, count: int) -> None:
+    for c, name in enumerate(("apple", "birch")):
+        (root / name).mkdir()
+        for i in range(count):
+            (root / name / f"{i:03d}.png").write_bytes(png(np.full((8, 8, 3), 100 * c, np.uint8)))
+
+
+def test_one_changed_image_among_many_is_no_old_entry_of_the_cache(tmp_path) -> None:
+    write_folder(tmp_path, 100)
+
+    def brightest() -> int:
+        return int(TorchvisionSet("ImageFolder", root=str(tmp_path), image_size=8, fractions={"train": 1.0}).load()["train"].x.max())
+
+    assert brightest() == 100
+    (tmp_path / "birch" / "051.png").write_bytes(png(np.full((8, 8, 3), 201, np.uint8)))
+    assert brightest() == 201
+
+
+def test_one_changed_pixel_of_a_set_in_memory_is_no_old_entry_of_the_cache(tmp_path) -> None:
+    write_mnist(tmp_path, np.random.default_rng(0))
+    raw = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    before = TorchvisionSet("MNIST", root=str(tmp_path), fractions={"train": 1.0}).load()["train"].x.long().sum()
+    content = bytearray(raw.read_bytes())
+    content[-1] ^= 1
+    raw.write_bytes(bytes(content))
+    assert abs(TorchvisionSet("MNIST", root=str(tmp_path), fractions={"train": 1.0}).load()["train"].x.long().sum() - before) == 3
+
+
+def test_a_damaged_image_is_named(tmp_path) -> None:
+    write_folder(tmp_path, 3)
+    file = tmp_path / "birch" / "001.png"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(DataError, match=r"ImageFolder: .*birch/001\.png: is no readable image \(.*\); mend that file or download the set again"):
+        TorchvisionSet("ImageFolder", root=str(tmp_path), image_size=8, fractions={"train": 1.0}).load()
+
+
 def test_missing_files_and_sets_that_need_more(tmp_path) -> None:
     with pytest.raises(DataError, match=r"torchvision cannot open MNIST \(.*\); set dataset\.root, or dataset\.download=true to fetch it"):
         TorchvisionSet("MNIST", root=str(tmp_path / "none")).load()
