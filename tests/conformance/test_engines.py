@@ -69,16 +69,29 @@ def test_engines_agree_and_match_finite_differences(rule, loss, head, objective)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("head", HEADS, ids=str)
+@pytest.mark.parametrize("backbone", [pytest.param(b, marks=() if b == "mlp" else pytest.mark.slow) for b in BACKBONES])
+def test_engines_agree_on_the_whole_product(backbone, head, objective) -> None:
+    """Every backbone x head x loss x rule x objective; what takes minutes is left to the slow tests."""
+    for rule, loss in itertools.product(RULES, LOSSES):
+        check_engines_agree(backbone, rule, loss, head, objective)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_engines_agree_on_every_backbone(backbone, objective) -> None:
+    check_engines_agree(backbone, RULES[1], "contrastive", HEADS[0], objective)
+
+
+def check_engines_agree(backbone, rule, loss, head, objective) -> None:
     shape = (1, 16, 16) if backbone != "resnet18" else (1, 8, 8)
     torch.manual_seed(0)
     built = r.BACKBONES.build(Choice(backbone.split("-")[0], BACKBONES[backbone]), shape=shape)
-    parts = parts_of(RULES[1], "contrastive", HEADS[0], objective, built, steps=1 if backbone == "resnet18" else 2)
+    parts = parts_of(rule, loss, head, objective, built, steps=1 if backbone == "resnet18" else 2)
     episode = make_episode(shape=shape)
     reference = ENGINES["higher"].outcome(parts, episode)
-    for engine in ENGINES.values():
-        assert relative(engine.outcome(parts, episode).gradients, reference.gradients) < 1e-9
+    for name, engine in ENGINES.items():
+        assert relative(engine.outcome(parts, episode).gradients, reference.gradients) < 1e-9, (name, rule, loss)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
