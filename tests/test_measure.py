@@ -1,0 +1,176 @@
+"""Measuring a finished run: scores against a direct evaluation of the saved weights, the lines that are added, every other byte of the run kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaflowkit import checkpoint
+from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
+from metaflowkit.evaluation import Score, evaluate, protocol
+from metaflowkit.flow import build
+from metaflowkit.measure import evaluate_run
+from metaflowkit.pipeline import read
+from metaflowkit.training import train
+
+SMALL = """
+device: cpu
+dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
+augment: {level: 1}
+tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
+model: {backbone: {name: conv4, width: 4}}
+inner: {steps: 1}
+outer: {steps: 4, optimizer: {name: adam, lr: 0.3}}
+evaluate: {every: 2, way: 3, query: 2, episodes: 30, val_episodes: 4, readouts: [prototype]}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run whose best weights are those of step 2, far from the last ones of step 4."""
+    folder = tmp_path_factory.mktemp("measure")
+    (folder / "small.yaml").write_text(SMALL)
+    with pytest.MonkeyPatch.context() as patch:  # the cache of conftest, which a fixture of the module comes before
+        patch.setenv("METAFLOWKIT_CACHE", str(tmp_path_factory.getbasetemp().parent / "metaflowkit-cache"))
+        train(read(folder / "small.yaml"), folder / "run")
+    shutil.copy(folder / "run" / "checkpoints" / "step-0000002.pt", folder / "run" / "checkpoints" / "best.pt")
+    return folder / "run"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def appended(run: Path, before: dict[str, bytes]) -> list[dict]:
+    """The lines that were added to evaluations.jsonl, once nothing else is seen to have changed."""
+    after = files(run)
+    earlier, now = before.pop("evaluations.jsonl"), after.pop("evaluations.jsonl")
+    assert after == before
+    assert now.startswith(earlier)
+    return [json.loads(line) for line in now[len(earlier) :].decode().splitlines()]
+
+
+def direct(run: Path, name: str, *overrides: str, split: str = "test", way: int = 3, shot: int = 1, query: int = 2, episodes: int = 30) -> Score:
+    """Prototype accuracy of the weights in a checkpoint file, without evaluate_run."""
+    flow = build(read(run / "pipeline.yaml", overrides), train=False)
+    flow.learner.model.load_state_dict(torch.load(run / "checkpoints" / name, weights_only=True)["model"])
+    (score,) = evaluate(flow, split, way, shot, query, episodes, ["prototype"])
+    return score
+
+
+def measure(run: Path, *overrides: str, split: str = "test", weights: str = "best", readouts=("prototype",), **sizes: int) -> list[Score]:
+    return evaluate_run(run, overrides, split, weights, readouts, sizes)[0]
+
+
+def test_best_and_last_weights_are_those_of_their_files(run) -> None:
+    best, last = measure(run, weights="best"), measure(run, weights="last")
+    assert best == [direct(run, "best.pt")]
+    assert last == [direct(run, "step-0000004.pt")]
+    assert best[0].accuracy != last[0].accuracy
+
+
+@pytest.mark.parametrize(("weights", "step"), [("best", 2), ("last", 4)])
+def test_a_line_is_added_for_each_score_and_no_other_byte_changes(run, weights, step) -> None:
+    before = files(run)
+    overrides, readouts = ["evaluate.shot=[1, 2]", "evaluate.episodes=4"], ["logistic", "prototype", "adapted"]
+    scores, text = evaluate_run(run, overrides, "val", weights, readouts, {})
+    lines = appended(run, before)
+    assert [(s.shot, s.readout) for s in scores] == [(shot, readout) for shot in (1, 2) for readout in readouts]
+    for score, line in zip(scores, lines, strict=True):
+        assert datetime.strptime(line.pop("time"), "%Y-%m-%d %H:%M:%S") <= datetime.now()
+        assert line == {"weights": weights, "step": step, "overrides": overrides, "protocol": text, **score.plain()}
+    assert {line["split"] for line in lines} == {"val"}
+
+
+def test_the_protocol_is_that_of_the_pipeline_with_its_overrides(run) -> None:
+    overrides = ["evaluate.seed=9", "inner.steps=3", "evaluate.views=4", "evaluate.episodes=2"]
+    _, text = evaluate_run(run, overrides, "test", "best", ["adapted"], {})
+    assert text == protocol(build(read(run / "pipeline.yaml", overrides), train=False), ["adapted"])
+    assert "3 inner steps on 4 augmented views" in text
+    assert "seed 9" in text
+    assert "adapted" not in evaluate_run(run, overrides, "test", "best", ["prototype"], {})[1]
+
+
+def test_sizes_reach_the_scores(run) -> None:
+    (score,) = measure(run, way=4, shot=2, query=3, episodes=25)
+    assert (score.way, score.shot, score.query, score.episodes) == (4, 2, 3, 25)
+    assert score == direct(run, "best.pt", way=4, shot=2, query=3, episodes=25)
+
+
+def test_sizes_that_are_not_given_come_from_the_pipeline(run) -> None:
+    (score,) = measure(run, shot=2)
+    assert (score.way, score.shot, score.query, score.episodes) == (3, 2, 2, 30)
+
+
+def test_a_size_prevails_over_an_override(run) -> None:
+    (score,) = measure(run, "evaluate.way=5", "evaluate.episodes=4", way=2)
+    assert (score.way, score.episodes) == (2, 4)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_every_split_has_its_labels_also_after_self_supervised_training(run, split) -> None:
+    (score,) = measure(run, split=split)
+    assert score == direct(run, "best.pt", split=split)
+    assert score.split == split
+
+
+def test_weights_of_letters_are_measured_on_digits(run) -> None:
+    before = files(run)
+    (score,) = measure(run, "dataset=digits", way=10, shot=5)
+    (line,) = appended(run, before)
+    assert score == direct(run, "best.pt", "dataset=digits", way=10, shot=5)
+    assert score.accuracy > 1 / 10
+    assert "adapted" not in line["protocol"]
+    assert (line["overrides"], line["way"], line["accuracy"]) == (["dataset=digits"], 10, score.accuracy)
+    with pytest.raises(DataError, match=r"^way 11 with shot 1 and query 2 needs 11 classes of 3 images, the split has 10 of its 10 classes"):
+        measure(run, "dataset=digits", way=11)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("model.backbone.width=8", r"size mismatch for backbone\.layers\.0\.weight.*"),
+        ("model.head=linear", r"Missing key\(s\) in state_dict: .*head\.weight.*"),
+        ("model.backbone=mlp", r".*state_dict.*"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_nothing_is_written(run, override, reason) -> None:
+    before = files(run)
+    with pytest.raises(CheckpointError) as caught:
+        measure(run, override)
+    assert str(caught.value).startswith(f"{run}: its weights do not fit this model (")
+    caught.match(rf" \({reason}\); keep model, image size and channels as in the run$")
+    assert "\n" not in str(caught.value)
+    assert files(run) == before
+
+
+def test_an_unknown_override_and_an_impossible_size_are_refused_and_nothing_is_written(run) -> None:
+    before = files(run)
+    with pytest.raises(ConfigError, match=r"^--set inner\.stepz=3: inner\.stepz: is no known key; did you mean 'steps'\?$"):
+        measure(run, "inner.stepz=3")
+    with pytest.raises(ConfigError, match=r"evaluate\.episodes: must be a whole number of at least 2, got 1"):
+        measure(run, episodes=1)
+    assert files(run) == before
+
+
+def test_a_folder_that_is_no_run_is_refused_and_stays(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunError) as caught:
+        measure(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: is no run directory (it has no pipeline.yaml); give the folder that mfk run named"
+    assert files(tmp_path) == {"thesis.tex": b"x"}
+
+
+def test_a_run_without_the_weights_asked_for_is_refused(run, tmp_path) -> None:
+    shutil.copy(run / "pipeline.yaml", tmp_path)
+    with pytest.raises(CheckpointError, match=r"checkpoints: holds no checkpoint; start the run again with --overwrite$"):
+        measure(tmp_path, weights="last")
+    with pytest.raises(CheckpointError, match=r"checkpoints/best\.pt: is no whole checkpoint"):
+        measure(tmp_path, weights="best")
+    checkpoint.save(checkpoint.load(run / "checkpoints" / "best.pt"), tmp_path / "checkpoints" / "best.pt")
+    assert measure(tmp_path) == [direct(run, "best.pt")]
