@@ -98,9 +98,7 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str
     """Measure the few-shot accuracy of the weights in RUN and add it to the run's evaluations.jsonl."""
     from metaflowkit.measure import evaluate_run
 
-    scores, protocol = evaluate_run(
-        run_dir, overrides, split, weights, readouts or ("prototype", "adapted", "logistic"), {k: v for k, v in sizes.items() if v is not None}
-    )
+    scores, protocol = evaluate_run(run_dir, overrides, split, weights, readouts or None, {k: v for k, v in sizes.items() if v is not None})
     for score in scores:
         click.echo(f"{score.split} {score.way}-way {score.shot}-shot {score.readout}: {score} ({score.episodes} episodes)")
     click.echo(f"± 95 % confidence of the mean; {protocol}")

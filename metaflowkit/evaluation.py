@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from metaflowkit.crosscheck import evaluation_views
 from metaflowkit.distances import prototypes, similarity
-from metaflowkit.errors import DataError
+from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow
+from metaflowkit.nodes import Readout
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.pipeline import evaluation_views
+from metaflowkit.schema import nearest
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, Labelled
 
@@ -75,12 +77,16 @@ def evaluate(
         One score per readout.
 
     Raises:
+        ConfigError: there is no such readout, or a number is too small.
         DataError: the split has too few classes or images.
     """
     if split not in flow.splits:
         raise DataError(f"split {split!r}: is not at hand here, only {', '.join(flow.splits)}; choose one of them")
+    readouts = _checked(readouts)
+    for argument, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1), ("episodes", episodes, 2)):
+        if value < least:
+            raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
-    readouts = list(readouts)
     found: dict[str, list[Tensor]] = {readout: [] for readout in readouts}
     for i, episode in enumerate(_batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
         embedded = None
@@ -97,6 +103,15 @@ def evaluate(
         ci95 = 1.96 * values.std().item() / math.sqrt(len(values))
         results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95))
     return results
+
+
+def _checked(readouts: Iterable[str]) -> list[str]:
+    """The readouts, each once, all known."""
+    names = list(dict.fromkeys([readouts] if isinstance(readouts, str) else readouts))
+    for name in names:
+        if name not in get_args(Readout):
+            raise ConfigError(f"readouts: there is no {name!r}; {nearest(name, get_args(Readout))}")
+    return names
 
 
 def protocol(flow: Flow, readouts: Iterable[str]) -> str:

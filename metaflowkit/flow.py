@@ -17,7 +17,7 @@ from metaflowkit.engines.parts import Parts
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.learner import Learner
 from metaflowkit.models.model import Model
-from metaflowkit.pipeline import Pipeline
+from metaflowkit.nodes import Pipeline
 from metaflowkit.registry import Choice
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks

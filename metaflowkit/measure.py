@@ -7,14 +7,17 @@ from datetime import datetime
 from pathlib import Path
 
 from metaflowkit import checkpoint
-from metaflowkit.errors import CheckpointError
+from metaflowkit.errors import CheckpointError, ConfigError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import build
+from metaflowkit.nodes import Pipeline
 from metaflowkit.pipeline import read
 from metaflowkit.run import Run
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str], sizes: dict[str, int]) -> tuple[list[Score], str]:
+def evaluate_run(
+    folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str] | None, sizes: dict[str, int]
+) -> tuple[list[Score], str]:
     """Measure the weights of a run and append the scores to its ``evaluations.jsonl``.
 
     Args:
@@ -22,7 +25,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: st
         overrides: changes to its pipeline, such as another data set for evaluation across domains.
         split: ``train``, ``val`` or ``test``.
         weights: ``best`` or ``last``.
-        readouts: see :func:`metaflowkit.evaluation.evaluate`.
+        readouts: see :func:`metaflowkit.evaluation.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes.
         sizes: any of way, shot, query, episodes; the rest come from the pipeline.
 
     Returns:
@@ -35,7 +38,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: st
     run = Run(folder)
     run.pipeline()
     changed = [f"evaluate.{key}={value}" for key, value in sizes.items()]
-    pipeline = read(folder / "pipeline.yaml", [*overrides, *changed])
+    pipeline, left_out = _with_readouts(folder / "pipeline.yaml", [*overrides, *changed], readouts)
+    readouts = pipeline.evaluate.readouts
     path = run.checkpoints / "best.pt"
     snapshot = checkpoint.load(path) if weights == "best" else run.latest()
     flow = build(pipeline, train=False)
@@ -49,12 +53,24 @@ def evaluate_run(folder: Path, overrides: Sequence[str], split: str, weights: st
     wanted = pipeline.evaluate
     for way, shot in wanted.settings():
         scores += evaluate(flow, split, way, shot, wanted.query, wanted.episodes, readouts)
+    rules = "; ".join([protocol(flow, readouts), *left_out])
     facts = {
         "weights": weights,
         "step": snapshot.step,
         "overrides": list(overrides),
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        "protocol": protocol(flow, readouts),
+        "protocol": rules,
     }
     run.append([{**facts, **score.plain()} for score in scores])
-    return scores, protocol(flow, readouts)
+    return scores, rules
+
+
+def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | None) -> tuple[Pipeline, list[str]]:
+    """The pipeline with these readouts, and why one was left out."""
+    if readouts is not None:
+        return read(path, [*overrides, f"evaluate.readouts=[{', '.join(readouts)}]"]), []
+    frozen = read(path, [*overrides, "evaluate.readouts=[prototype, logistic]"])
+    try:
+        return read(path, [*overrides, "evaluate.readouts=[prototype, adapted, logistic]"]), []
+    except ConfigError as error:
+        return frozen, [f"'adapted' is left out: {error.problems[0].partition(': ')[2]}"]

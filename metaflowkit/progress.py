@@ -44,26 +44,37 @@ class Lines(Silent):
 
     def __init__(self, write: Any = None) -> None:
         self.write = write or (lambda text: print(text, flush=True))
-        self.images, self.since, self.steps, self.first = 0, time.monotonic(), 0, 0
+        self.images, self.busy, self.steps, self.done = 0, 0.0, 0, 0
+        self.origin = self.mark = time.monotonic()
         self.last = ""
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         self.steps = steps
+        self.origin = self.mark = time.monotonic()
         counts = ", ".join(f"{name} {len(images.classes)} classes" for name, images in flow.splits.items())
         self.write(f"run directory {folder}")
         pool = flow.tasks.images if not hasattr(flow.tasks.images, "x") else flow.tasks.images.x
         self.write(f"{len(pool)} training images, {counts}; {flow.device}; engine {flow.learner.engine.description}")
 
     def step(self, step: int, objective: float, images: int) -> None:
-        if not self.images:
-            self.first, self.since = step - 1, time.monotonic()
+        now = time.monotonic()
+        self.busy += now - self.mark
+        self.mark = now
         self.images += images
-        self.last = f"objective {objective:.4f}"
+        self.done += 1
+        self.last = f" objective {objective:.4f}"
 
     def validated(self, step: int, score: Score) -> None:
-        spent = max(time.monotonic() - self.since, 1e-9)
-        rate = f"  {self.images / spent:,.0f} images/s  {_clock((self.steps - step) * spent / (step - self.first))} left" if step > self.first else ""
-        self.write(f"step {step}/{self.steps}  {self.last}  val {score.way}w{score.shot}s {score}{rate}".replace("  objective", " objective"))
+        self.mark = time.monotonic()
+        if not self.done:
+            self.origin = self.mark
+        left = (self.steps - step) * (self.mark - self.origin) / max(self.done, 1)
+        rate = f"  {self.rate():,.0f} images/s  {_clock(left)} left" if self.done else ""
+        self.write(f"step {step}/{self.steps}{self.last}  val {score.way}w{score.shot}s {score}{rate}")
+
+    def rate(self) -> float:
+        """Training images per second, validation left out."""
+        return self.images / max(self.busy, 1e-9)
 
     def tested(self, label: str, scores: Sequence[Score]) -> None:
         for score in scores:
@@ -79,7 +90,7 @@ class Bar(Lines):
 
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
         self.bar = RichProgress(*columns)
-        super().__init__(lambda text: self.bar.console.print(text, highlight=False))
+        super().__init__(lambda text: self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
         self.accuracy = ""
 
     def __enter__(self) -> Bar:
@@ -95,9 +106,7 @@ class Bar(Lines):
 
     def step(self, step: int, objective: float, images: int) -> None:
         super().step(step, objective, images)
-        rate = self.images / max(time.monotonic() - self.since, 1e-9)
-        facts = f"{self.last} {self.accuracy} {rate:,.0f} images/s" if step > self.first + 1 else self.last
-        self.bar.update(self.task, completed=step, facts=facts)
+        self.bar.update(self.task, completed=step, facts=f"{self.last.strip()} {self.accuracy} {self.rate():,.0f} images/s")
 
     def validated(self, step: int, score: Score) -> None:
         self.accuracy = f"val {100 * score.accuracy:.1f} %"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metaflowkit.errors import DataError
 from metaflowkit.evaluation import Score
 from metaflowkit.files import write_atomic
 from metaflowkit.flow import Flow
 from metaflowkit.run import Run
+from metaflowkit.tasks.labelled import LabelledTasks
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Report:
         untrained: validation accuracy before training.
         seconds: time of this call.
         protocol: how accuracy was measured.
+        following: the next command to try.
     """
 
     folder: Path
@@ -34,6 +39,7 @@ class Report:
     untrained: float | None
     seconds: float
     protocol: str
+    following: str
 
     def worse(self) -> list[str]:
         """Where training lowered accuracy below that of the untrained network."""
@@ -57,7 +63,7 @@ class Report:
             lines += [f"  {line}" for line in self.worse()]
             lines.append("  try fewer outer steps, a lower outer.optimizer.lr, milder augmentation, or training images of more classes")
         lines.append(f"run directory: {self.folder}")
-        lines.append(f"next: mfk evaluate {self.folder} --way 10 --shot 1")
+        lines.append(f"next: {self.following}")
         return lines
 
     def markdown(self) -> str:
@@ -79,12 +85,23 @@ def write_report(
     protocol: str,
 ) -> Report:
     """Write ``report.md`` and ``curve.png``, add the scores to ``evaluations.jsonl``, and return the report."""
-    report = Report(run.folder, before, after, best, untrained, seconds, protocol)
+    report = Report(run.folder, before, after, best, untrained, seconds, protocol, _following(run, flow))
     labelled = [("untrained", score) for score in before] + [("best", score) for score in after]
     run.append([{"weights": weights, **score.plain(), "protocol": protocol} for weights, score in labelled])
     write_atomic(run.folder / "curve.png", _curve(run, flow))
     write_atomic(run.folder / "report.md", report.markdown().encode())
     return report
+
+
+def _following(run: Run, flow: Flow) -> str:
+    """A command that measures what the report does not show, on the classes there are."""
+    command = f"mfk evaluate {shlex.quote(str(run.folder))}"
+    for split in ("test", "val"):
+        for way in (10, 2):
+            with contextlib.suppress(DataError, KeyError):
+                LabelledTasks(flow.splits[split], 0, way, 1, flow.pipeline.evaluate.query)
+                return f"{command} --way {way} --shot 1" + (f" --split {split}" if split != "test" else "")
+    return f"{command} --set dataset=digits"
 
 
 def _curve(run: Run, flow: Flow) -> bytes:

@@ -18,7 +18,8 @@ from metaflowkit import __version__, checkpoint
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
 from metaflowkit.files import write_atomic
 from metaflowkit.journal import Journal
-from metaflowkit.pipeline import Pipeline, read
+from metaflowkit.nodes import Pipeline
+from metaflowkit.pipeline import read
 
 PACKAGES = ("torch", "torchvision", "kornia", "higher", "numpy", "scikit-learn", "optuna")
 
@@ -114,12 +115,16 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             raise RunError(f"{folder}: is not empty; go on with --resume, replace it with --overwrite, or choose another --run-dir")
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: is not empty and no run directory, so --overwrite leaves it alone; choose another --run-dir")
-        aside = folder.with_name(f".{folder.name}.removed")
+        real = folder.resolve()
+        if real in (Path.cwd(), *Path.cwd().parents):
+            raise RunError(f"{folder}: is the current directory, so --overwrite leaves it alone; go one up, or choose another --run-dir")
+        aside = real.with_name(f".{real.name}.removed")
         try:
             if aside.exists():  # an earlier replacement was interrupted
                 shutil.rmtree(aside)
-            folder.rename(aside)  # at once, so that an interruption leaves no half of the old run behind
+            real.rename(aside)  # at once, so that an interruption leaves no half of the old run behind
             shutil.rmtree(aside)
+            real.mkdir()
         except OSError as error:
             raise RunError(f"{folder}: cannot be replaced ({error.strerror}); remove it yourself or choose another --run-dir") from None
     write_atomic(folder / "pipeline.yaml", pipeline.to_yaml().encode())

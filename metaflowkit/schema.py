@@ -41,6 +41,7 @@ class Range:
 
 
 Count = Annotated[int, Range(1)]
+Several = Annotated[int, Range(2)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]

@@ -18,8 +18,8 @@ from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import Flow, build, build_learner
+from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
-from metaflowkit.pipeline import Pipeline
 from metaflowkit.progress import Progress, Silent
 from metaflowkit.report import Report, write_report
 from metaflowkit.run import Run, default_folder, open_run

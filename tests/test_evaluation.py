@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from metaflowkit.errors import DataError
+from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import Flow, build
 from metaflowkit.pipeline import read
@@ -277,3 +277,22 @@ def test_protocol_says_what_is_shared_and_what_is_adapted_on(flow, write, overri
     pipeline = read(write(SMALL), overrides)
     seed = f"episodes are drawn with seed {pipeline.evaluate.seed}"
     assert protocol(dataclasses.replace(flow, pipeline=pipeline), readouts) == "; ".join([*facts, seed])
+
+
+def test_a_readout_that_is_named_twice_is_measured_once(flow) -> None:
+    assert evaluate(flow, "test", 3, 1, 2, 4, ["prototype", "prototype"]) == evaluate(flow, "test", 3, 1, 2, 4, "prototype")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"readouts": ["prototype", "logistics"]}, "readouts: there is no 'logistics'; did you mean 'logistic'?"),
+        ({"episodes": 1}, "episodes: must be at least 2, got 1; raise it"),
+        ({"way": 1}, "way: must be at least 2, got 1; raise it"),
+        ({"shot": 0}, "shot: must be at least 1, got 0; raise it"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(flow, arguments, says) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate(flow, "test", **{"way": 3, "shot": 1, "query": 2, "episodes": 4, **arguments})
+    assert str(caught.value) == says

@@ -21,6 +21,8 @@ LAYERS = [
     {"datasets", "augment", "models", "inner", "objectives", "outer"},
     {"tasks", "engines"},
     {"learner", "checkpoint", "journal"},
+    {"nodes"},
+    {"crosscheck"},
     {"pipeline"},
     {"flow", "run"},
     {"evaluation", "catalog"},

@@ -174,3 +174,17 @@ def test_a_run_without_the_weights_asked_for_is_refused(run, tmp_path) -> None:
         measure(tmp_path, weights="best")
     checkpoint.save(checkpoint.load(run / "checkpoints" / "best.pt"), tmp_path / "checkpoints" / "best.pt")
     assert measure(tmp_path) == [direct(run, "best.pt")]
+
+
+def test_a_head_with_a_row_per_class_is_measured_at_other_ways_without_adapting(run, tmp_path) -> None:
+    """Weights of a three-way linear head: five ways by the embedding alone, and the protocol says why."""
+    other = tmp_path / "run"
+    path = tmp_path / "linear.yaml"
+    path.write_text(SMALL + "\n".join(["", "seed: 1"]))
+    train(read(path, ["model.head=linear", "inner.loss=cross_entropy", "outer.steps=1"]), other)
+    scores, text = evaluate_run(other, [], "test", "best", None, {"way": 5, "episodes": 4})
+    assert [score.readout for score in scores] == ["prototype", "logistic"]
+    assert "'adapted' is left out: evaluate.way: must be 3 as in training, since the head 'linear' has a row per class, got 5" in text
+    assert [score.readout for score in evaluate_run(other, [], "test", "best", None, {"way": 3, "episodes": 4})[0]] == ["prototype", "adapted", "logistic"]
+    with pytest.raises(ConfigError, match=r"evaluate\.way: must be 3 as in training"):
+        evaluate_run(other, [], "test", "best", ["adapted"], {"way": 5})

@@ -104,7 +104,9 @@ def test_lines_print_step_objective_accuracy_rate_and_time_left(clock, first) ->
     said: list[str] = []
     lines = Lines(said.append)
     lines.start(Path("runs/x"), a_flow(), 10_000)
-    clock.now += 77  # what comes before the first step is no part of the rate
+    if first == 1:
+        clock.now += 77  # the validation before the first step is no part of the rate
+        lines.validated(0, score(0.1))
     walk(lines, clock, first, first + 99, seconds=0.02)
     lines.validated(first + 99, score(0.456))
     *words, rate, unit, left, end = said[-1].split()
@@ -114,6 +116,18 @@ def test_lines_print_step_objective_accuracy_rate_and_time_left(clock, first) ->
     assert float(rate.replace(",", "")) == pytest.approx(50 / 0.02, rel=0.02)
     minutes, seconds = map(int, left.split(":"))
     assert 60 * minutes + seconds == pytest.approx((10_000 - first - 99) * 0.02, rel=0.02)
+
+
+def test_validation_is_no_part_of_the_rate_and_a_part_of_the_time_left(clock) -> None:
+    said: list[str] = []
+    lines = Lines(said.append)
+    lines.start(Path("runs/x"), a_flow(), 6)
+    lines.validated(0, score(0.1))
+    for step in (1, 2, 3):
+        walk(lines, clock, step, step, seconds=1.0)
+        clock.now += 3
+        lines.validated(step, score(0.5))
+    assert said[-1].endswith("  50 images/s  0:12 left")
 
 
 def test_steps_alone_print_no_line(clock) -> None:
@@ -190,6 +204,13 @@ def test_bar_prints_the_lines_above_itself(terminal, clock) -> None:
             shown.tested("trained", [score(0.75)])
     assert len(said) == 4
     assert [line.rstrip() for line in plain(terminal) if line.rstrip() in said] == said
+
+
+def test_bar_prints_paths_as_they_are(terminal) -> None:
+    folder = Path("runs/a[lr]b[/b]" + "c" * 150)
+    with Bar() as bar:
+        bar.start(folder, a_flow(), 4)
+    assert f"run directory {folder}" in [line.rstrip() for line in plain(terminal)]
 
 
 def test_bar_gives_the_cursor_back_after_an_error(terminal) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from metaflowkit.evaluation import Score
-from metaflowkit.report import Report
+from metaflowkit.report import Report, _following
+from metaflowkit.run import Run
+from metaflowkit.values import ImageSet
 
 
 def score(accuracy: float) -> Score:
@@ -15,7 +19,9 @@ def score(accuracy: float) -> Score:
 
 
 def report(before: float, after: float, untrained: float | None, best: float) -> Report:
-    return Report(Path("runs/x"), [score(before)], [score(after)], {"step": 50, "accuracy": best}, untrained, 61.0, "protocol")
+    return Report(
+        Path("runs/x"), [score(before)], [score(after)], {"step": 50, "accuracy": best}, untrained, 61.0, "protocol", "mfk evaluate runs/x --way 10 --shot 1"
+    )
 
 
 def test_lines_show_both_scores_the_place_and_the_next_command() -> None:
@@ -23,6 +29,22 @@ def test_lines_show_both_scores_the_place_and_the_next_command() -> None:
     assert any(line.split() == ["5-way", "1-shot,", "prototype", "61.3", "±", "1.1", "%", "->", "75.4", "±", "1.1", "%"] for line in lines)
     assert lines[-2:] == ["run directory: runs/x", "next: mfk evaluate runs/x --way 10 --shot 1"]
     assert not any("WORSE" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("counts", "command"),
+    [
+        ({"test": 10, "val": 10}, "mfk evaluate 'runs/a b' --way 10 --shot 1"),
+        ({"test": 9, "val": 10}, "mfk evaluate 'runs/a b' --way 2 --shot 1"),
+        ({"test": 1, "val": 2}, "mfk evaluate 'runs/a b' --way 2 --shot 1 --split val"),
+        ({}, "mfk evaluate 'runs/a b' --set dataset=digits"),
+    ],
+    ids=str,
+)
+def test_the_next_command_fits_the_classes_there_are(counts, command) -> None:
+    splits = {split: ImageSet(torch.zeros(2 * n, 1, 2, 2), torch.arange(n).repeat(2), tuple(map(str, range(n)))) for split, n in counts.items()}
+    flow = SimpleNamespace(splits=splits, pipeline=SimpleNamespace(evaluate=SimpleNamespace(query=1)))
+    assert _following(Run(Path("runs/a b")), flow) == command
 
 
 @pytest.mark.parametrize(("case", "says"), [((0.6, 0.5, 0.4, 0.5), "test 5w1s prototype: 60.0"), ((0.5, 0.6, 0.6, 0.5), "validation: 60.0 % -> 50.0 %")])

@@ -19,7 +19,8 @@ from metaflowkit import __version__, checkpoint
 from metaflowkit import run as module
 from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.pipeline import Pipeline, read
+from metaflowkit.nodes import Pipeline
+from metaflowkit.pipeline import read
 from metaflowkit.run import PACKAGES, Run, default_folder, open_run
 
 SMALL = """
@@ -317,3 +318,17 @@ def test_no_checkpoint_is_said_with_the_way_out(tmp_path) -> None:
 def test_the_journal_is_that_of_the_folder(tmp_path) -> None:
     Run(tmp_path).journal.write(1, a=1)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "a": 1}\n'
+
+
+def test_overwrite_replaces_what_a_link_leads_to_and_spares_the_current_directory(pipeline, tmp_path, monkeypatch) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    open_run(real, pipeline)
+    link.symlink_to(real)
+    (real / "old").write_text("x")
+    open_run(link, pipeline, overwrite=True)
+    assert link.is_symlink()
+    assert not (real / "old").exists()
+    monkeypatch.chdir(real)
+    with pytest.raises(RunError, match=r"\.: is the current directory, so --overwrite leaves it alone; go one up"):
+        open_run(Path("."), pipeline, overwrite=True)
+    assert (real / "pipeline.yaml").is_file()

@@ -1,0 +1,68 @@
+"""Problems between keys of a pipeline that are right each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from metaflowkit import registry as r
+from metaflowkit.files import Node
+from metaflowkit.nodes import Pipeline, listed
+from metaflowkit.registry import Choice, Kind
+from metaflowkit.schema import nearest
+
+
+def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
+    """Problems between keys that are right each by itself."""
+    problems = []
+    ways, shots = listed(pipeline.evaluate.way), listed(pipeline.evaluate.shot)
+    if not pipeline.evaluate.readouts:
+        problems.append(f"{_mark(root, 'evaluate', 'readouts')}: evaluate.readouts: must name at least one, got none; write such as [prototype]")
+    if 1 != len(ways) != len(shots) != 1 or not ways or not shots:
+        problems.append(
+            f"{_mark(root, 'evaluate', 'shot')}: evaluate.shot: must pair with evaluate.way, got {len(ways)} ways and {len(shots)} shots; give both the same length, or one number"
+        )
+        return problems
+
+    def traits(kind: Kind, choice: Choice) -> dict[str, Any]:
+        return kind.entries(plugins)[choice.name].traits
+
+    needs_pairs = pipeline.inner.steps > 0 and traits(r.LOSSES, pipeline.inner.loss).get("needs_pairs", False)
+    shot = pipeline.tasks.settings.get("shot")
+    loss = pipeline.inner.loss.name
+    if needs_pairs and shot == 1:
+        problems.append(
+            f"{_mark(root, 'tasks', 'shot')}: tasks.shot: must be at least 2, since the loss {loss!r} compares members of a class, got 1; raise it or choose inner.loss: cross_entropy"
+        )
+    if "adapted" in pipeline.evaluate.readouts:
+        way = pipeline.tasks.settings.get("way")
+        if traits(r.HEADS, pipeline.model.head).get("fixed_way") and any(w != way for w, _ in pipeline.evaluate.settings()):
+            problems.append(
+                f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave 'adapted' out of evaluate.readouts"
+            )
+        if needs_pairs and 1 in listed(pipeline.evaluate.shot) and evaluation_views(pipeline, plugins) < 2:
+            problems.append(
+                f"{_mark(root, 'evaluate', 'views')}: evaluate.views: must be at least 2, since the loss {loss!r} compares members of a class and one shot has one, got {evaluation_views(pipeline, plugins)}; set it to 2 or more"
+            )
+    if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
+        problems.append(
+            f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {pipeline.device!r}; {nearest(pipeline.device, ['auto', 'cpu', 'cuda'])}"
+        )
+    return problems
+
+
+def evaluation_views(pipeline: Pipeline, plugins: Sequence[str] | None = None) -> int:
+    """How many augmented copies of each support image the ``adapted`` readout adapts on; see :class:`Evaluate`."""
+    if pipeline.evaluate.views is not None:
+        return pipeline.evaluate.views
+    entry = r.TASKS.entries(pipeline.plugins if plugins is None else plugins)[pipeline.tasks.name]
+    return 0 if entry.traits.get("reads_labels") else int(pipeline.tasks.settings.get("shot", 1))
+
+
+def _mark(root: Node, *keys: str) -> Any:
+    node = root
+    for key in keys:
+        if not isinstance(node.value, dict) or key not in node.value:
+            break
+        node = node.value[key]
+    return node.mark
