@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from metaflowkit import registry as r
 from metaflowkit.files import Node
 from metaflowkit.nodes import Pipeline, listed
 from metaflowkit.registry import Choice, Kind
 from metaflowkit.schema import nearest
+from metaflowkit.signatures import Setting
 
 
 def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
@@ -44,10 +45,36 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
             problems.append(
                 f"{_mark(root, 'evaluate', 'views')}: evaluate.views: must be at least 2, since the loss {loss!r} compares members of a class and one shot has one, got {evaluation_views(pipeline, plugins)}; set it to 2 or more"
             )
+    problems += _inner_checks(pipeline, root, traits(r.ORDERS, pipeline.inner.order), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
     if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
         problems.append(
             f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {pipeline.device!r}; {nearest(pipeline.device, ['auto', 'cpu', 'cuda'])}"
         )
+    return problems
+
+
+def _inner_checks(pipeline: Pipeline, root: Node, order: dict[str, Any], settings: dict[str, Setting]) -> list[str]:
+    inner, problems = pipeline.inner, []
+    last = inner.order.settings.get("last", 0)
+    if inner.order.name == "truncate" and last > inner.steps:
+        problems.append(
+            f"{_mark(root, 'inner', 'order', 'last')}: inner.order.last: must be at most inner.steps, {inner.steps}, got {last}; lower it, or choose the order exact"
+        )
+    if order.get("needs_proximal") and not inner.proximal:
+        problems.append(
+            f"{_mark(root, 'inner', 'order')}: inner.proximal: must be above 0, since the order {inner.order.name!r} solves with it, got 0; set it, such as 2.0"
+        )
+    if inner.remat and not order.get("unrolled", True):
+        problems.append(f"{_mark(root, 'inner', 'remat')}: inner.remat: does nothing in the order {inner.order.name!r}, which stores no steps; leave it out")
+    numbers = [name for name, setting in settings.items() if get_origin(setting.annotation) is Annotated and get_args(setting.annotation)[0] is float]
+    for name in inner.learn:
+        where = f"{_mark(root, 'inner', 'learn', name)}: inner.learn.{name}"
+        if name not in numbers:
+            problems.append(f"{where}: the rule {inner.rule.name!r} has no such number to learn; {nearest(name, numbers)}")
+        elif not order.get("unrolled", True):
+            problems.append(f"{where}: cannot be learned in the order {inner.order.name!r}, whose gradient does not go through the steps; choose exact")
+        elif not inner.steps:
+            problems.append(f"{where}: cannot be learned without inner steps; raise inner.steps")
     return problems
 
 

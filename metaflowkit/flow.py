@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -15,10 +16,13 @@ from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.engines.parts import Parts
 from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.inner.learned import Learned, LearnedSettings
+from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.learner import Learner
 from metaflowkit.models.model import Model
 from metaflowkit.nodes import Pipeline
 from metaflowkit.registry import Choice
+from metaflowkit.schema import nearest
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, ImageSet, Labelled
@@ -92,7 +96,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     for plugin in pipeline.plugins:
         importlib.import_module(plugin)
     device = _device(pipeline.device)
-    splits = dict(_named("dataset", lambda: r.DATASETS.build(pipeline.dataset)).load())
+    splits = dict(_named(pipeline, "dataset", lambda: r.DATASETS.build(pipeline.dataset)).load())
     some = next((images for images in splits.values() if len(images.x)), None)
     if some is None or (train and not ("train" in splits and len(splits["train"].x))):
         raise DataError("dataset: has no training images; give its training split a share of the classes")
@@ -109,27 +113,70 @@ def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
     """The tasks to learn from; those without labels get the images alone, and the labelled split leaves the flow."""
     reads_labels = r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True)
     pool = splits["train"] if reads_labels else splits.pop("train").unlabelled()
-    return _named("tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
+    return _named(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
 
 
 def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> Learner:
-    """The learner of a pipeline for examples of a shape, without its data."""
+    """The learner of a pipeline for examples of a shape, without its data.
+
+    Raises:
+        ConfigError: a component refuses its settings, or a name pattern matches no parameter.
+    """
     inner = pipeline.inner
+
+    def made(path: str, kind: r.Kind, choice: Choice, **given: Any) -> Any:
+        return _named(pipeline, path, lambda: kind.build(choice, **given))
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(pipeline.seed, "model"))
-        backbone = _named("model.backbone", lambda: r.BACKBONES.build(pipeline.model.backbone, shape=shape))
-        way = pipeline.tasks.settings.get("way", 1)
-        head = _named("model.head", lambda: r.HEADS.build(pipeline.model.head, features=backbone.features, way=way))
-    model = Model(backbone, head).to(device)
+        backbone = made("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=shape)
+        head = made("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=pipeline.tasks.settings.get("way", 1))
+    rule = made("inner.rule", r.RULES, inner.rule)
+    named = dict(Model(backbone, head).named_parameters())
+    adapts = _adapting(pipeline, list(named))
+    learned = _learned(pipeline, rule, {name: p.shape for name, p in named.items() if name in adapts})
     parts = Parts(
-        model,
-        rule=_named("inner.rule", lambda: r.RULES.build(inner.rule)),
-        loss=_named("inner.loss", lambda: r.LOSSES.build(inner.loss)),
-        objective=_named("objective", lambda: r.OBJECTIVES.build(pipeline.objective)),
+        Model(backbone, head, learned).to(device),
+        rule,
+        loss=made("inner.loss", r.LOSSES, inner.loss),
+        objective=made("objective", r.OBJECTIVES, pipeline.objective),
         steps=inner.steps,
-        first_order=inner.order == "first",
+        order=made("inner.order", r.ORDERS, inner.order),
+        adapts=adapts,
+        frozen=frozenset(named) - adapts if inner.others == "frozen" else frozenset(),
+        proximal=inner.proximal,
+        remat=inner.remat,
     )
-    return Learner(parts, _named("inner.engine", lambda: r.ENGINES.build(inner.engine, model=model)))
+    return Learner(parts, made("inner.engine", r.ENGINES, inner.engine, model=parts.model))
+
+
+def _adapting(pipeline: Pipeline, names: list[str]) -> frozenset[str]:
+    """The parameters that the patterns of ``inner.adapt`` match; all of them without patterns."""
+    patterns = pipeline.inner.adapt
+    if patterns is None:
+        return frozenset(names)
+    found: set[str] = set()
+    for i, pattern in enumerate(patterns):
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise ConfigError(f"{pipeline.place(f'inner.adapt.{i}')}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
+        found.update(matched)
+    if not found:
+        raise ConfigError(f"{pipeline.place('inner.adapt')}: must name at least one pattern, got none; write such as ['head.*'], or null for all")
+    return frozenset(found)
+
+
+def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> LearnedSettings | None:
+    """What is learned of the rule."""
+    inner = pipeline.inner
+    if not inner.learn:
+        return None
+    place = "inner.learn"
+    if not isinstance(rule, PerTensor):
+        raise ConfigError(f"{pipeline.place(place)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
+    known = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
+    wanted = [Learned(key, rule.settings[key], get_args(known[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]
+    return _named(pipeline, place, lambda: LearnedSettings(wanted, shapes, inner.steps))
 
 
 def operations(pipeline: Pipeline, channels: int) -> list[Choice]:
@@ -151,12 +198,12 @@ def _check_settings(pipeline: Pipeline, splits: dict[str, ImageSet]) -> None:
                     raise DataError(f"evaluate on split {split!r}: {error}") from None
 
 
-def _named(path: str, make: Callable[[], V]) -> V:
-    """Run a constructor and put the pipeline's path before what it complains of."""
+def _named(pipeline: Pipeline, path: str, make: Callable[[], V]) -> V:
+    """Run a constructor and put the place in the pipeline before what it complains of."""
     try:
         return make()
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{pipeline.place(path)}: {error}") from None
 
 
 def _device(name: str) -> torch.device:

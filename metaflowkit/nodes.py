@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from metaflowkit import registry as r
 from metaflowkit.files import to_yaml
 from metaflowkit.registry import Choice
-from metaflowkit.schema import Count, Natural, Positive, Range, Several
+from metaflowkit.schema import Count, Natural, NonNegative, Positive, Range, Several
 
 Level = Annotated[int, Range(1, 4)]
 Readout = Literal["prototype", "adapted", "logistic"]
@@ -32,14 +33,32 @@ class ModelNode:
 
 
 @dataclass(frozen=True)
+class Learn:
+    """How a setting of the rule is meta-learned; a bare word stands for ``per``."""
+
+    per: Literal["all", "layer", "parameter", "element"] = "all"
+    per_step: bool = False
+
+
+@dataclass(frozen=True)
 class Inner:
-    """How the model adapts to a task."""
+    """How the model adapts to a task.
+
+    ``learn`` names settings of the rule that are meta-learned, ``adapt`` patterns of the parameters that the inner loop moves
+    (such as ``head.*``; null for all), ``others`` what becomes of the rest. ``proximal`` is the weight lambda of a further
+    inner loss, lambda / 2 |w - theta|^2. ``remat`` computes each step again on the way back instead of storing it.
+    """
 
     rule: Annotated[Choice, r.RULES] = Choice("sgd")
     loss: Annotated[Choice, r.LOSSES] = Choice("contrastive")
     steps: Natural = 3
     engine: Annotated[Choice, r.ENGINES] = Choice("auto")
-    order: Literal["exact", "first"] = "exact"
+    order: Annotated[Choice, r.ORDERS] = Choice("exact")
+    learn: dict[str, Learn] = field(default_factory=dict)
+    adapt: list[str] | None = None
+    others: Literal["shared", "frozen"] = "shared"
+    proximal: NonNegative = 0.0
+    remat: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,14 @@ class Pipeline:
     objective: Annotated[Choice, r.OBJECTIVES] = Choice("bootstrapped_kl")
     outer: Outer = Outer()
     evaluate: Evaluate = Evaluate()
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def place(self, path: str) -> str:
+        """Where a key stands, such as ``p.yaml:3:1: model.backbone``, for messages of what only building can find."""
+        known = path
+        while known and known not in self.places:
+            known = known.rpartition(".")[0]
+        return f"{self.places[known]}: {path}" if known else path
 
     def plain(self) -> dict[str, Any]:
         """The YAML mapping of the whole pipeline, in data-flow order."""
@@ -120,6 +147,8 @@ def _plain(value: Any) -> Any:
         return {"level": value.level} if value.level is not None else [c.plain() for c in value.operations]
     if isinstance(value, Choice):
         return value.plain()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from metaflowkit import registry as r
 from metaflowkit.crosscheck import cross_checks
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import Node, apply_overrides, read_yaml
-from metaflowkit.nodes import Augment, Level, Pipeline
+from metaflowkit.nodes import Augment, Learn, Level, Pipeline
 from metaflowkit.registry import Choice, Kind, choose
 from metaflowkit.schema import Mismatch, coerce, nearest
 from metaflowkit.signatures import locate
@@ -39,7 +39,16 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
         problems = cross_checks(pipeline, root, plugins)
     if problems:
         raise ConfigError(problems)
-    return pipeline  # type: ignore[no-any-return]
+    return dataclasses.replace(pipeline, places=dict(_places(root, "")))  # type: ignore[no-any-return]
+
+
+def _places(node: Node, path: str) -> Iterator[tuple[str, str]]:
+    """Where every key stands, by its dotted path."""
+    if path:
+        yield path, str(node.key or node.mark)
+    inside = node.value.items() if isinstance(node.value, dict) else enumerate(node.value) if isinstance(node.value, list) else ()
+    for key, child in inside:
+        yield from _places(child, f"{path}.{key}" if path else str(key))
 
 
 def _plugins(root: Node, problems: list[str]) -> list[str]:
@@ -59,7 +68,7 @@ def _plugins(root: Node, problems: list[str]) -> list[str]:
 def _section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: list[str], **given: Any) -> Any:
     """Check one mapping against a dataclass; None where there were problems."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given and f.name != "places"}
     if not isinstance(node.value, dict):
         problems.append(f"{node.mark}: {path}: must be a mapping with {', '.join(fields)}, got {node.shown()}; write 'key: value' lines below it")
         return None
@@ -88,6 +97,8 @@ def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: l
         return _augment(node, path, problems)
     if dataclasses.is_dataclass(hint):
         return _section(node, hint, path, plugins, problems)  # type: ignore[arg-type]
+    if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
+        return _learn(node, path, plugins, problems)
     if _is_choice(hint):
         return choose(node, _kind(hint), path, plugins, problems)
     try:
@@ -95,6 +106,15 @@ def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: l
     except Mismatch as mismatch:
         problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
         return None
+
+
+def _learn(node: Node, path: str, plugins: Sequence[str], problems: list[str]) -> dict[str, Learn | None]:
+    """Settings by name, each a mapping or the bare word of its ``per``."""
+    if not isinstance(node.value, dict):
+        problems.append(f"{node.mark}: {path}: must be a mapping of settings, got {node.shown()}; write such as {{lr: layer}}")
+        return {}
+    sections = {k: Node({"per": child}, child.mark, child.key) if isinstance(child.value, str) else child for k, child in node.value.items()}
+    return {key: _section(child, Learn, f"{path}.{key}", plugins, problems) for key, child in sections.items()}
 
 
 def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:

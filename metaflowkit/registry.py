@@ -151,9 +151,10 @@ HEADS = Kind("head", "metaflowkit.models", given=("features", "way"))
 RULES = Kind("rule", "metaflowkit.inner")
 LOSSES = Kind("loss", "metaflowkit.inner")
 ENGINES = Kind("engine", "metaflowkit.engines", given=("model",))
+ORDERS = Kind("order", "metaflowkit.engines")
 OBJECTIVES = Kind("objective", "metaflowkit.objectives")
 OPTIMIZERS = Kind("optimizer", "metaflowkit.outer", given=("parameters",))
 KINDS = {
     "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
-    "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,
+    "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,
 }  # fmt: skip

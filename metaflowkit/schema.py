@@ -70,6 +70,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
+    if len(known) > 20:
+        return f"use one of {len(known)}, such as {', '.join(known[:5])}"
     return "use one of " + ", ".join(known) if known else "none exists"
 
 

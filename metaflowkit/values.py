@@ -5,7 +5,7 @@ Letters in shapes: T tasks, N way, S shot, Q query, n = N*S or N*Q examples, C H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,16 @@ State = dict[str, Any]
 def detached(state: State) -> State:
     """A rule's state (nested dicts of tensors and numbers) without graph."""
     return {k: detached(v) if isinstance(v, dict) else v.detach() if isinstance(v, Tensor) else v for k, v in state.items()}
+
+
+def tensors_of(state: State) -> list[Tensor]:
+    """The tensors of a rule's state, in order."""
+    return [x for v in state.values() for x in (tensors_of(v) if isinstance(v, dict) else [v] if isinstance(v, Tensor) else [])]
+
+
+def refilled(state: State, tensors: Iterator[Tensor]) -> State:
+    """A state of the same form with other tensors, those of :func:`tensors_of` one by one."""
+    return {k: refilled(v, tensors) if isinstance(v, dict) else next(tensors) if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
 class Labelled(NamedTuple):

@@ -34,10 +34,14 @@ def make_episode(way: int = 3, shot: int = 2, query: int = 2, tasks: int = 2, sh
     return Episode(examples(shot), examples(query), way)
 
 
-def make_parts(rule, loss, objective, head, backbone=None, steps: int = 2, first_order: bool = False) -> Parts:
+def make_parts(rule, loss, objective, head, backbone=None, steps: int = 2, learned=None, **more) -> Parts:
+    """``learned`` makes the learned settings from the shapes of the parameters that adapt."""
     torch.manual_seed(3)
-    model = Model(backbone if backbone is not None else Smooth(), head).double()
-    return Parts(model, rule, loss, objective, steps, first_order)
+    model = Model(backbone if backbone is not None else Smooth(), head)
+    if learned is not None:
+        adapts = more.get("adapts") or {name for name, _ in model.named_parameters()}
+        model.rule = learned({name: p.shape for name, p in model.named_parameters() if name in adapts})
+    return Parts(model.double(), rule, loss, objective, steps, **more)
 
 
 def finite_difference(engine: Engine, parts: Parts, episode: Episode, directions: int = 2, h: float = 1e-4, seed: int = 1) -> list[tuple[float, float]]:

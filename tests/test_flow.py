@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.orders import Exact, First
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow, _device, build, build_learner, operations
 from metaflowkit.pipeline import read
@@ -180,12 +182,12 @@ def test_the_pipeline_reaches_the_parts_of_the_learner(pipeline) -> None:
         "inner={steps: 4, order: first, loss: cross_entropy, engine: higher, rule: {name: sgd, lr: 0.25}}", "model.head=linear", "tasks.way=7", "evaluate.way=7"
     )
     learner = build_learner(changed, GREY, CPU)
-    assert (learner.parts.steps, learner.parts.first_order) == (4, True)
+    assert (learner.parts.steps, learner.parts.order) == (4, First())
     start, rule = {"w": torch.tensor([1.0])}, learner.parts.rule
     assert rule.update({"w": torch.tensor([2.0])}, rule.init(start), start)[0]["w"].item() == 1.0 - 0.25 * 2.0
     assert type(learner.engine) is HigherEngine
     assert learner.model.head.weight.shape == (7, 4)  # a row per class of the tasks, a column per feature of the backbone
-    assert build_learner(pipeline(), GREY, CPU).parts.first_order is False
+    assert build_learner(pipeline(), GREY, CPU).parts.order == Exact()
 
 
 def test_operations_are_those_listed_or_those_of_the_level_for_the_channels(pipeline) -> None:
@@ -242,7 +244,8 @@ def test_auto_takes_the_gpu_where_there_is_one(monkeypatch) -> None:
 def test_what_a_component_refuses_bears_its_path(pipeline, override, message) -> None:
     with pytest.raises(ConfigError) as caught:
         build(pipeline(override))
-    assert str(caught.value) == message
+    place = str(caught.value).removesuffix(f": {message}")
+    assert re.search(r"p\.yaml:\d+:\d+$", place) or place == f"--set {override}"
 
 
 def test_an_operation_that_is_refused_bears_its_place(pipeline) -> None:
@@ -262,3 +265,35 @@ def test_a_flow_is_a_value(flow) -> None:
         flow.splits = {}
     assert flow.shape == GREY
     assert flow.device == CPU
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["inner.adapt=['haed.bias']"],
+            r"--set inner\.adapt=\['haed\.bias'\]:1:2: inner\.adapt\.0: matches no parameter, got 'haed\.bias'; did you mean 'head\.bias'\?",
+        ),
+        (["inner.adapt=[]"], r"inner\.adapt: must name at least one pattern, got none; write such as \['head\.\*'\], or null for all"),
+        (["inner.learn={momentum: all}"], r"inner\.learn: momentum is learned between 0 and 1, got 0 to start from; choose a start inside, or do not learn it"),
+    ],
+)
+def test_what_the_inner_loop_cannot_do_bears_its_place(pipeline, overrides, says) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build_learner(pipeline("model.head=linear", "evaluate.way=3", *overrides), GREY, CPU)
+
+
+@pytest.mark.parametrize("others", ["shared", "frozen"])
+def test_patterns_choose_what_adapts_and_what_is_learned(pipeline, others) -> None:
+    changed = pipeline(
+        "model.head=linear", "inner.adapt=['head.*']", f"inner.others={others}", "inner.learn={lr: {per: layer, per_step: true}}", "inner.steps=3"
+    )
+    learner = build_learner(changed, GREY, CPU)
+    names = {name for name, _ in learner.model.named_parameters()}
+    assert learner.parts.adapts == {"head.weight", "head.bias"}
+    assert learner.model.rule.get_parameter("lr/head").shape == (3,)
+    body = {name for name in names if name.startswith("backbone.")}
+    assert learner.parts.frozen == (body if others == "frozen" else set())
+    gradients = learner.outcome(build(changed).episode(1)).gradients
+    assert set(gradients) == names - learner.parts.frozen
+    assert gradients["rule.lr/head"].shape == (3,)

@@ -100,15 +100,15 @@ def chosen(text: str, kind=r.RULES) -> tuple[Choice | None, list[str]]:
 def test_a_bare_name_gets_every_default() -> None:
     choice, problems = chosen("sgd")
     assert problems == []
-    assert choice == Choice("sgd", {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
-    assert choice.plain() == {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    assert choice == Choice("sgd", {"lr": 0.1, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0})
+    assert choice.plain() == {"name": "sgd", "lr": 0.1, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
     assert chosen("{name: sgd, lr: 1}")[0].settings["lr"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{lr: 1}", ["f:1:1: rule: has no name, got only settings; add 'name:', one of adam"]),
+        ("{lr: 1}", ["f:1:1: rule: has no name, got only settings; add 'name:', one of adadelta, adagrad, adam"]),
         ("sdg", ["f:1:1: rule: there is no rule 'sdg'; did you mean 'sgd'?"]),
         ("{name: [sgd]}", ["f:1:8: rule: there is no rule a list;"]),
         ("3", ["f:1:1: rule: there is no rule 3;"]),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
+from metaflowkit.engines.orders import Exact, Order
+from metaflowkit.inner.learned import LearnedSettings
+from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.models.model import Model
 from metaflowkit.values import Adaptation, Adapted, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -31,12 +34,16 @@ class Parts:
     """The parts of a learner.
 
     Attributes:
-        model: backbone and head; its parameters are the meta-parameters.
+        model: backbone and head, and what is learned of the rule; its parameters are the meta-parameters.
         rule: the inner update rule.
         loss: the inner loss on the support set.
         objective: what the outer loop minimises.
         steps: inner steps K.
-        first_order: treat inner gradients as constants (FOMAML).
+        order: how the inner loop enters the outer gradient.
+        adapts: names of the parameters that the inner loop moves; None for all of backbone and head.
+        frozen: names of the parameters that neither loop moves.
+        proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2 over the parameters that adapt.
+        remat: keep parameters per step instead of activations, and compute each step again on the way back.
     """
 
     model: Model
@@ -44,7 +51,26 @@ class Parts:
     loss: Loss
     objective: Objective
     steps: int
-    first_order: bool = False
+    order: Order = field(default_factory=Exact)
+    adapts: frozenset[str] | None = None
+    frozen: frozenset[str] = frozenset()
+    proximal: float = 0.0
+    remat: bool = False
+
+    def meta(self) -> Params:
+        """All parameters by name, without graph."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+    def fast(self, params: Params) -> Params:
+        """Those of the parameters that the inner loop moves."""
+        return {name: p for name, p in params.items() if (name in self.adapts if self.adapts is not None else not name.startswith("rule."))}
+
+    def rule_at(self, meta: Params, step: int) -> Rule:
+        """The rule of an inner step (from 0; the last step's where it goes on), with what is learned of it."""
+        learned = self.model.rule
+        if not (isinstance(learned, LearnedSettings) and isinstance(self.rule, PerTensor)):
+            return self.rule
+        return learned.rule_at(self.rule, {name.removeprefix("rule."): p for name, p in meta.items() if name.startswith("rule.")}, step)
 
 
 class Engine(Protocol):

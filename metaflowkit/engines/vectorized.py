@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.func import functional_call, vmap
 
-from metaflowkit.engines.parts import Parts
+from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
+from metaflowkit.engines.inner_loop import InnerLoop
+from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.registry import ENGINES
 from metaflowkit.schema import Count
-from metaflowkit.values import Adaptation, Adapted, Episode, Labelled, Outcome, Params, State
+from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
+
+
+@dataclass(frozen=True, eq=False)
+class _Taker:
+    """Steps by functional calls of the model."""
+
+    parts: Parts
+    calculus: Calculus
+
+    def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
+        return functional_call(self.parts.model, params, (support, x, way))  # type: ignore[no-any-return]
+
+    def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
+        fast = self.parts.fast(params)
+        after, state = rule.update(self.calculus.inner(lambda f: loss({**params, **f}), fast, keep), state, fast)
+        return {**params, **after}, state
 
 
 @ENGINES.register("vectorized")
@@ -32,69 +51,48 @@ class VectorizedEngine:
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """See :class:`metaflowkit.engines.parts.Engine`."""
-        params = {name: p.detach() for name, p in parts.model.named_parameters()}
+        meta = parts.meta()
+        tasks = len(episode.support.x)
 
-        def value_of(params: Params, support: Labelled, query: Labelled) -> tuple[Tensor, dict[str, Tensor]]:
-            task = Episode(support, query, episode.way)
-            return parts.objective(_adapted(parts, params, support, task), task)
+        def one(support: Labelled, query: Labelled) -> tuple[Params, Tensor, dict[str, Tensor]]:
+            return self._loop(parts, support, Episode(support, query, episode.way)).outcome(meta)
 
-        gradients, (values, metrics) = self._map(grad_and_value(value_of, has_aux=True), params, episode, episode.support)
-        return Outcome(values.mean(), {k: v.mean(0) for k, v in metrics.items()}, {k: v.mean(0) for k, v in gradients.items()})
+        total: Params = {}
+        values, metrics = [], []
+        for gradients, value, found in self._batches(one, episode.support, episode.query):
+            total = {name: total[name] + g.sum(0) if total else g.sum(0) for name, g in gradients.items()}
+            values.append(value)
+            metrics.append(found)
+        means = {key: torch.cat([m[key] for m in metrics]).mean() for key in metrics[0]}
+        return Outcome(torch.cat(values).mean(), means, {name: g / tasks for name, g in total.items()})
 
-    @torch.no_grad()
     def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:
         """See :class:`metaflowkit.engines.parts.Engine`."""
-        params = {name: p.detach() for name, p in parts.model.named_parameters()}
+        meta = parts.meta()
 
-        def adapt_one(params: Params, clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
-            task = Episode(clean, query, episode.way)
-            adapted = _adapted(parts, params, shown, task)
-            return adapted.params, adapted.logits(adapted.params, query.x)
+        def one(clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
+            return self._loop(parts, shown, Episode(clean, query, episode.way)).adapt(meta)
 
-        return Adaptation(*self._map(adapt_one, params, episode, support, with_clean=True))
+        found = self._batches(one, episode.support, episode.query, support)
+        return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
 
-    def _map(self, function: Callable, params: Params, episode: Episode, shown: Labelled, with_clean: bool = False):  # type: ignore[no-untyped-def, type-arg]
-        sets = (episode.support, episode.query, shown) if with_clean else (episode.support, episode.query)
-        if self.chunk != 1:
-            return vmap(function, in_dims=(None,) + (0,) * len(sets), chunk_size=self.chunk, randomness="error")(params, *sets)
-        results = [function(params, *(Labelled(s.x[t], s.y[t]) for s in sets)) for t in range(len(episode.support.x))]
-        return _stack(results)
+    def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
+        calculus = Tape() if self.chunk == 1 else Functional()
+        return InnerLoop(parts, _Taker(parts, calculus), _Taker(parts, calculus), shown, task)
 
-
-def _stack(results: list):  # type: ignore[no-untyped-def, type-arg]
-    first = results[0]
-    if isinstance(first, Tensor):
-        return torch.stack(results)
-    if isinstance(first, dict):
-        return {key: torch.stack([r[key] for r in results]) for key in first}
-    return tuple(_stack([r[i] for r in results]) for i in range(len(first)))
+    def _batches(self, function: Any, *sets: Labelled) -> list[Any]:
+        """The function's results chunk by chunk, with a leading axis of the tasks in it."""
+        tasks = len(sets[0].x)
+        if self.chunk == 1:
+            single = (function(*(Labelled(s.x[t], s.y[t]) for s in sets)) for t in range(tasks))
+            return [_with_axis(result) for result in single]
+        size = self.chunk or tasks
+        return [vmap(function, randomness="error")(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets)) for i in range(0, tasks, size)]
 
 
-def _adapted(parts: Parts, params: Params, shown: Labelled, task: Episode) -> Adapted:
-    """K inner steps on ``shown``, and the functions with which an objective goes on from there."""
-
-    def logits(params: Params, x: Tensor) -> Tensor:
-        return functional_call(parts.model, params, (task.support, x, task.way)).logits  # type: ignore[no-any-return]
-
-    def inner_loss(params: Params) -> Tensor:
-        return parts.loss(functional_call(parts.model, params, (shown, None, task.way)), shown.y)
-
-    def step(params: Params, state: State, loss: Callable[[Params], Tensor], first_order: bool) -> tuple[Params, State]:
-        gradients = grad(loss)(params)
-        if first_order:
-            gradients = {name: g.detach() for name, g in gradients.items()}
-        return parts.rule.update(gradients, state, params)
-
-    def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
-        with torch.no_grad():  # torch.func.grad inside no_grad still gives gradients; only the outer graph is not kept
-            return step(params, state, loss, True)
-
-    def advance(params: Params, state: State, steps: int) -> tuple[Params, State]:
-        for _ in range(steps):
-            params, state = descend(params, state, inner_loss)
-        return params, state
-
-    state = parts.rule.init(params)
-    for _ in range(parts.steps):
-        params, state = step(params, state, inner_loss, parts.first_order)
-    return Adapted(params, state, logits, advance, descend)
+def _with_axis(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return result[None]
+    if isinstance(result, dict):
+        return {key: _with_axis(item) for key, item in result.items()}
+    return tuple(_with_axis(item) for item in result)

@@ -16,12 +16,14 @@ class Model(nn.Module):
     Args:
         backbone: x [n, *input] -> features [n, D].
         head: (features, embedded support, way) -> logits [n, N].
+        rule: what is meta-learned of the inner rule beside them; it takes no part in :meth:`forward`.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, rule: nn.Module | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.rule = rule
 
     def forward(self, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         """Features and scores of ``x`` given a support set.

@@ -13,6 +13,7 @@ import torch
 import metaflowkit.objectives
 from metaflowkit import registry as r
 from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.orders import First
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.registry import Choice
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
@@ -20,7 +21,14 @@ from tests.oracles import Smooth, finite_difference, make_episode, make_parts, r
 RULES = [
     Choice("sgd", {"lr": 0.3}),
     Choice("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
-    Choice("adam", {"lr": 0.5, "eps": 0.1}),  # a large eps: near g = 0 the step g/(|g|+eps) has a kink in its second derivative
+    # large eps: near g = 0 a step such as g/(|g|+eps) has a kink in its second derivative
+    Choice("adam", {"lr": 0.5, "eps": 0.1}),
+    Choice("adamw", {"lr": 0.5, "eps": 0.1, "weight_decay": 0.1}),
+    Choice("rmsprop", {"lr": 0.2, "eps": 0.1, "momentum": 0.5, "centered": True}),
+    Choice("adagrad", {"lr": 0.5, "eps": 0.1, "initial": 0.1}),
+    Choice("adadelta", {"lr": 1.0, "eps": 0.01}),
+    Choice("adamax", {"lr": 0.5, "eps": 0.5}),
+    Choice("nadam", {"lr": 0.5, "eps": 0.1}),
 ]
 LOSSES = list(r.LOSSES.entries())
 HEADS = [Choice("prototype"), Choice("prototype", {"metric": "euclidean", "temperature": 5.0}), Choice("linear")]
@@ -46,11 +54,11 @@ def test_every_component_is_covered() -> None:
     assert {name.split("-")[0] for name in BACKBONES} == set(r.BACKBONES.entries())
 
 
-def parts_of(rule, loss, head, objective, backbone=None, first_order=False, steps=2):
+def parts_of(rule, loss, head, objective, backbone=None, steps=2, **more):
     features = (backbone or Smooth()).features
     torch.manual_seed(7)
     built = r.HEADS.build(head, features=features, way=3)
-    return make_parts(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, steps, first_order)
+    return make_parts(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, steps, **more)
 
 
 @pytest.mark.parametrize(("rule", "loss", "head", "objective"), list(itertools.product(RULES, LOSSES, HEADS, OBJECTIVES)), ids=str)
@@ -63,7 +71,9 @@ def test_engines_agree_and_match_finite_differences(rule, loss, head, objective)
     for outcome in outcomes.values():
         assert relative(outcome.gradients, reference.gradients) < 1e-9
         torch.testing.assert_close(outcome.value, reference.value, rtol=1e-10, atol=1e-14)
-    if objective.name == "query_loss":  # its value is the function that is differentiated; the bootstrap's holds the target fixed
+    if (
+        objective.name == "query_loss" and rule.name != "adamax"
+    ):  # its maximum has kinks; its value is the function that is differentiated; the bootstrap's holds the target fixed
         for differences, exact in finite_difference(ENGINES["one by one"], parts, episode):
             assert exact == pytest.approx(differences, rel=2e-6, abs=1e-9)
 
@@ -128,7 +138,7 @@ def with_objective(parts, objective):
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
 def test_first_order_is_the_gradient_at_the_adapted_weights(engine) -> None:
     """Closed form: with plain SGD the first-order meta-gradient is the query gradient at the adapted parameters."""
-    parts = parts_of(RULES[0], "cross_entropy", HEADS[2], Choice("query_loss"), first_order=True)
+    parts = parts_of(RULES[0], "cross_entropy", HEADS[2], Choice("query_loss"), order=First())
     episode = make_episode(tasks=1)
     adapted = engine.adapt(parts, episode.support, episode).params
     weights = {n: p[0].clone().requires_grad_() for n, p in adapted.items()}

@@ -1,0 +1,87 @@
+"""Two ways to take gradients: torch.func, which vmap can batch, and torch.autograd, which does without nested transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import grad, grad_and_value
+
+from metaflowkit.values import Params
+
+Function = Callable[[Params], Tensor]
+
+
+class Calculus(Protocol):
+    """What the engines need of differentiation."""
+
+    def inner(self, function: Function, params: Params, keep: bool) -> Params:
+        """The gradient of a scalar at ``params``; with ``keep`` it can be differentiated again, else it is a constant."""
+
+    def outer(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
+        """Gradient, value and auxiliary result of ``function(params) -> (value, auxiliary)``, all without graph."""
+
+    def pull(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+        """The product of ``cotangents`` with the Jacobian of ``function`` at ``inputs``, without graph."""
+
+
+class Functional:
+    """torch.func: nests, and works inside vmap."""
+
+    def inner(self, function: Function, params: Params, keep: bool) -> Params:
+        """See :class:`Calculus`."""
+        gradients = grad(function)(params)
+        return gradients if keep else {name: g.detach() for name, g in gradients.items()}
+
+    def outer(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
+        """See :class:`Calculus`."""
+        gradients, (value, auxiliary) = grad_and_value(function, has_aux=True)(params)
+        return gradients, value, auxiliary
+
+    def pull(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+        """See :class:`Calculus`."""
+
+        def product(inputs: tuple[Tensor, ...]) -> Tensor:
+            return torch.stack([(result * cotangent).sum() for result, cotangent in zip(function(*inputs), cotangents)]).sum()
+
+        # As the gradient of a product: torch.func.vjp inside vmap fails in the second derivative of batch normalisation.
+        return list(grad(product)(tuple(inputs)))
+
+
+class Tape:
+    """torch.autograd on leaves; a result that does not depend on an input has the gradient zero."""
+
+    def inner(self, function: Function, params: Params, keep: bool) -> Params:
+        """See :class:`Calculus`."""
+        with torch.enable_grad():
+            at = params if keep else _leaves(params)
+            return dict(zip(at, _grad([function(at)], list(at.values()), None, create_graph=keep)))
+
+    def outer(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
+        """See :class:`Calculus`."""
+        with torch.enable_grad():
+            at = _leaves(params)
+            value, auxiliary = function(at)
+            gradients = dict(zip(at, _grad([value], list(at.values()), None)))
+        return gradients, value.detach(), {key: item.detach() for key, item in auxiliary.items()}
+
+    def pull(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+        """See :class:`Calculus`."""
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in inputs]
+            return _grad(function(*leaves), leaves, cotangents)
+
+
+def _leaves(params: Params) -> Params:
+    return {name: p.detach().requires_grad_() for name, p in params.items()}
+
+
+def _grad(results: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None, create_graph: bool = False) -> list[Tensor]:
+    reached = [i for i, result in enumerate(results) if result.requires_grad]
+    if not reached:
+        return [torch.zeros_like(x) for x in inputs]
+    weights = None if cotangents is None else [cotangents[i] for i in reached]
+    found = torch.autograd.grad([results[i] for i in reached], inputs, weights, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found)]

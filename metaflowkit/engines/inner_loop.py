@@ -1,0 +1,179 @@
+"""The inner loop of one task and its outer gradient, in every order: what the engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metaflowkit.engines.calculus import Calculus, Function
+from metaflowkit.engines.implicit import solve
+from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
+from metaflowkit.engines.parts import Parts, Rule
+from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
+
+Found = tuple[Params, Tensor, dict[str, Tensor]]
+
+
+class Taker(Protocol):
+    """How an engine calls the model and takes a step.
+
+    ``params`` are always all parameters by name; a step moves those that adapt.
+    """
+
+    @property
+    def calculus(self) -> Calculus:
+        """How gradients are taken here."""
+
+    def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
+        """The model with these parameters; see :meth:`metaflowkit.models.model.Model.forward`."""
+
+    def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
+        """One step of the rule on ``loss(params)``; without ``keep`` the gradient is a constant."""
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """The inner loop of one task.
+
+    Attributes:
+        parts: the parts of the learner.
+        inside: takes the steps that the outer gradient goes through.
+        outside: takes the steps that it does not.
+        shown: what is learned from.
+        task: the task.
+    """
+
+    parts: Parts
+    inside: Taker
+    outside: Taker
+    shown: Labelled
+    task: Episode
+
+    def outcome(self, meta: Params) -> Found:
+        """Meta-gradients of the objective, its value and metrics, in the order of the parts."""
+        order = self.parts.order
+        if isinstance(order, Reptile):
+            found = self._way_back(meta)
+        elif isinstance(order, Implicit):
+            found = self._implicit(meta, order)
+        elif self.parts.remat:
+            found = self._rematerialised(meta)
+        else:
+            found = self.inside.calculus.outer(lambda m: self._value(m, *self._run(self.inside, m)), meta)
+        gradients, value, metrics = found
+        return {name: g for name, g in gradients.items() if name not in self.parts.frozen}, value, metrics
+
+    @torch.no_grad()
+    def adapt(self, meta: Params) -> tuple[Params, Tensor]:
+        """Adapted parameters, and the scores of the query set, without graph."""
+        params, _ = self._run(self.outside, meta)
+        return params, self.outside.call(params, self.task.support, self.task.query.x, self.task.way).logits
+
+    def _run(self, taker: Taker, meta: Params) -> tuple[Params, State]:
+        params, state = meta, self.parts.rule.init(self.parts.fast(meta))
+        for k in range(self.parts.steps):
+            params, state = self._step(taker, meta, params, state, k)
+        return params, state
+
+    def _step(self, taker: Taker, meta: Params, params: Params, state: State, k: int) -> tuple[Params, State]:
+        order = self.parts.order
+        keep = taker is self.inside and isinstance(order, Exact | First | Truncate) and order.keeps(k, self.parts.steps)
+        return taker.step(params, state, self.parts.rule_at(meta, k), lambda p: self._loss(taker, p, meta), keep)
+
+    def _loss(self, taker: Taker, params: Params, anchor: Params | None) -> Tensor:
+        value = self.parts.loss(taker.call(params, self.shown, None, self.task.way), self.shown.y)
+        if anchor is not None and self.parts.proximal:
+            away = [(p - anchor[name]).square().sum() for name, p in self.parts.fast(params).items()]
+            value = value + self.parts.proximal / 2 * torch.stack(away).sum()
+        return value
+
+    def _value(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective of the student."""
+        fixed = {name: p.detach() for name, p in meta.items()}
+        rule = self.parts.rule_at(fixed, self.parts.steps)
+
+        def logits(params: Params, x: Tensor) -> Tensor:
+            return self.inside.call(params, self.task.support, x, self.task.way).logits
+
+        @torch.no_grad()
+        def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
+            after, state = self.outside.step({n: p.detach() for n, p in params.items()}, detached(state), rule, loss, False)
+            return {n: p.detach() for n, p in after.items()}, detached(state)
+
+        def advance(params: Params, state: State, steps: int) -> tuple[Params, State]:
+            for _ in range(steps):
+                params, state = descend(params, state, lambda p: self._loss(self.outside, p, fixed))
+            return params, state
+
+        return self.parts.objective(Adapted(params, state, logits, advance, descend), self.task)
+
+    def _way_back(self, meta: Params) -> Found:
+        with torch.no_grad():
+            params, state = self._run(self.outside, meta)
+            value, metrics = self._value(meta, params, state)
+            return {name: p - params[name] for name, p in meta.items()}, value, metrics
+
+    def _rematerialised(self, meta: Params) -> Found:
+        """Back through the steps one at a time, each computed again from the parameters before it."""
+        calculus = self.inside.calculus
+        trail = []
+        with torch.no_grad():
+            params, state = meta, self.parts.rule.init(self.parts.fast(meta))
+            for k in range(self.parts.steps):
+                trail.append((params, state))
+                params, state = self._step(self.outside, meta, params, state, k)
+        at_end, value, metrics = calculus.outer(lambda p: self._value(meta, p, state), params)
+        names, size = list(meta), len(meta)
+        back = [*at_end.values(), *(torch.zeros_like(x) for x in tensors_of(state))]
+        direct = [torch.zeros_like(p) for p in meta.values()]
+        for k, (before, state_before) in reversed(list(enumerate(trail))):
+            first = k == 0  # here the parameters are the meta-parameters themselves: one input, to add up in the order of one graph
+
+            def again(*inputs: Tensor, k: int = k, state: State = state_before, first: bool = first) -> list[Tensor]:
+                start = dict(zip(names, inputs))
+                anchor = start if first else dict(zip(names, inputs[size:]))
+                state = state if first else refilled(state, iter(inputs[2 * size :]))
+                after, state = self._step(self.inside, anchor, start, state, k)
+                return [*(after[name] for name in names), *tensors_of(state), *(inputs if first else ())]
+
+            inputs = list(meta.values()) if first else [*before.values(), *meta.values(), *tensors_of(state_before)]
+            pulled = calculus.pull(again, inputs, [*back, *direct] if first else back)
+            if first:
+                back = pulled
+            else:
+                direct = [d + g for d, g in zip(direct, pulled[size : 2 * size])]
+                back = [*pulled[:size], *pulled[2 * size :]]
+        return dict(zip(names, back)), value, metrics
+
+    def _implicit(self, meta: Params, order: Implicit) -> Found:
+        """See :class:`metaflowkit.engines.orders.Implicit`; parameters that do not adapt get the mixed derivative too."""
+        calculus = self.inside.calculus
+        with torch.no_grad():
+            params, state = self._run(self.outside, meta)
+        direct, value, metrics = calculus.outer(lambda p: self._value(meta, p, state), params)
+        fast = list(self.parts.fast(params))
+
+        def slopes(moved: list[str]) -> Callable[..., list[Tensor]]:
+            """The inner loss's gradient in the fast parameters as a function of those that are moved."""
+
+            def function(*inputs: Tensor) -> list[Tensor]:
+                at = {**params, **dict(zip(moved, inputs))}
+                gradients = calculus.inner(lambda f: self._loss(self.inside, {**at, **f}, None), {n: at[n] for n in fast}, keep=True)
+                return [gradients[name] for name in fast]
+
+            return function
+
+        def product(vector: list[Tensor]) -> list[Tensor]:
+            pulled = calculus.pull(slopes(fast), [params[name] for name in fast], vector)
+            return [h + self.parts.proximal * v for h, v in zip(pulled, vector)]
+
+        solved = solve(product, [direct[name] for name in fast], order)
+        gradients = {name: self.parts.proximal * x for name, x in zip(fast, solved)}
+        if len(fast) < len(params):
+            mixed = dict(zip(params, calculus.pull(slopes(list(params)), list(params.values()), solved)))
+            gradients |= {name: direct[name] - mixed[name] for name in params if name not in gradients}
+        return {name: gradients[name] for name in params}, value, metrics

@@ -1,0 +1,101 @@
+"""Settings of an update rule as meta-parameters: one, or one per layer, parameter or element, and per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metaflowkit.inner.per_tensor import PerTensor
+from metaflowkit.schema import Range
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How one setting is learned.
+
+    Attributes:
+        setting: its name, such as ``lr``.
+        start: its value before learning.
+        range: where it must stay: above 0 (kept by learning its logarithm), or in 0..1 (its logit).
+        per: what has a value of its own: ``all`` share one, or each ``layer``, ``parameter`` or ``element``.
+        per_step: whether each inner step has values of its own; steps beyond the last use the last one's.
+    """
+
+    setting: str
+    start: float
+    range: Range
+    per: str = "all"
+    per_step: bool = False
+
+    def raw(self) -> float:
+        """The start as it is stored.
+
+        Raises:
+            ValueError: it stands on the edge of its range, from which nothing is learned.
+        """
+        if self.range.high == 1:
+            if not 0 < self.start < 1:
+                raise ValueError(f"{self.setting} is learned between 0 and 1, got {self.start:g} to start from; choose a start inside, or do not learn it")
+            return math.log(self.start / (1 - self.start))
+        if self.start <= 0:
+            raise ValueError(f"{self.setting} is learned above 0, got {self.start:g} to start from; choose a start above 0, or do not learn it")
+        return math.log(self.start)
+
+    def value(self, raw: Tensor) -> Tensor:
+        """What the stored numbers stand for."""
+        return raw.sigmoid() if self.range.high == 1 else raw.exp()
+
+    def group(self, name: str) -> str:
+        """The key of a parameter's values: dots may not stand in it."""
+        owner = {"all": "", "layer": name.rpartition(".")[0]}.get(self.per, name)
+        return "/".join([self.setting, *owner.split(".")]) if owner else self.setting
+
+
+class LearnedSettings(nn.Module):
+    """What is meta-learned of a rule.
+
+    Meta-SGD is ``lr`` per element, MAML++'s LSLR is ``lr`` per layer and step. Parameters are named ``lr``, or ``lr/`` and the
+    layer's or parameter's path; each has a first axis of the inner steps (or of length 1), then the element's axes.
+
+    Args:
+        settings: what is learned.
+        shapes: of the parameters that adapt, by name.
+        steps: inner steps.
+
+    Reference:
+        Z. Li et al., Meta-SGD, arXiv 1707.09835, 2017; A. Antoniou et al., How to train your MAML, ICLR 2019, section 4.
+    """
+
+    def __init__(self, settings: Iterable[Learned], shapes: Mapping[str, torch.Size], steps: int) -> None:
+        super().__init__()
+        self.settings = tuple(settings)
+        self.names = tuple(shapes)
+        for learned in self.settings:
+            for name, shape in shapes.items():
+                size = (steps if learned.per_step else 1, *(shape if learned.per == "element" else ()))
+                key = learned.group(name)
+                if key not in self._parameters:
+                    self.register_parameter(key, nn.Parameter(torch.full(size, learned.raw())))
+
+    def rule_at(self, rule: PerTensor, values: Mapping[str, Tensor], step: int) -> PerTensor:
+        """The rule of an inner step.
+
+        Args:
+            rule: the rule with its plain settings.
+            values: this module's parameters by name.
+            step: from 0.
+        """
+        return rule.having(**{learned.setting: self._of_step(learned, values, step) for learned in self.settings})
+
+    def _of_step(self, learned: Learned, values: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+        known: dict[str, Tensor] = {}
+        for name in self.names:
+            key = learned.group(name)
+            if key not in known:
+                rows = values[key]
+                known[key] = learned.value(rows[min(step, len(rows) - 1)])
+        return {name: known[learned.group(name)] for name in self.names}
