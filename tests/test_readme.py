@@ -22,12 +22,21 @@ def test_the_annotated_pipeline_is_the_shipped_one(write) -> None:
     assert shown.plain() == read(ROOT / "pipelines" / "omniglot_bmssl_5w1s.yaml").plain()
 
 
+def test_the_inner_loop_that_is_shown_learns_what_it_says(write) -> None:
+    text = "dataset: glyphs\ntasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}\nevaluate: {way: 3}\n"
+    flow = metaflowkit.build(read(write(text + blocks("yaml")[1])))
+    gradients = flow.learner.outcome(flow.episode(1)).gradients
+    assert {n for n in gradients if n.startswith("rule.")} == {"rule.lr/head", "rule.momentum"}
+    assert gradients["rule.lr/head"].shape == (5,)
+    assert all(g.abs().sum() > 0 for g in gradients.values())
+
+
 def test_the_component_of_your_own_works(write, tmp_path, monkeypatch) -> None:
     source = next(block for block in blocks("python") if "@OBJECTIVES.register" in block)
     write(source, "my_lab.py")
     monkeypatch.syspath_prepend(tmp_path)
     text = "dataset: glyphs\ntasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}\nmodel: {backbone: {name: conv4, width: 4}}\n"
-    flow = metaflowkit.build(read(write(text + blocks("yaml")[1])))
+    flow = metaflowkit.build(read(write(text + blocks("yaml")[2])))
     assert flow.learner.parts.objective.temperature == 0.3
     assert flow.learner.outcome(flow.episode(1)).value > 0
 
