@@ -17,6 +17,7 @@ from metaflowkit.flow import Flow
 from metaflowkit.nodes import Readout
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.schema import nearest
+from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, Labelled
 
@@ -134,7 +135,7 @@ def _batches(flow: Flow, tasks: LabelledTasks, purpose: str, episodes: int) -> I
         drawn = tasks.episode(i, purpose)
         count = min(BATCH, episodes - i * BATCH)
         support, query = (Labelled(flow.images(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
-        yield Episode(support, query, drawn.way)
+        yield Episode(support, query, drawn.way, seed_for(tasks.seed, f"inner/{purpose}", i))
 
 
 def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:

@@ -14,7 +14,9 @@ from torch import Tensor
 from metaflowkit import registry as r
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
+from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
@@ -54,8 +56,9 @@ class Flow:
 
     def episode(self, step: int) -> Episode:
         """The augmented tasks of an outer step, on the device."""
-        support, query, way = self.tasks.episode(step)
-        return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way)
+        support, query, way, _ = self.tasks.episode(step)
+        seed = seed_for(self.pipeline.seed, "inner/train", step)
+        return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way, seed)
 
     def _prepared(self, examples: Labelled, role: str, step: int) -> Labelled:
         return Labelled(self.augmented(self.images(examples.x), role, "train", step), examples.y.to(self.device))
@@ -147,7 +150,11 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         proximal=inner.proximal,
         remat=inner.remat,
     )
-    return Learner(parts, made("inner.engine", r.ENGINES, inner.engine, model=parts.model))
+    engine = made("inner.engine", r.ENGINES, inner.engine, model=parts.model)
+    second = isinstance(parts.order, Exact | Truncate | Implicit)
+    if problems := unsafe(parts.model, engine.batches, second):
+        raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
+    return Learner(parts, engine)
 
 
 def _adapting(pipeline: Pipeline, names: list[str]) -> frozenset[str]:

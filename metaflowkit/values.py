@@ -49,11 +49,13 @@ class Episode(NamedTuple):
         support: what the inner loop learns from.
         query: what the outer objective and the accuracy are read on.
         way: number of classes N.
+        seed: of what a model draws at random on it, such as dropout's masks.
     """
 
     support: Labelled
     query: Labelled
     way: int
+    seed: int = 0
 
 
 class Outputs(NamedTuple):

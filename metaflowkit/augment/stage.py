@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaflowkit.errors import ConfigError
 from metaflowkit.registry import Choice
-from metaflowkit.seeding import seed_for
+from metaflowkit.seeding import seed_for, seeded
 
 
 class Stage:
@@ -49,7 +49,7 @@ class Stage:
     def __call__(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
         """Augment.
 
-        Kornia draws from torch's global generators, so each call runs in a fork of them that is seeded from
+        Kornia draws from torch's global generators, so each operation runs in a fork of them that is seeded from
         (seed, purpose, role, index): nothing drawn here changes what is drawn elsewhere, and the other way round.
 
         Args:
@@ -62,21 +62,11 @@ class Stage:
             Images of the same shape, clamped to 0..1.
         """
         flat = x.flatten(0, -4)
-        devices = [x.device.index or 0] if x.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            for i, (apply_to, operation) in enumerate(self.operations):
-                if apply_to in ("both", role):
-                    _seed_generators(seed_for(self.seed, f"augment/{purpose}/{role}/{i}", index), x.device)
+        for i, (apply_to, operation) in enumerate(self.operations):
+            if apply_to in ("both", role):
+                with seeded(seed_for(self.seed, f"augment/{purpose}/{role}/{i}", index), x.device):
                     flat = operation(flat)
         return flat.clamp(0, 1).reshape(x.shape)
-
-
-def _seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators that :meth:`Stage.__call__` restores; ``torch.manual_seed`` would reach those of other devices."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
 
 
 def _build(operation: Any, settings: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
+from metaflowkit.engines.safety import exact_kernels
 from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -55,15 +56,15 @@ class _Taker:
     def __init__(self, parts: Parts, tracked: bool) -> None:
         self.parts, self.tracked = parts, tracked
         self.names = [name for name, _ in parts.model.named_parameters()]
-        self.fmodel = higher.patch.monkeypatch(parts.model, copy_initial_weights=False, track_higher_grads=tracked)
+        self.network = higher.patch.monkeypatch(parts.model, copy_initial_weights=False, track_higher_grads=tracked)
         fast = parts.fast(dict(parts.model.named_parameters()))
-        self.optimizer = higher.get_diff_optim(_Shell(fast.values()), list(parts.model.parameters()), fmodel=self.fmodel, track_higher_grads=tracked)
+        self.optimizer = higher.get_diff_optim(_Shell(fast.values()), list(parts.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
         self.optimizer.names = list(fast)
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         # Put in place instead of passed as ``params=``, with which attention modules read stale weights.
-        self.fmodel.update_params([params[name] for name in self.names])
-        return self.fmodel(support, x, way)  # type: ignore[no-any-return]
+        self.network.update_params([params[name] for name in self.names])
+        return self.network(support, x, way)  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
         with torch.enable_grad():
@@ -71,9 +72,9 @@ class _Taker:
                 params = {name: p.detach().requires_grad_() for name, p in params.items()}
             value = loss(params)
         self.optimizer.rule, self.optimizer.rule_state, self.optimizer.keep = rule, state, keep
-        self.fmodel.update_params([params[name] for name in self.names])
+        self.network.update_params([params[name] for name in self.names])
         self.optimizer.step(value)
-        return dict(zip(self.names, self.fmodel.fast_params)), self.optimizer.rule_state
+        return dict(zip(self.names, self.network.fast_params)), self.optimizer.rule_state
 
 
 @ENGINES.register("higher")
@@ -86,9 +87,14 @@ class HigherEngine:
 
     def __init__(self) -> None:
         self.description = "higher, task by task"
+        self.batches = False
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """See :class:`metaflowkit.engines.parts.Engine`."""
+        with exact_kernels(parts.model):
+            return self._outcome(parts, episode)
+
+    def _outcome(self, parts: Parts, episode: Episode) -> Outcome:
         tasks = len(episode.support.x)
         total: Params = {}
         values, metrics = [], []
@@ -104,7 +110,8 @@ class HigherEngine:
     def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:
         """See :class:`metaflowkit.engines.parts.Engine`."""
         loops = [_loop(parts, Labelled(support.x[t], support.y[t]), task_of(episode, t)) for t in range(len(episode.support.x))]
-        found = [loop.adapt(parts.meta()) for loop in loops]
+        with exact_kernels(parts.model):
+            found = [loop.adapt(parts.meta()) for loop in loops]
         return Adaptation({name: torch.stack([p[name].detach() for p, _ in found]) for name in found[0][0]}, torch.stack([logits for _, logits in found]))
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaflowkit.engines.calculus import Calculus, Function
 from metaflowkit.engines.implicit import solve
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.parts import Parts, Rule
+from metaflowkit.engines.safety import draws, without_dropout
+from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 
 Found = tuple[Params, Tensor, dict[str, Tensor]]
@@ -27,6 +29,10 @@ class Taker(Protocol):
     @property
     def calculus(self) -> Calculus:
         """How gradients are taken here."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The module that is called, whose mode counts."""
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         """The model with these parameters; see :meth:`metaflowkit.models.model.Model.forward`."""
@@ -71,7 +77,15 @@ class InnerLoop:
     def adapt(self, meta: Params) -> tuple[Params, Tensor]:
         """Adapted parameters, and the scores of the query set, without graph."""
         params, _ = self._run(self.outside, meta)
-        return params, self.outside.call(params, self.task.support, self.task.query.x, self.task.way).logits
+        with without_dropout(self.outside.network):
+            return params, self.outside.call(params, self.task.support, self.task.query.x, self.task.way).logits
+
+    def _call(self, taker: Taker, params: Params, support: Labelled, x: Tensor | None, moment: str, index: int = 0) -> Outputs:
+        """The model; what it draws at random is the same in every engine, and when a step is computed again."""
+        if not draws(self.parts.model):
+            return taker.call(params, support, x, self.task.way)
+        with seeded(seed_for(self.task.seed, moment, index), support.x.device):
+            return taker.call(params, support, x, self.task.way)
 
     def _run(self, taker: Taker, meta: Params) -> tuple[Params, State]:
         params, state = meta, self.parts.rule.init(self.parts.fast(meta))
@@ -82,10 +96,10 @@ class InnerLoop:
     def _step(self, taker: Taker, meta: Params, params: Params, state: State, k: int) -> tuple[Params, State]:
         order = self.parts.order
         keep = taker is self.inside and isinstance(order, Exact | First | Truncate) and order.keeps(k, self.parts.steps)
-        return taker.step(params, state, self.parts.rule_at(meta, k), lambda p: self._loss(taker, p, meta), keep)
+        return taker.step(params, state, self.parts.rule_at(meta, k), lambda p: self._loss(taker, p, meta, k), keep)
 
-    def _loss(self, taker: Taker, params: Params, anchor: Params | None) -> Tensor:
-        value = self.parts.loss(taker.call(params, self.shown, None, self.task.way), self.shown.y)
+    def _loss(self, taker: Taker, params: Params, anchor: Params | None, k: int) -> Tensor:
+        value = self.parts.loss(self._call(taker, params, self.shown, None, "inner", k), self.shown.y)
         if anchor is not None and self.parts.proximal:
             away = [(p - anchor[name]).square().sum() for name, p in self.parts.fast(params).items()]
             value = value + self.parts.proximal / 2 * torch.stack(away).sum()
@@ -97,7 +111,7 @@ class InnerLoop:
         rule = self.parts.rule_at(fixed, self.parts.steps)
 
         def logits(params: Params, x: Tensor) -> Tensor:
-            return self.inside.call(params, self.task.support, x, self.task.way).logits
+            return self._call(self.inside, params, self.task.support, x, "outer").logits
 
         @torch.no_grad()
         def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
@@ -105,8 +119,8 @@ class InnerLoop:
             return {n: p.detach() for n, p in after.items()}, detached(state)
 
         def advance(params: Params, state: State, steps: int) -> tuple[Params, State]:
-            for _ in range(steps):
-                params, state = descend(params, state, lambda p: self._loss(self.outside, p, fixed))
+            for i in range(steps):
+                params, state = descend(params, state, lambda p, k=self.parts.steps + i: self._loss(self.outside, p, fixed, k))  # type: ignore[misc]
             return params, state
 
         return self.parts.objective(Adapted(params, state, logits, advance, descend), self.task)
@@ -162,7 +176,7 @@ class InnerLoop:
 
             def function(*inputs: Tensor) -> list[Tensor]:
                 at = {**params, **dict(zip(moved, inputs))}
-                gradients = calculus.inner(lambda f: self._loss(self.inside, {**at, **f}, None), {n: at[n] for n in fast}, keep=True)
+                gradients = calculus.inner(lambda f: self._loss(self.inside, {**at, **f}, None, self.parts.steps), {n: at[n] for n in fast}, keep=True)
                 return [gradients[name] for name in fast]
 
             return function

@@ -74,9 +74,15 @@ class Parts:
 
 
 class Engine(Protocol):
-    """One way to run and differentiate the inner loop."""
+    """One way to run and differentiate the inner loop.
+
+    Attributes:
+        description: what it does, and where it was chosen by itself, why.
+        batches: whether tasks go through vmap.
+    """
 
     description: str
+    batches: bool
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """Value, metrics and meta-gradients of the outer objective, means over the tasks of the episode."""
@@ -87,5 +93,5 @@ class Engine(Protocol):
 
 def task_of(episode: Episode, t: int) -> Episode:
     """Task ``t`` of a batch."""
-    support, query, way = episode
-    return Episode(Labelled(support.x[t], support.y[t]), Labelled(query.x[t], query.y[t]), way)
+    support, query, way, seed = episode
+    return Episode(Labelled(support.x[t], support.y[t]), Labelled(query.x[t], query.y[t]), way, seed)

@@ -12,6 +12,9 @@ from torch.func import functional_call, vmap
 from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule
+from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels
+from metaflowkit.errors import ConfigError
+from metaflowkit.models.model import Model
 from metaflowkit.registry import ENGINES
 from metaflowkit.schema import Count
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
@@ -23,9 +26,14 @@ class _Taker:
 
     parts: Parts
     calculus: Calculus
+    buffers: Params
+
+    @property
+    def network(self) -> Model:
+        return self.parts.model
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        return functional_call(self.parts.model, params, (support, x, way))  # type: ignore[no-any-return]
+        return functional_call(self.parts.model, {**params, **self.buffers}, (support, x, way))  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
         fast = self.parts.fast(params)
@@ -46,7 +54,7 @@ class VectorizedEngine:
     """
 
     def __init__(self, chunk: Count | None = None) -> None:
-        self.chunk = chunk
+        self.chunk, self.batches = chunk, chunk != 1
         self.description = "vectorized, " + ("all tasks at once" if chunk is None else f"{chunk} task{'s' * (chunk > 1)} at a time")
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
@@ -55,11 +63,11 @@ class VectorizedEngine:
         tasks = len(episode.support.x)
 
         def one(support: Labelled, query: Labelled) -> tuple[Params, Tensor, dict[str, Tensor]]:
-            return self._loop(parts, support, Episode(support, query, episode.way)).outcome(meta)
+            return self._loop(parts, support, Episode(support, query, episode.way, episode.seed)).outcome(meta)
 
         total: Params = {}
         values, metrics = [], []
-        for gradients, value, found in self._batches(one, episode.support, episode.query):
+        for gradients, value, found in self._batches(parts, one, episode.support, episode.query):
             total = {name: total[name] + g.sum(0) if total else g.sum(0) for name, g in gradients.items()}
             values.append(value)
             metrics.append(found)
@@ -71,23 +79,30 @@ class VectorizedEngine:
         meta = parts.meta()
 
         def one(clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
-            return self._loop(parts, shown, Episode(clean, query, episode.way)).adapt(meta)
+            return self._loop(parts, shown, Episode(clean, query, episode.way, episode.seed)).adapt(meta)
 
-        found = self._batches(one, episode.support, episode.query, support)
+        found = self._batches(parts, one, episode.support, episode.query, support)
         return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
 
     def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
-        calculus = Tape() if self.chunk == 1 else Functional()
-        return InnerLoop(parts, _Taker(parts, calculus), _Taker(parts, calculus), shown, task)
+        calculus = Functional() if self.batches else Tape()
+        buffers = {name: buffer.clone() for name, buffer in parts.model.named_buffers()}  # what a module writes there stays with the task
+        return InnerLoop(parts, _Taker(parts, calculus, buffers), _Taker(parts, calculus, buffers), shown, task)
 
-    def _batches(self, function: Any, *sets: Labelled) -> list[Any]:
+    def _batches(self, parts: Parts, function: Any, *sets: Labelled) -> list[Any]:
         """The function's results chunk by chunk, with a leading axis of the tasks in it."""
         tasks = len(sets[0].x)
-        if self.chunk == 1:
-            single = (function(*(Labelled(s.x[t], s.y[t]) for s in sets)) for t in range(tasks))
-            return [_with_axis(result) for result in single]
-        size = self.chunk or tasks
-        return [vmap(function, randomness="error")(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets)) for i in range(0, tasks, size)]
+        with exact_kernels(parts.model):
+            if not self.batches:
+                return [_with_axis(function(*(Labelled(s.x[t], s.y[t]) for s in sets))) for t in range(tasks)]
+            size = self.chunk or tasks
+            batched = vmap(function, randomness="same" if draws(parts.model) else "error")
+            try:
+                return [batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets)) for i in range(0, tasks, size)]
+            except RuntimeError as error:
+                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform")):
+                    raise
+                raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
 
 
 def _with_axis(result: Any) -> Any:

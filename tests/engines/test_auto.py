@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 from torch import nn
 
 from metaflowkit.engines.auto import auto
-from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.vectorized import VectorizedEngine
 
 
-def test_buffers_go_to_higher_and_a_cpu_goes_task_by_task() -> None:
-    kept = auto(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
-    assert isinstance(kept, HigherEngine)
-    assert kept.description == "higher, task by task (the model keeps buffers, which vmap cannot update)"
-    plain = auto(nn.Linear(2, 2))
-    assert isinstance(plain, VectorizedEngine)
-    assert plain.chunk == 1
-    assert "on a CPU" in plain.description
+@pytest.mark.parametrize(
+    ("layer", "cuda", "chunk", "says"),
+    [
+        (nn.Linear(2, 2), False, 1, "vectorized, 1 task at a time (on a CPU convolutions of one task fill the cores"),
+        (nn.Linear(2, 2), True, None, "vectorized, all tasks at once (on a GPU batching over tasks saves kernel launches)"),
+        (nn.GRU(2, 2), True, 1, "vectorized, 1 task at a time (0 (GRU): torch's recurrent layers cannot be batched over tasks)"),
+        (nn.BatchNorm2d(2), True, 1, "vectorized, 1 task at a time (0 (BatchNorm2d): running statistics cannot be updated inside vmap)"),
+        (nn.BatchNorm2d(2, track_running_stats=False), True, None, "vectorized, all tasks at once"),
+    ],
+    ids=["cpu", "gpu", "recurrent", "running statistics", "current statistics"],
+)
+def test_choice_and_reason(layer, cuda, chunk, says, monkeypatch) -> None:
+    model = nn.Sequential(layer)
+    monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(is_cuda=cuda)]))
+    engine = auto(model)
+    assert engine.chunk == chunk
+    assert engine.description.startswith(says)

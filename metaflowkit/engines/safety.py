@@ -1,0 +1,116 @@
+"""What makes a network differentiable twice, and which networks an engine must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils import parametrizations
+
+TASK_BY_TASK = "choose inner.engine: higher, or {name: vectorized, chunk: 1}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A sort of module that is not safe.
+
+    Attributes:
+        holds: whether a module is of that sort.
+        reason: what would happen.
+        remedy: what to do instead.
+        vmap: unsafe under vmap only; otherwise wherever a second derivative is taken.
+    """
+
+    holds: Callable[[nn.Module], bool]
+    reason: str
+    remedy: str
+    vmap: bool = False
+
+
+def _hooked(module: nn.Module, kind: str) -> bool:
+    """Whether the older, hook-based form of a parametrization sits on the module."""
+    return any(type(hook).__name__ == kind for hook in module._forward_pre_hooks.values())
+
+
+RULES = (
+    Rule(
+        lambda m: isinstance(m, parametrizations._WeightNorm) or _hooked(m, "WeightNorm"),
+        "torch's weight normalisation has a wrong second derivative",
+        "write the weight as g * v / v.norm() in a parametrization of your own, or choose inner.order: first",
+    ),
+    Rule(
+        lambda m: (isinstance(m, parametrizations._SpectralNorm) or _hooked(m, "SpectralNorm")) and m.training,
+        "spectral normalisation changes its vectors at every call in training mode, so that no gradient belongs to it",
+        "call .eval() on it once its vectors have settled, or leave it out",
+    ),
+    Rule(
+        lambda m: isinstance(m, nn.EmbeddingBag | nn.CTCLoss),
+        "it has no second derivative in torch",
+        "use Embedding and a sum in place of EmbeddingBag, or choose inner.order: first",
+    ),
+    Rule(lambda m: isinstance(m, nn.RNNBase | nn.RNNCellBase), "torch's recurrent layers cannot be batched over tasks", TASK_BY_TASK, vmap=True),
+    Rule(
+        lambda m: isinstance(m, _NormBase) and m.track_running_stats and m.training,
+        "running statistics cannot be updated inside vmap",
+        f"build it with track_running_stats=False (the statistics of the current set), or {TASK_BY_TASK}",
+        vmap=True,
+    ),
+)
+
+
+def unsafe(model: nn.Module, vmap: bool, second: bool) -> list[str]:
+    """What in a model would be wrong, one line each: name and type of the module, reason, remedy.
+
+    Args:
+        model: the network.
+        vmap: whether tasks are batched.
+        second: whether second derivatives are taken.
+    """
+    found = []
+    for name, module in model.named_modules():
+        for rule in RULES:
+            if (vmap if rule.vmap else second) and rule.holds(module):
+                found.append(f"{name} ({type(module).__name__}): {rule.reason}; {rule.remedy}")
+    return found
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether a forward call draws random numbers."""
+    return any(_chance(module) > 0 for module in model.modules())
+
+
+def _chance(module: nn.Module) -> float:
+    chance = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0) if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else 0.0
+    return float(chance) if module.training else 0.0
+
+
+@contextmanager
+def exact_kernels(model: nn.Module) -> Iterator[None]:
+    """Kernels that have second derivatives: attention by plain products, recurrent layers without cuDNN."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """The modules that drop at random drop nothing; the others stay in their mode."""
+    dropping = [module for module in model.modules() if _chance(module) > 0]
+    try:
+        for module in dropping:
+            module.training = False
+        yield
+    finally:
+        for module in dropping:
+            module.training = True
