@@ -74,6 +74,24 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@_overrides
+def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
+    """Hold the meta-gradient of PIPELINE, built small, against finite differences, and say what a step costs; exit 1 if something is wrong."""
+    from metaflowkit.pipeline import read
+
+    checked = read(pipeline, overrides)
+    from metaflowkit.doctor import diagnose
+
+    wrong = 0
+    for finding in diagnose(checked):
+        click.echo(str(finding))
+        wrong += finding.right is False
+    click.echo(f"{wrong} finding{'s' * (wrong != 1)} wrong" if wrong else "all is right")
+    sys.exit(1 if wrong else 0)
+
+
+@main.command()
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
 def components(kind: str | None, name: str | None) -> None:

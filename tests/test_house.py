@@ -25,7 +25,7 @@ LAYERS = [
     {"crosscheck"},
     {"pipeline"},
     {"flow", "run"},
-    {"evaluation", "catalog"},
+    {"evaluation", "catalog", "doctor"},
     {"report", "progress"},
     {"training", "measure"},
     {"cli"},
