@@ -67,7 +67,7 @@ def drawn(monkeypatch) -> list:
 
 def tasks_of(batches, count: int = COUNT) -> list:
     """(support images, support labels, query images, query labels) of the first episodes that were drawn; images as floats in 0..1."""
-    tasks = [(s.x[t] / 255, s.y[t], q.x[t] / 255, q.y[t]) for s, q, _ in batches for t in range(len(s.x))]
+    tasks = [(s.x[t] / 255, s.y[t], q.x[t] / 255, q.y[t]) for s, q, *_ in batches for t in range(len(s.x))]
     return tasks[:count]
 
 

@@ -145,7 +145,7 @@ def test_without_augmentation_support_and_query_are_the_images_themselves(pipeli
 
 
 def test_augmentation_makes_every_view_another_one(flow) -> None:
-    (support, _), (query, _), _ = flow.episode(1)
+    (support, _), (query, _), *_ = flow.episode(1)
     views = torch.cat([support.unflatten(1, (3, 2)), query[:, :, None]], dim=2)  # [T, N, S + Q, C, H, W]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert ((views[:, :, a] - views[:, :, b]).abs().amax((-3, -2, -1)) > 0.1).all()
