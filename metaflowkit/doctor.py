@@ -24,6 +24,7 @@ from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import Flow, build
+from metaflowkit.inner.higher_optimizer import is_native
 from metaflowkit.nodes import Pipeline
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Adapted, Episode, Labelled, Params
@@ -69,9 +70,11 @@ def diagnose(pipeline: Pipeline, directions: int = 3) -> Iterator[Finding]:
     )
     yield from _modules(parts)
     exact = dataclasses.replace(parts, order=Exact(), remat=False)
-    reference = VectorizedEngine(chunk=1).outcome(exact, episode).gradients
+    reference = _ground(exact).outcome(exact, episode).gradients
     slopes = list(finite_differences(exact, episode, reference, directions))
-    engines: dict[str, Engine] = {"higher": HigherEngine(), "vectorized, chunk 1": VectorizedEngine(chunk=1), "vectorized": VectorizedEngine()}
+    engines: dict[str, Engine] = {"higher": HigherEngine()}
+    if not is_native(parts.rule):
+        engines |= {"vectorized, chunk 1": VectorizedEngine(chunk=1), "vectorized": VectorizedEngine()}
     for name, engine in engines.items():
         yield from _engine(name, engine, exact, episode, slopes, reference)
     yield from _order(parts, episode, reference)
@@ -120,6 +123,11 @@ def finite_differences(parts: Parts, episode: Episode, gradients: Params, direct
         model.load_state_dict(start, strict=False)
 
 
+def _ground(parts: Parts) -> Engine:
+    """The simplest engine that runs the rule."""
+    return HigherEngine() if is_native(parts.rule) else VectorizedEngine(chunk=1)
+
+
 def _unit(vector: Params) -> Params:
     length = torch.stack([x.square().sum() for x in vector.values()]).sum().sqrt().clamp_min(1e-300)
     return {name: x / length for name, x in vector.items()}
@@ -127,7 +135,7 @@ def _unit(vector: Params) -> Params:
 
 def _held(parts: Parts, episode: Episode) -> Callable[[], Tensor]:
     """The objective's value as a function of the meta-parameters alone: further steps of a target stay what they were at the start."""
-    engine = VectorizedEngine(chunk=1)
+    engine = _ground(parts)
     steps: list[Any] = []
 
     def recording(adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
@@ -192,7 +200,7 @@ def _engine(name: str, engine: Engine, parts: Parts, episode: Episode, slopes: l
 def _order(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
     if isinstance(parts.order, Exact):
         return
-    found = VectorizedEngine(chunk=1).outcome(parts, episode).gradients
+    found = _ground(parts).outcome(parts, episode).gradients
     a, b = (torch.cat([g[name].flatten() for name in exact]) for g in (found, exact))
     cosine = (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()
     name = type(parts.order).__name__.lower()
@@ -209,7 +217,7 @@ def _order(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
 
 def _movement(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
     if parts.steps:
-        adapted = VectorizedEngine(chunk=1).adapt(parts, episode.support, episode).params
+        adapted = _ground(parts).adapt(parts, episode.support, episode).params
         start = parts.meta()
         still = [name for name in parts.fast(start) if torch.equal(adapted[name], start[name].expand_as(adapted[name]))]
         right = len(still) < len(parts.fast(start))
@@ -256,13 +264,13 @@ def _measured(run: Callable[[], Any], device: torch.device) -> tuple[float, floa
         torch.cuda.reset_peak_memory_stats(device)
         before = float(torch.cuda.memory_allocated(device))
     else:
-        before = _peak(reset=True)
+        before = peak_memory(reset=True)
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         memory = torch.cuda.max_memory_allocated(device) - before
     else:
-        memory = _peak() - before
+        memory = peak_memory() - before
     started = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -270,7 +278,7 @@ def _measured(run: Callable[[], Any], device: torch.device) -> tuple[float, floa
     return time.perf_counter() - started, memory
 
 
-def _peak(reset: bool = False) -> float:
+def peak_memory(reset: bool = False) -> float:
     """The most memory in bytes that the process has held, since the last reset where Linux allows one."""
     with contextlib.suppress(OSError):
         if reset:

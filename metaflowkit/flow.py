@@ -14,10 +14,12 @@ from torch import Tensor
 from metaflowkit import registry as r
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.inner.higher_optimizer import is_native
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.learner import Learner
@@ -65,14 +67,14 @@ class Flow:
 
     def images(self, x: Tensor) -> Tensor:
         """uint8 images [..., C, H, W] as floats in 0..1 on the device."""
-        return _laid_out(x.to(self.device).float() / 255)
+        return laid_out(x.to(self.device).float() / 255)
 
     def augmented(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
         """Float images through the augmentation stage; see :class:`metaflowkit.augment.stage.Stage`."""
-        return _laid_out(self.stage(x, role, purpose, index))
+        return laid_out(self.stage(x, role, purpose, index))
 
 
-def _laid_out(x: Tensor) -> Tensor:
+def laid_out(x: Tensor) -> Tensor:
     """On a CPU the same images with channels last in memory, in which convolution and pooling run two to three times faster.
 
     Strides are given outright: with one channel ``memory_format`` changes nothing, and the slow kernels are chosen.
@@ -150,7 +152,11 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         proximal=inner.proximal,
         remat=inner.remat,
     )
-    engine = made("inner.engine", r.ENGINES, inner.engine, model=parts.model)
+    engine = made("inner.engine", r.ENGINES, inner.engine, model=parts.model, rule=rule)
+    if is_native(rule):
+        if not isinstance(engine, HigherEngine):
+            raise ConfigError(f"{pipeline.place('inner.engine')}: the optimisers of higher run in its engine alone; set inner.engine: higher, or auto")
+        _named(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
     second = isinstance(parts.order, Exact | Truncate | Implicit)
     if problems := unsafe(parts.model, engine.batches, second):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from torch import nn
 
+from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.inner.higher_optimizer import is_native
 from metaflowkit.registry import ENGINES
 
 
 @ENGINES.register("auto")
-def auto(model: nn.Module) -> Engine:
-    """The faster engine that is right for the model on its device, with the reason in its description."""
+def auto(model: nn.Module, rule: object = None) -> Engine:
+    """The faster engine that is right for model and rule on the device, with the reason in its description."""
+    if is_native(rule):
+        chosen = HigherEngine()
+        chosen.description += " (its own optimisers run nowhere else)"
+        return chosen
     obstacles = unsafe(model, vmap=True, second=False)
     if not next(model.parameters()).is_cuda:
         chunk, reason = 1, "on a CPU convolutions of one task fill the cores and larger batches only take memory"

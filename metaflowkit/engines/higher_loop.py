@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +16,7 @@ from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import exact_kernels
+from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -58,7 +61,13 @@ class _Taker:
         self.names = [name for name, _ in parts.model.named_parameters()]
         self.network = higher.patch.monkeypatch(parts.model, copy_initial_weights=False, track_higher_grads=tracked)
         fast = parts.fast(dict(parts.model.named_parameters()))
-        self.optimizer = higher.get_diff_optim(_Shell(fast.values()), list(parts.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
+        native = isinstance(parts.rule, HigherOptimizer)
+        shell = parts.rule.over(list(fast.values())) if isinstance(parts.rule, HigherOptimizer) else _Shell(fast.values())
+        with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests hold against finite differences
+            warnings.filterwarnings("ignore", "Differentiable R")
+            self.optimizer = higher.get_diff_optim(shell, list(parts.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
+        self.first_state = self.optimizer.state[0]
+        self.take = self._take_native if native else self._take
         self.optimizer.names = list(fast)
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
@@ -71,10 +80,22 @@ class _Taker:
             if not self.tracked:
                 params = {name: p.detach().requires_grad_() for name, p in params.items()}
             value = loss(params)
-        self.optimizer.rule, self.optimizer.rule_state, self.optimizer.keep = rule, state, keep
         self.network.update_params([params[name] for name in self.names])
+        state = self.take(value, state, rule, keep)
+        return dict(zip(self.names, self.network.fast_params)), state
+
+    def _take(self, value: Tensor, state: State, rule: Rule, keep: bool) -> State:
+        """A step of one of this library's rules."""
+        self.optimizer.rule, self.optimizer.rule_state, self.optimizer.keep = rule, state, keep
         self.optimizer.step(value)
-        return dict(zip(self.names, self.network.fast_params)), self.optimizer.rule_state
+        return self.optimizer.rule_state  # type: ignore[no-any-return]
+
+    def _take_native(self, value: Tensor, state: State, rule: Rule, keep: bool) -> State:
+        """A step of one of ``higher``'s optimisers; its state is a mapping by the parameter's place."""
+        slots = {place: {k: v.clone() if isinstance(v, Tensor) else v for k, v in slot.items()} for place, slot in (state or self.first_state).items()}
+        self.optimizer.state = [defaultdict(dict, slots)]  # copied, since higher counts some steps in place
+        self.optimizer.step(value, grad_callback=None if keep else lambda grads: [g if g is None else g.detach() for g in grads])
+        return {place: dict(slot) for place, slot in self.optimizer.state[0].items()}
 
 
 @ENGINES.register("higher")

@@ -7,9 +7,10 @@ from metaflowkit.inner.adamax import Adamax
 from metaflowkit.inner.adamw import AdamW
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.cross_entropy import CrossEntropy
+from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.inner.nadam import NAdam
 from metaflowkit.inner.prototype import PrototypeLoss
 from metaflowkit.inner.rmsprop import RMSprop
 from metaflowkit.inner.sgd import SGD
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Contrastive", "CrossEntropy", "NAdam", "PrototypeLoss", "RMSprop"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Contrastive", "CrossEntropy", "HigherOptimizer", "NAdam", "PrototypeLoss", "RMSprop"]

@@ -48,7 +48,7 @@ ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "a
 
 
 def test_every_component_is_covered() -> None:
-    assert {c.name for c in RULES} == set(r.RULES.entries())
+    assert {c.name for c in RULES} == set(r.RULES.entries()) - {"higher"}  # which runs in one engine alone
     assert {c.name for c in HEADS} == set(r.HEADS.entries())
     assert {c.name for c in OBJECTIVES} == set(r.OBJECTIVES.entries())
     assert {name.split("-")[0] for name in BACKBONES} == set(r.BACKBONES.entries())

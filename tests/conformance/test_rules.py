@@ -51,7 +51,7 @@ def built(name, settings):
 
 
 def test_every_rule_is_covered() -> None:
-    assert {name for name, *_ in CASES} == set(RULES.entries())
+    assert {name for name, *_ in CASES} == set(RULES.entries()) - {"higher"}  # which is tried with its engine
 
 
 @pytest.fixture

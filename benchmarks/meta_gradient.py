@@ -1,0 +1,343 @@
+"""One meta-gradient, computed in every way at hand: same weights, same data, same result.
+
+    python benchmarks/meta_gradient.py                          # all cases, five interleaved repeats
+    python benchmarks/meta_gradient.py --case conv4-32 --repeats 3 --json times.json --plot times.png
+
+Contenders are this library's engines, plain ``higher`` as its own MAML example uses it, a loop of ``functional_call`` and
+``torch.autograd``, and, where installed, TorchOpt's MetaSGD. Before anything is timed, their gradients are compared in float64.
+Times are medians of interleaved repeats, to be read as ratios; run it on a quiet machine. Peak memory is that of a process of
+its own for each contender, less what it held before. The floor is the time that convolutions and matrix products alone would
+take: operations counted by torch's flop counter over the functional_call loop, divided by the rates measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import higher
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from metaflowkit.doctor import peak_memory
+from metaflowkit.engines.auto import auto
+from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.parts import Parts
+from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.flow import laid_out
+from metaflowkit.inner.cross_entropy import CrossEntropy
+from metaflowkit.inner.sgd import SGD
+from metaflowkit.models.conv4 import Conv4
+from metaflowkit.models.linear import Linear
+from metaflowkit.models.model import Model
+from metaflowkit.models.resnet12 import ResNet12
+from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.values import Episode, Labelled
+
+LR = 0.1
+
+
+class Recurrent(nn.Module):
+    """Rows of an image through a GRU; features are its last state."""
+
+    def __init__(self, shape: tuple[int, int, int], width: int = 64) -> None:
+        super().__init__()
+        self.gru, self.features = nn.GRU(shape[2], width, batch_first=True), width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed [n, 1, H, W] as [n, D]."""
+        return self.gru(x.squeeze(1))[1][0]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem of a size; ``delta`` of a bootstrap, 0 for the query loss."""
+
+    name: str
+    backbone: str
+    width: int
+    shape: tuple[int, int, int]
+    tasks: int
+    way: int
+    shot: int
+    query: int
+    steps: int
+    delta: int = 0
+
+
+CASES = [
+    Case("conv4-64", "conv4", 64, (1, 28, 28), 16, 5, 1, 15, 5),
+    Case("conv4-32", "conv4", 32, (1, 28, 28), 32, 5, 1, 5, 5),
+    Case("20-way", "conv4", 64, (1, 28, 28), 4, 20, 1, 5, 5),
+    Case("resnet12", "resnet12", 64, (3, 84, 84), 1, 5, 1, 5, 2),
+    Case("GRU", "gru", 64, (1, 28, 28), 16, 5, 1, 15, 5),
+    *(Case(f"delta-{delta}", "conv4", 32, (1, 28, 28), 8, 5, 1, 5, 3, delta) for delta in (1, 2, 5, 10)),
+]
+SMALL = Case("small", "conv4", 2, (1, 16, 16), 2, 3, 1, 2, 2)
+BACKBONES = {"conv4": Conv4, "resnet12": ResNet12, "gru": Recurrent}
+
+
+@dataclass
+class Problem:
+    """A case with its weights and data; ``layout`` arranges images as the library's runs do."""
+
+    case: Case
+    model: Model
+    episode: Episode
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that a contender left on the model."""
+        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self.model.named_parameters()}
+
+
+def make(case: Case, dtype: torch.dtype = torch.float32) -> Problem:
+    """The problem of a case, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    backbone = BACKBONES[case.backbone](case.shape, width=case.width)
+    model = Model(backbone, Linear(backbone.features, case.way)).to(dtype)
+
+    def examples(count: int) -> Labelled:
+        y = torch.arange(case.way).repeat_interleave(count).expand(case.tasks, -1).contiguous()
+        return Labelled(torch.rand(case.tasks, case.way * count, *case.shape, generator=generator).to(dtype), y)
+
+    return Problem(case, model, Episode(examples(case.shot), examples(case.query), case.way))
+
+
+class Plain(nn.Module):
+    """Backbone and head as a user would chain them."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.backbone, self.head = model.backbone, model.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of images."""
+        return F.linear(self.backbone(x), self.head.weight, self.head.bias)
+
+
+def library(engine: Any, steps: int | None = None) -> Callable[[Problem], Callable[[], None]]:
+    """This library's engine, on images laid out as in its runs."""
+
+    def prepare(problem: Problem) -> Callable[[], None]:
+        case, episode = problem.case, problem.episode
+        support, query = (Labelled(laid_out(s.x), s.y) for s in (episode.support, episode.query))
+        objective = BootstrappedKL(case.delta) if case.delta and steps is None else QueryLoss()
+        parts = Parts(problem.model, SGD(lr=LR), CrossEntropy(), objective, case.steps if steps is None else steps)
+
+        def run() -> None:
+            found = engine.outcome(parts, Episode(support, query, case.way)).gradients
+            for name, p in problem.model.named_parameters():
+                p.grad = found[name]
+
+        return run
+
+    return prepare
+
+
+def plain_higher(problem: Problem) -> Callable[[], None]:
+    """As the MAML example of ``higher`` does it."""
+    net, case, (support, query, *_) = Plain(problem.model), problem.case, problem.episode
+    inner = torch.optim.SGD(net.parameters(), lr=LR)
+
+    def run() -> None:
+        net.zero_grad()
+        for t in range(case.tasks):
+            with higher.innerloop_ctx(net, inner, copy_initial_weights=False) as (fnet, diffopt):
+                for _ in range(case.steps):
+                    diffopt.step(F.cross_entropy(fnet(support.x[t]), support.y[t]))
+                (F.cross_entropy(fnet(query.x[t]), query.y[t]) / case.tasks).backward()
+
+    return run
+
+
+def functional_loop(problem: Problem) -> Callable[[], None]:
+    """``functional_call`` and ``torch.autograd.grad(create_graph=True)``."""
+    net, case, (support, query, *_) = Plain(problem.model), problem.case, problem.episode
+
+    def run() -> None:
+        net.zero_grad()
+        for t in range(case.tasks):
+            params = dict(net.named_parameters())
+            for _ in range(case.steps):
+                loss = F.cross_entropy(functional_call(net, params, support.x[t]), support.y[t])
+                grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+                params = {name: p - LR * g for (name, p), g in zip(params.items(), grads)}
+            (F.cross_entropy(functional_call(net, params, query.x[t]), query.y[t]) / case.tasks).backward()
+
+    return run
+
+
+def torchopt_loop(problem: Problem) -> Callable[[], None]:
+    """TorchOpt's MetaSGD, task by task."""
+    import torchopt
+
+    net, case, (support, query, *_) = Plain(problem.model), problem.case, problem.episode
+    inner = torchopt.MetaSGD(net, lr=LR)
+
+    def run() -> None:
+        net.zero_grad()
+        state, optim = torchopt.extract_state_dict(net, by="reference"), torchopt.extract_state_dict(inner, by="reference")
+        for t in range(case.tasks):
+            for _ in range(case.steps):
+                inner.step(F.cross_entropy(net(support.x[t]), support.y[t]))
+            (F.cross_entropy(net(query.x[t]), query.y[t]) / case.tasks).backward()
+            torchopt.recover_state_dict(net, state)
+            torchopt.recover_state_dict(inner, optim)
+
+    return run
+
+
+def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]:
+    """What competes in a case, the reference first."""
+    model = make(SMALL).model
+    found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
+    if case.delta:  # what the target's steps would cost if they were differentiated, and what the student alone does
+        engine = auto(model)
+        return {
+            "student alone": library(engine, case.steps),
+            "this, auto": library(engine),
+            f"{case.delta} more differentiated steps": library(engine, case.steps + case.delta),
+        }
+    if case.backbone == "conv4":
+        found |= {"this, vmap 4": library(VectorizedEngine(chunk=4)), "this, vmap all": library(VectorizedEngine())}
+    try:
+        import torchopt  # noqa: F401
+    except ImportError:
+        return found
+    return {**found, "TorchOpt": torchopt_loop}
+
+
+def check(case: Case) -> float:
+    """The largest relative distance between the contenders' gradients in float64, over what they share."""
+    if case.delta:
+        return 0.0  # they compute different things
+    problem = make(case, torch.float64)
+    reference: dict[str, Tensor] = {}
+    worst = 0.0
+    for name, prepare in contenders(case).items():
+        prepare(problem)()
+        found = {n: g.clone() for n, g in problem.gradients().items()}
+        problem.model.zero_grad()
+        reference = reference or found
+        scale = torch.stack([g.square().sum() for g in reference.values()]).sum().sqrt()
+        away = max(((found[n] - g).norm() / scale).item() for n, g in reference.items())
+        if away > 1e-5:
+            raise click.ClickException(f"{case.name}: {name} is {away:.1e} away from the reference")
+        worst = max(worst, away)
+    return worst
+
+
+def times(case: Case, repeats: int) -> dict[str, list[float]]:
+    """Seconds of every contender, interleaved, after one call to warm up."""
+    runs = {name: prepare(make(case)) for name, prepare in contenders(case).items()}
+    for run in runs.values():
+        run()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - started)
+    return found
+
+
+def memory(case: Case, name: str) -> float:
+    """Peak memory in MiB of a contender in a process of its own, less what it held before."""
+    command = [sys.executable, __file__, "--case", case.name, "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def floor(case: Case) -> float:
+    """Seconds that the convolutions and matrix products of a case alone would take."""
+    with FlopCounterMode(display=False) as counter:
+        functional_loop(make(case))()
+    counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+    convolved = sum(n for op, n in counts.items() if "convolution" in op)
+    a, x, w = torch.rand(1024, 1024), torch.rand(64, 64, 28, 28).to(memory_format=torch.channels_last), torch.rand(64, 64, 3, 3)
+    rates = [2 * 1024**3 / _fastest(lambda: a @ a), 2 * 64 * 64 * 64 * 9 * 28 * 28 / _fastest(lambda: F.conv2d(x, w, padding=1))]
+    return (sum(counts.values()) - convolved) / rates[0] + convolved / rates[1]
+
+
+def _fastest(run: Callable[[], Any]) -> float:
+    best = float("inf")
+    for _ in range(7):
+        started = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+@click.command(help=__doc__)
+@click.option("--case", "names", multiple=True, help="Names of cases; all of them by default.")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the figures.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Where to draw the ratios.")
+@click.option("--memory-of", hidden=True)
+def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path: Path | None, memory_of: str | None) -> None:
+    """Run the cases and print the table."""
+    known = {case.name: case for case in [*CASES, SMALL]}
+    if unknown := [name for name in names if name not in known]:
+        raise click.BadParameter(f"there is no case {unknown[0]!r}; use one of {', '.join(known)}")
+    if memory_of is not None:
+        case = known[names[0]]
+        contenders(SMALL)[memory_of if memory_of in contenders(SMALL) else "this, auto"](make(SMALL))()  # what is loaded on a first call
+        run = contenders(case)[memory_of](make(case))
+        before = peak_memory(reset=True)
+        run()
+        click.echo((peak_memory() - before) / 2**20)
+        return
+    results = []
+    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for case in [known[name] for name in names] or CASES:
+        away = check(case)
+        found = times(case, repeats)
+        least = None if case.delta else floor(case)
+        reference = statistics.median(next(iter(found.values())))
+        click.echo(f"\n{case.name}: " + ", ".join(f"{k} {v}" for k, v in asdict(case).items() if k != "name"))
+        click.echo(f"gradients agree to {away:.0e} in float64" + (f"; floor {least:.2f} s" if least else ""))
+        for name, seconds in found.items():
+            middle, held = statistics.median(seconds), memory(case, name)
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+            over = f"  {middle / least:4.1f} x floor" if least else ""
+            click.echo(f"  {name:<28} {middle:7.2f} s ({spread})  {reference / middle:5.2f} x as fast  {held:7.0f} MiB{over}")
+            results.append({"case": case.name, "contender": name, "seconds": seconds, "median": middle, "MiB": held, "floor": least, "agree": away})
+    if json_path is not None:
+        json_path.write_text(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}, indent=1))
+    if plot_path is not None:
+        plot(results, plot_path)
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Bars of the speed relative to each case's first contender."""
+    from matplotlib.figure import Figure
+
+    cases = list(dict.fromkeys(r["case"] for r in results))
+    figure = Figure(figsize=(8, 0.3 * len(results) + 1), layout="constrained")
+    axes = figure.add_subplot()
+    labels, ratios, colors = [], [], []
+    for i, case in enumerate(cases):
+        rows = [r for r in results if r["case"] == case]
+        labels += [f"{case}: {r['contender']}" for r in rows]
+        ratios += [rows[0]["median"] / r["median"] for r in rows]
+        colors += [f"C{i % 10}"] * len(rows)
+    axes.barh(labels[::-1], ratios[::-1], color=colors[::-1])
+    axes.axvline(1, color="grey", linestyle=":")
+    axes.set(xlabel="speed relative to the first of each case")
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Optimisers of ``higher`` as they come, for the engine of that name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import torch
+
+from metaflowkit.registry import RULES
+from metaflowkit.values import Params, State
+
+IGNORED = ("maximize", "decoupled_weight_decay", "foreach", "fused", "capturable", "differentiable")
+
+
+@RULES.register("higher")
+class HigherOptimizer:
+    """One of ``higher``'s own differentiable optimisers, in the engine ``higher`` alone.
+
+    They follow the optimiser of torch of the same name, except Adam, whose eps stands elsewhere (one step at eps 1e-3 moves
+    -0.0215 instead of -0.0897); this library's rules of these names are exact, and run in every engine.
+
+    Args:
+        optimizer: the class in ``torch.optim``.
+        options: its arguments; what ``higher`` would ignore in silence is refused.
+
+    Raises:
+        ValueError: an option that there is not, or one that ``higher`` ignores.
+
+    Reference:
+        E. Grefenstette et al., Generalized Inner Loop Meta-Learning, 2019.
+    """
+
+    def __init__(
+        self,
+        optimizer: Literal["SGD", "Adam", "Adadelta", "Adagrad", "Adamax", "ASGD", "RMSprop", "Rprop"],
+        options: dict[str, float | bool | list[float]] = {},  # noqa: B006, read as the schema's default and never changed
+    ) -> None:
+        self.kind = getattr(torch.optim, optimizer)
+        known = [name for name in inspect.signature(self.kind).parameters if name != "params"]
+        for name, value in options.items():
+            if name not in known:
+                raise ValueError(f"torch.optim.{optimizer} has no option {name!r}; use one of {', '.join(n for n in known if n not in IGNORED)}")
+            if name in IGNORED and value:
+                raise ValueError(f"higher ignores {name!r} of torch.optim.{optimizer} in silence; leave it out")
+        self.options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+    def over(self, params: list[torch.Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of torch that ``higher`` copies.
+
+        Raises:
+            ValueError: from torch, about the options.
+        """
+        return self.kind(params, **self.options)  # type: ignore[no-any-return]
+
+    def init(self, params: Params) -> State:
+        """Nothing: ``higher`` makes the state at the first step."""
+        return {}
+
+    def update(self, grads: Params, state: State, params: Params) -> tuple[Params, State]:
+        """Is never asked: the engine lets ``higher`` take the step."""
+        raise NotImplementedError("higher takes the steps of its own optimisers")
+
+
+def is_native(rule: Any) -> bool:
+    """Whether a rule is one that only ``higher`` can run."""
+    return isinstance(rule, HigherOptimizer)
