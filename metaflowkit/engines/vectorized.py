@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ class VectorizedEngine:
         def one(clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
             return self._loop(parts, shown, Episode(clean, query, episode.way, episode.seed)).adapt(meta)
 
-        found = self._batches(parts, one, episode.support, episode.query, support)
+        found = list(self._batches(parts, one, episode.support, episode.query, support))
         return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
 
     def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
@@ -89,20 +90,23 @@ class VectorizedEngine:
         buffers = {name: buffer.clone() for name, buffer in parts.model.named_buffers()}  # what a module writes there stays with the task
         return InnerLoop(parts, _Taker(parts, calculus, buffers), _Taker(parts, calculus, buffers), shown, task)
 
-    def _batches(self, parts: Parts, function: Any, *sets: Labelled) -> list[Any]:
-        """The function's results chunk by chunk, with a leading axis of the tasks in it."""
+    def _batches(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
+        """The function's results chunk by chunk, with a leading axis of the tasks in it; one chunk is held at a time."""
         tasks = len(sets[0].x)
-        with exact_kernels(parts.model):
-            if not self.batches:
-                return [_with_axis(function(*(Labelled(s.x[t], s.y[t]) for s in sets))) for t in range(tasks)]
-            size = self.chunk or tasks
-            batched = vmap(function, randomness="same" if draws(parts.model) else "error")
+        size = self.chunk or tasks
+        batched = vmap(function, randomness="same" if draws(parts.model) else "error")
+        for i in range(0, tasks, size):
             try:
-                return [batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets)) for i in range(0, tasks, size)]
+                with exact_kernels(parts.model):
+                    if self.batches:
+                        found = batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets))
+                    else:
+                        found = _with_axis(function(*(Labelled(s.x[i], s.y[i]) for s in sets)))
             except RuntimeError as error:
-                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform")):
+                if not (self.batches and any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform"))):
                     raise
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
+            yield found
 
 
 def _with_axis(result: Any) -> Any:
