@@ -16,7 +16,7 @@ from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import exact_kernels
-from metaflowkit.inner.higher_optimizer import HigherOptimizer
+from metaflowkit.inner.higher_optimizer import HigherOptimizer, is_native
 from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -61,13 +61,11 @@ class _Taker:
         self.names = [name for name, _ in parts.model.named_parameters()]
         self.network = higher.patch.monkeypatch(parts.model, copy_initial_weights=False, track_higher_grads=tracked)
         fast = parts.fast(dict(parts.model.named_parameters()))
-        native = isinstance(parts.rule, HigherOptimizer)
         shell = parts.rule.over(list(fast.values())) if isinstance(parts.rule, HigherOptimizer) else _Shell(fast.values())
         with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests hold against finite differences
             warnings.filterwarnings("ignore", "Differentiable R")
             self.optimizer = higher.get_diff_optim(shell, list(parts.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
         self.first_state = self.optimizer.state[0]
-        self.take = self._take_native if native else self._take
         self.optimizer.names = list(fast)
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
@@ -81,7 +79,7 @@ class _Taker:
                 params = {name: p.detach().requires_grad_() for name, p in params.items()}
             value = loss(params)
         self.network.update_params([params[name] for name in self.names])
-        state = self.take(value, state, rule, keep)
+        state = (self._take_native if is_native(rule) else self._take)(value, state, rule, keep)
         return dict(zip(self.names, self.network.fast_params)), state
 
     def _take(self, value: Tensor, state: State, rule: Rule, keep: bool) -> State:
