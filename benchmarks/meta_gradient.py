@@ -91,7 +91,7 @@ BACKBONES = {"conv4": Conv4, "resnet12": ResNet12, "gru": Recurrent}
 
 @dataclass
 class Problem:
-    """A case with its weights and data; ``layout`` arranges images as the library's runs do."""
+    """A case with its weights and data."""
 
     case: Case
     model: Model

@@ -24,7 +24,7 @@ from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import Flow, build
-from metaflowkit.inner.higher_optimizer import is_native
+from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.nodes import Pipeline
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Adapted, Episode, Labelled, Params
@@ -73,7 +73,7 @@ def diagnose(pipeline: Pipeline, directions: int = 3) -> Iterator[Finding]:
     reference = _ground(exact).outcome(exact, episode).gradients
     slopes = list(finite_differences(exact, episode, reference, directions))
     engines: dict[str, Engine] = {"higher": HigherEngine()}
-    if not is_native(parts.rule):
+    if not isinstance(parts.rule, HigherOptimizer):
         engines |= {"vectorized, chunk 1": VectorizedEngine(chunk=1), "vectorized": VectorizedEngine()}
     for name, engine in engines.items():
         yield from _engine(name, engine, exact, episode, slopes, reference)
@@ -125,7 +125,7 @@ def finite_differences(parts: Parts, episode: Episode, gradients: Params, direct
 
 def _ground(parts: Parts) -> Engine:
     """The simplest engine that runs the rule."""
-    return HigherEngine() if is_native(parts.rule) else VectorizedEngine(chunk=1)
+    return HigherEngine() if isinstance(parts.rule, HigherOptimizer) else VectorizedEngine(chunk=1)
 
 
 def _unit(vector: Params) -> Params:

@@ -19,7 +19,7 @@ from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.inner.higher_optimizer import is_native
+from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.learner import Learner
@@ -153,7 +153,7 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         remat=inner.remat,
     )
     engine = made("inner.engine", r.ENGINES, inner.engine, model=parts.model, rule=rule)
-    if is_native(rule):
+    if isinstance(rule, HigherOptimizer):
         if not isinstance(engine, HigherEngine):
             raise ConfigError(f"{pipeline.place('inner.engine')}: the optimisers of higher run in its engine alone; set inner.engine: higher, or auto")
         _named(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))

@@ -8,14 +8,14 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.higher_optimizer import is_native
+from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.registry import ENGINES
 
 
 @ENGINES.register("auto")
 def auto(model: nn.Module, rule: object = None) -> Engine:
     """The faster engine that is right for model and rule on the device, with the reason in its description."""
-    if is_native(rule):
+    if isinstance(rule, HigherOptimizer):
         chosen = HigherEngine()
         chosen.description += " (its own optimisers run nowhere else)"
         return chosen

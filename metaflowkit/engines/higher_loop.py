@@ -16,7 +16,7 @@ from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import exact_kernels
-from metaflowkit.inner.higher_optimizer import HigherOptimizer, is_native
+from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -79,7 +79,7 @@ class _Taker:
                 params = {name: p.detach().requires_grad_() for name, p in params.items()}
             value = loss(params)
         self.network.update_params([params[name] for name in self.names])
-        state = (self._take_native if is_native(rule) else self._take)(value, state, rule, keep)
+        state = (self._take_native if isinstance(rule, HigherOptimizer) else self._take)(value, state, rule, keep)
         return dict(zip(self.names, self.network.fast_params)), state
 
     def _take(self, value: Tensor, state: State, rule: Rule, keep: bool) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -80,9 +81,14 @@ class InnerLoop:
         with without_dropout(self.outside.network):
             return params, self.outside.call(params, self.task.support, self.task.query.x, self.task.way).logits
 
+    @cached_property
+    def random(self) -> bool:
+        """Whether the model draws random numbers."""
+        return draws(self.parts.model)
+
     def _call(self, taker: Taker, params: Params, support: Labelled, x: Tensor | None, moment: str, index: int = 0) -> Outputs:
         """The model; what it draws at random is the same in every engine, and when a step is computed again."""
-        if not draws(self.parts.model):
+        if not self.random:
             return taker.call(params, support, x, self.task.way)
         with seeded(seed_for(self.task.seed, moment, index), support.x.device):
             return taker.call(params, support, x, self.task.way)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -60,8 +60,3 @@ class HigherOptimizer:
     def update(self, grads: Params, state: State, params: Params) -> tuple[Params, State]:
         """Is never asked: the engine lets ``higher`` take the step."""
         raise NotImplementedError("higher takes the steps of its own optimisers")
-
-
-def is_native(rule: Any) -> bool:
-    """Whether a rule is one that only ``higher`` can run."""
-    return isinstance(rule, HigherOptimizer)

@@ -124,7 +124,6 @@ def test_gradients_equal_finite_differences_or_the_engine_refuses(name, engine) 
         assert refused[0].endswith("choose inner.engine: higher, or {name: vectorized, chunk: 1}")
         return
     state = {n: b.clone() for n, b in parts.model.named_buffers()}
-    torch.manual_seed(5)
     outcome = ENGINES[engine].outcome(parts, episode)
     if not (name in OWN_MASKS and engine == "all at once"):
         assert relative(outcome.gradients, ENGINES["higher"].outcome(parts, episode).gradients) < 1e-9

@@ -109,7 +109,7 @@ def test_implicit_equals_finite_differences_through_a_converged_inner_loop(engin
     "more", [{}, {"proximal": 0.5, "adapts": HEAD}, {"order": Truncate(2)}, {"learned": True}], ids=["exact", "proximal head", "truncate", "learned"]
 )
 def test_rematerialised_gradients_are_bit_equal(engine, objective, rule, more) -> None:
-    more = {**more, "learned": every_setting(4)} if "learned" in more else more
+    more = {**more, "learned": learned_rates(4)} if "learned" in more else more
     parts, episode = parts_of(rule, objective=objective, steps=4, **more), make_episode()
     stored = engine.outcome(parts, episode)
     again = engine.outcome(dataclasses.replace(parts, remat=True), episode)
@@ -118,8 +118,8 @@ def test_rematerialised_gradients_are_bit_equal(engine, objective, rule, more) -
         assert torch.equal(again.gradients[name], g), name
 
 
-def every_setting(steps: int, per: str = "layer", per_step: bool = True):
-    """Learning rates by ``per``, and for what other settings there are one number each."""
+def learned_rates(steps: int, per: str = "layer", per_step: bool = True):
+    """Learning rates by ``per``."""
     return lambda shapes: LearnedSettings([Learned("lr", 0.2, POSITIVE, per, per_step)], shapes, steps)
 
 
@@ -127,7 +127,7 @@ def every_setting(steps: int, per: str = "layer", per_step: bool = True):
 @pytest.mark.parametrize("per_step", [False, True], ids=["all steps", "per step"])
 @pytest.mark.parametrize("per", ["all", "layer", "parameter", "element"])
 def test_learned_rates_equal_finite_differences(engine, per, per_step) -> None:
-    parts, episode = parts_of(learned=every_setting(2, per, per_step)), make_episode()
+    parts, episode = parts_of(learned=learned_rates(2, per, per_step)), make_episode()
     outcome = engine.outcome(parts, episode)
     learned = {n: g for n, g in outcome.gradients.items() if n.startswith("rule.")}
     assert sum(p.numel() for n, p in parts.model.named_parameters() if n in learned) == {
@@ -136,8 +136,7 @@ def test_learned_rates_equal_finite_differences(engine, per, per_step) -> None:
     assert all(g.abs().sum() > 0 for g in learned.values())
     for differences, exact in finite_difference(engine, parts, episode):
         assert exact == pytest.approx(differences, rel=2e-6)
-    alone = {n: g for n, g in ENGINES["higher"].outcome(parts, episode).gradients.items()}
-    assert relative(outcome.gradients, alone) < 1e-9
+    assert relative(outcome.gradients, ENGINES["higher"].outcome(parts, episode).gradients) < 1e-9
 
 
 @each_engine

@@ -55,6 +55,7 @@ def test_steps_equal_those_of_torch(rule) -> None:
         torch.nn.functional.cross_entropy(model(shown, None, 3).logits, shown.y).backward()
         optimizer.step()
     if rule.kind is torch.optim.Adam:  # its eps stands elsewhere, as the documentation says
+        assert all((found[name][0] - p.detach()).abs().max() > 1e-4 for name, p in model.named_parameters())
         return
     close = 1e-7 if rule.kind in (torch.optim.ASGD, torch.optim.Adagrad) else 1e-11  # a step size in float32 in torch or in higher
     for name, p in model.named_parameters():
