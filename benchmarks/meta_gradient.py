@@ -4,7 +4,7 @@
     python benchmarks/meta_gradient.py --case conv4-32 --repeats 3 --json times.json --plot times.png
 
 Contenders are this library's engines, plain ``higher`` as its own MAML example uses it, a loop of ``functional_call`` and
-``torch.autograd``, and, where installed, TorchOpt's MetaSGD. Before anything is timed, their gradients are compared in float64.
+``torch.autograd``, and, where installed, TorchOpt's MetaSGD; the latter on the network as it is written by hand. Before anything is timed, their gradients are compared in float64.
 Times are medians of interleaved repeats, to be read as ratios; run it on a quiet machine. Peak memory is that of a process of
 its own for each contender, less what it held before. The floor is the time that convolutions and matrix products alone would
 take: operations counted by torch's flop counter over the functional_call loop, divided by the rates measured here.
@@ -117,11 +117,14 @@ def make(case: Case, dtype: torch.dtype = torch.float32) -> Problem:
 
 
 class Plain(nn.Module):
-    """Backbone and head as a user would chain them."""
+    """The network as it is written by hand, with the very parameters of a model."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.backbone, self.head = model.backbone, model.head
+        if isinstance(model.backbone, Conv4):
+            layers = [layer for block in model.backbone.blocks for layer in (block.conv, block.norm, nn.ReLU(), nn.MaxPool2d(2))]
+            self.backbone = nn.Sequential(*layers, nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of images."""
@@ -212,7 +215,11 @@ def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]
             f"{case.delta} more differentiated steps": library(engine, case.steps + case.delta),
         }
     if case.backbone == "conv4":
-        found |= {"this, vmap 4": library(VectorizedEngine(chunk=4)), "this, vmap all": library(VectorizedEngine())}
+        found |= {
+            "this, vmap 4": library(VectorizedEngine(chunk=4)),
+            "this, vmap all": library(VectorizedEngine()),
+            "this, one worker": library(VectorizedEngine(1, 1)),
+        }
     try:
         import torchopt  # noqa: F401
     except ImportError:

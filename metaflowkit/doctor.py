@@ -125,7 +125,7 @@ def finite_differences(parts: Parts, episode: Episode, gradients: Params, direct
 
 def _ground(parts: Parts) -> Engine:
     """The simplest engine that runs the rule."""
-    return HigherEngine() if isinstance(parts.rule, HigherOptimizer) else VectorizedEngine(chunk=1)
+    return HigherEngine() if isinstance(parts.rule, HigherOptimizer) else VectorizedEngine(chunk=1, workers=1)
 
 
 def _unit(vector: Params) -> Params:
@@ -241,12 +241,13 @@ def _movement(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding
 
 
 def _cost(pipeline: Pipeline) -> Iterator[Finding]:
-    """Time and memory of one outer step at the pipeline's own size, from its first task (and second, where tasks are batched)."""
+    """Time and memory of one outer step at the pipeline's own size, from as many tasks as run side by side, or the first two of a vmapped batch."""
     flow = build(pipeline)
     episode = flow.episode(1)
     tasks = len(episode.support.x)
     learner, measured = flow.learner, []
-    for count in (1, 2) if learner.engine.batches and tasks > 1 else (1,):
+    at_once = min(learner.engine.workers, tasks)
+    for count in (1, 2) if learner.engine.batches and tasks > 1 else (at_once,):
         support, query = (Labelled(s.x[:count], s.y[:count]) for s in (episode.support, episode.query))
         measured.append(_measured(functools.partial(learner.outcome, Episode(support, query, episode.way, episode.seed)), flow.device))
     seconds, memory = measured[0]
@@ -254,7 +255,7 @@ def _cost(pipeline: Pipeline) -> Iterator[Finding]:
         seconds += (measured[1][0] - seconds) * (tasks - 1)
         memory += (measured[1][1] - memory) * (tasks - 1)
     else:
-        seconds *= tasks
+        seconds *= tasks / at_once
     yield Finding(None, f"engine {learner.engine.description}")
     yield Finding(None, f"about {seconds:.2g} s and {max(memory, 0) / 2**20:,.0f} MiB beyond what is loaded per outer step of {tasks} tasks on {flow.device}")
 

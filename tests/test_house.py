@@ -17,7 +17,7 @@ LAYERS = [
     {"signatures"},
     {"registry"},
     {"values"},
-    {"distances"},
+    {"distances", "kernels"},
     {"datasets", "augment", "models", "inner", "objectives", "outer"},
     {"tasks", "engines"},
     {"learner", "checkpoint", "journal"},

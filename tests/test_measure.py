@@ -134,7 +134,7 @@ def test_weights_of_letters_are_measured_on_digits(run) -> None:
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("model.backbone.width=8", r"size mismatch for backbone\.layers\.0\.weight.*"),
+        ("model.backbone.width=8", r"size mismatch for backbone\.blocks\.0\.conv\.weight.*"),
         ("model.head=linear", r"Missing key\(s\) in state_dict: .*head\.weight.*"),
         ("model.backbone=mlp", r".*state_dict.*"),
     ],

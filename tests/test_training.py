@@ -58,7 +58,7 @@ def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(dama
     def poisoned(self) -> None:
         if self.step == 3 and damage == "model":
             with torch.no_grad():
-                self.parameters["backbone.layers.4.weight"].fill_(float("inf"))
+                self.parameters["backbone.blocks.1.conv.weight"].fill_(float("inf"))
         if self.step == 3 and damage == "objective":
             outcome = self.flow.learner.outcome
             object.__setattr__(self.flow, "learner", _Poisoned(self.flow.learner, outcome))
@@ -68,7 +68,7 @@ def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(dama
     with pytest.raises(DivergenceError) as caught:
         train(read(write(SMALL)), tmp_path / "run")
     message = str(caught.value)
-    assert message.startswith("outer step 4: the meta-gradient is not finite, first in backbone.layers.")
+    assert message.startswith("outer step 4: the meta-gradient is not finite, first in backbone.blocks.")
     assert "lower inner.rule.lr, inner.steps or outer.optimizer.lr" in message
     last = checkpoint.saved(tmp_path / "run" / "checkpoints")[-1]
     assert str(last) in message
@@ -84,7 +84,7 @@ class _Poisoned:
 
     def outcome(self, episode):
         outcome = self.inner(episode)
-        outcome.gradients["backbone.layers.5.weight"] = outcome.gradients["backbone.layers.5.weight"] * float("nan")
+        outcome.gradients["backbone.blocks.1.norm.weight"] = outcome.gradients["backbone.blocks.1.norm.weight"] * float("nan")
         return outcome
 
 

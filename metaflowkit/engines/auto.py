@@ -21,7 +21,7 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
         return chosen
     obstacles = unsafe(model, vmap=True, second=False)
     if not next(model.parameters()).is_cuda:
-        chunk, reason = 1, "on a CPU convolutions of one task fill the cores and larger batches only take memory"
+        chunk, reason = 1, "on a CPU a task per core fills it, and larger batches only take memory"
     elif obstacles:
         chunk, reason = 1, obstacles[0].partition("; ")[0]
     else:

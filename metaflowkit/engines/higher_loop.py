@@ -106,7 +106,7 @@ class HigherEngine:
 
     def __init__(self) -> None:
         self.description = "higher, task by task"
-        self.batches = False
+        self.batches, self.workers = False, 1
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """See :class:`metaflowkit.engines.parts.Engine`."""

@@ -84,6 +84,10 @@ class Engine(Protocol):
     description: str
     batches: bool
 
+    @property
+    def workers(self) -> int:
+        """How many tasks run side by side at most, in threads."""
+
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """Value, metrics and meta-gradients of the outer objective, means over the tasks of the episode."""
 

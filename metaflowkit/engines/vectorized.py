@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,9 @@ from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels
+from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
+from metaflowkit.kernels import FastKernels
 from metaflowkit.models.model import Model
 from metaflowkit.registry import ENGINES
 from metaflowkit.schema import Count
@@ -34,7 +38,8 @@ class _Taker:
         return self.parts.model
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        return functional_call(self.parts.model, {**params, **self.buffers}, (support, x, way))  # type: ignore[no-any-return]
+        with nullcontext() if isinstance(self.calculus, Functional) else FastKernels():
+            return functional_call(self.parts.model, {**params, **self.buffers}, (support, x, way))  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
         fast = self.parts.fast(params)
@@ -44,31 +49,38 @@ class _Taker:
 
 @ENGINES.register("vectorized")
 class VectorizedEngine:
-    """torch.func: one function gives a task's value and meta-gradient, and vmap runs it over the tasks.
+    """One function gives a task's value and meta-gradient; vmap runs it over the tasks of a chunk, or threads run it task by task.
 
     The gradient is taken inside vmap and the mean over tasks after it: differentiating *through* a vmapped inner loop is
     silently wrong for batch and layer normalisation (https://github.com/pytorch/functorch/issues/534).
 
     Args:
-        chunk: tasks per vmap call; 1 runs task by task without vmap, null all at once. More is faster on a GPU and for
-            narrow networks, and takes memory in proportion.
+        chunk: tasks per vmap call; 1 runs task by task without vmap, null all at once. More is faster on a GPU, and takes
+            memory in proportion.
+        workers: threads that run tasks side by side on a CPU where ``chunk`` is 1, each with the memory of a task; null for
+            as many as torch has threads, 1 for one task after the other.
     """
 
-    def __init__(self, chunk: Count | None = None) -> None:
-        self.chunk, self.batches = chunk, chunk != 1
-        self.description = "vectorized, " + ("all tasks at once" if chunk is None else f"{chunk} task{'s' * (chunk > 1)} at a time")
+    def __init__(self, chunk: Count | None = None, workers: Count | None = None) -> None:
+        self.chunk, self.batches, self._workers = chunk, chunk != 1, workers
+        self.description = "vectorized, " + ("all tasks at once" if chunk is None else "task by task" if chunk == 1 else f"{chunk} tasks at a time")
+
+    @property
+    def workers(self) -> int:
+        """See :class:`metaflowkit.engines.parts.Engine`."""
+        return 1 if self.batches else self._workers or torch.get_num_threads()
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """See :class:`metaflowkit.engines.parts.Engine`."""
         meta = parts.meta()
         tasks = len(episode.support.x)
 
-        def one(support: Labelled, query: Labelled) -> tuple[Params, Tensor, dict[str, Tensor]]:
+        def one(parts: Parts, support: Labelled, query: Labelled) -> tuple[Params, Tensor, dict[str, Tensor]]:
             return self._loop(parts, support, Episode(support, query, episode.way, episode.seed)).outcome(meta)
 
         total: Params = {}
         values, metrics = [], []
-        for gradients, value, found in self._batches(parts, one, episode.support, episode.query):
+        for gradients, value, found in self._results(parts, one, episode.support, episode.query):
             total = {name: total[name] + g.sum(0) if total else g.sum(0) for name, g in gradients.items()}
             values.append(value)
             metrics.append(found)
@@ -79,10 +91,10 @@ class VectorizedEngine:
         """See :class:`metaflowkit.engines.parts.Engine`."""
         meta = parts.meta()
 
-        def one(clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
+        def one(parts: Parts, clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
             return self._loop(parts, shown, Episode(clean, query, episode.way, episode.seed)).adapt(meta)
 
-        found = list(self._batches(parts, one, episode.support, episode.query, support))
+        found = list(self._results(parts, one, episode.support, episode.query, support))
         return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
 
     def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
@@ -90,23 +102,34 @@ class VectorizedEngine:
         buffers = {name: buffer.clone() for name, buffer in parts.model.named_buffers()}  # what a module writes there stays with the task
         return InnerLoop(parts, _Taker(parts, calculus, buffers), _Taker(parts, calculus, buffers), shown, task)
 
-    def _batches(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
-        """The function's results chunk by chunk, with a leading axis of the tasks in it; one chunk is held at a time."""
+    def _results(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
+        """The function's results chunk by chunk, with a leading axis of the tasks in it; of a chunk only, in vmap, is held at a time."""
+        with exact_kernels(parts.model):
+            yield from self._batched(parts, function, *sets) if self.batches else self._task_by_task(parts, function, *sets)
+
+    def _batched(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
         tasks = len(sets[0].x)
         size = self.chunk or tasks
-        batched = vmap(function, randomness="same" if draws(parts.model) else "error")
+        batched = vmap(partial(function, parts), randomness="same" if draws(parts.model) else "error")
         for i in range(0, tasks, size):
             try:
-                with exact_kernels(parts.model):
-                    if self.batches:
-                        found = batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets))
-                    else:
-                        found = _with_axis(function(*(Labelled(s.x[i], s.y[i]) for s in sets)))
+                found = batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets))
             except RuntimeError as error:
-                if not (self.batches and any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform"))):
+                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform")):
                     raise
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield found
+
+    def _task_by_task(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
+        tasks = len(sets[0].x)
+        workers = min(self.workers, tasks)
+        if sets[0].x.is_cuda or draws(parts.model):  # there is one generator for random numbers
+            workers = 1
+
+        def one(model: Model, t: int) -> Any:
+            return _with_axis(function(replace(parts, model=model), *(Labelled(s.x[t], s.y[t]) for s in sets)))
+
+        return side_by_side(one, parts.model, tasks, workers) if workers > 1 else (one(parts.model, t) for t in range(tasks))
 
 
 def _with_axis(result: Any) -> Any:

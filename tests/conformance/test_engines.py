@@ -44,7 +44,12 @@ BACKBONES = {
     "mlp": {"widths": [5, 4]},
     "resnet18": {},
 }
-ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "all at once": VectorizedEngine()}
+ENGINES = {
+    "higher": HigherEngine(),  # the one that calls the model with torch's own kernels
+    "one by one": VectorizedEngine(chunk=1, workers=1),
+    "side by side": VectorizedEngine(chunk=1, workers=2),
+    "all at once": VectorizedEngine(),
+}
 
 
 def test_every_component_is_covered() -> None:

@@ -13,10 +13,10 @@ from metaflowkit.engines.auto import auto
 @pytest.mark.parametrize(
     ("layer", "cuda", "chunk", "says"),
     [
-        (nn.Linear(2, 2), False, 1, "vectorized, 1 task at a time (on a CPU convolutions of one task fill the cores"),
+        (nn.Linear(2, 2), False, 1, "vectorized, task by task (on a CPU a task per core fills it"),
         (nn.Linear(2, 2), True, None, "vectorized, all tasks at once (on a GPU batching over tasks saves kernel launches)"),
-        (nn.GRU(2, 2), True, 1, "vectorized, 1 task at a time (0 (GRU): torch's recurrent layers cannot be batched over tasks)"),
-        (nn.BatchNorm2d(2), True, 1, "vectorized, 1 task at a time (0 (BatchNorm2d): running statistics cannot be updated inside vmap)"),
+        (nn.GRU(2, 2), True, 1, "vectorized, task by task (0 (GRU): torch's recurrent layers cannot be batched over tasks)"),
+        (nn.BatchNorm2d(2), True, 1, "vectorized, task by task (0 (BatchNorm2d): running statistics cannot be updated inside vmap)"),
         (nn.BatchNorm2d(2, track_running_stats=False), True, None, "vectorized, all tasks at once"),
     ],
     ids=["cpu", "gpu", "recurrent", "running statistics", "current statistics"],

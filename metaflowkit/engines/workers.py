@@ -1,0 +1,75 @@
+"""Tasks side by side on the cores of a CPU.
+
+Within one task operations are small, and two threads on each gain little; a task on each thread gains nearly all. Threads, not
+processes: torch lets go of Python's lock inside its operations and walks the graph backwards without it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+
+from metaflowkit.errors import ConfigError
+from metaflowkit.models.model import Model
+
+T = TypeVar("T")
+
+
+def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, workers: int) -> Iterator[T]:
+    """``function(model, t)`` for each task t, in their order, in several threads.
+
+    torch's own threads are shared out among the workers; tasks that are left over after full rounds get more of them each.
+
+    Args:
+        function: must change nothing but the model's registered tensors by ``functional_call``.
+        model: each worker calls a copy of it that has the same tensors.
+        tasks: their number.
+        workers: threads.
+
+    Raises:
+        ConfigError: something drew from torch's generator, which the threads share: no run would repeat.
+    """
+    threads, drawn = torch.get_num_threads(), torch.get_rng_state()
+    twins: SimpleQueue[Model] = SimpleQueue()
+    for _ in range(workers):
+        twins.put(_twin(model))
+
+    def one(t: int, share: int) -> T:
+        if torch.get_num_threads() != share:
+            torch.set_num_threads(share)
+        twin = twins.get()
+        try:
+            return function(twin, t)
+        finally:
+            twins.put(twin)
+
+    left_over = tasks % workers
+    try:
+        for some, count in ((range(tasks - left_over), workers), (range(tasks - left_over, tasks), left_over)):
+            if some:
+                share = max(1, threads // count)
+                torch.set_num_threads(share)  # of this thread, and of matrix products everywhere
+                yield from _pool(workers).map(one, some, [share] * len(some))
+    finally:
+        torch.set_num_threads(threads)
+    if not torch.equal(torch.get_rng_state(), drawn):
+        raise ConfigError(
+            "inner.engine: random numbers are drawn in the inner loop, but by no module of torch that is known to; "
+            "use such as nn.Dropout, or choose {name: vectorized, chunk: 1, workers: 1}"
+        )
+
+
+@lru_cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, "task")
+
+
+def _twin(model: Model) -> Model:
+    """Other modules, the same tensors: ``functional_call`` puts its tensors into the modules while it runs."""
+    return copy.deepcopy(model, {id(x): x for x in [*model.parameters(), *model.buffers()]})

@@ -1,0 +1,229 @@
+"""Convolution and batch normalisation whose second derivatives cost little.
+
+torch differentiates both twice, but at a price that meta-gradients pay at every inner step: the second derivative of batch
+normalisation is some thirty passes over the activations, that of a convolution treats whole activations as kernels. Inside
+:class:`FastKernels` both are replaced, in any network, by functions with the same values whose derivatives are written out.
+
+Batch normalisation and a 2x2 max-pooling after it are also one function, :func:`norm_then_pool`: the selection S of the
+largest values commutes with a monotone map, so that only statistics are taken over all values and the rest over a quarter.
+
+    x^ = (x - mean x) r,  r = (var x + eps)^(-1/2),  y = gamma S x^ + beta                     (S the identity without pooling)
+
+With m values per channel and P(v) = v - mean(v) - x^ mean(v x^), so that dx^ = r P(dx), the gradient for g = dL/dy is
+
+    dbeta = sum g,  dgamma = sum g S x^,  dx = gamma r P(S' g)
+
+and for cotangents G, a, b of dx, dgamma, dbeta, with q = <G, P(S' g)> and t = mean(G x^), the gradient of that is
+
+    dg = gamma r S P(G) + a S x^ + b,  dgamma = r q,  dx = r P((a - gamma r t) S' g - (gamma r dgamma / m) G) - gamma r^2 x^ q / m
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+
+
+class FastKernels(TorchFunctionMode):
+    """Within this context convolutions and batch normalisations are those of this module, where they can be.
+
+    Values agree with torch's to rounding. Batch normalisation is replaced where it uses the statistics of the current set
+    and keeps none; a third derivative of it raises. Not for use inside torch.func's transforms.
+    """
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Calls ``func`` or what replaces it."""
+        replacement: Callable[..., Any] = _REPLACED.get(func, func)
+        return replacement(*args, **(kwargs or {}))
+
+
+def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
+    """2x2 max-pooling of normalised images.
+
+    Args:
+        x: [n, C, H, W].
+        norm: a normalisation layer.
+
+    Returns:
+        [n, C, H // 2, W // 2].
+    """
+    if has_torch_function((x,)):
+        return handle_torch_function(norm_then_pool, (x,), x, norm)
+    return F.max_pool2d(norm(x), 2)
+
+
+def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
+    if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is None and norm.weight is not None:
+        return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
+    return F.max_pool2d(norm(x), 2)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training or running_mean is not None or weight is None or bias is None or input.dim() != 4:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _Normalise.apply(input, weight, bias, eps, False)  # type: ignore[no-any-return]
+
+
+def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    if isinstance(padding, str) or input.dim() != 4:
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    geometry = (*((v, v) if isinstance(v, int) else v for v in (stride, padding, dilation)), False, (0, 0), groups)
+    return _Convolve.apply(input, weight, bias, geometry)  # type: ignore[no-any-return]
+
+
+_REPLACED: dict[Any, Callable[..., Tensor]] = {norm_then_pool: _norm_then_pool, F.batch_norm: _batch_norm, torch.conv2d: _conv2d}
+
+
+class _Convolve(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return torch.convolution(x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            return *_ConvolveBack.apply(g, x, weight, ctx.geometry, wanted), None
+        return *_convolution_backward(g, x, weight, [weight.shape[0]], *ctx.geometry, wanted), None
+
+
+class _ConvolveBack(Function):
+    """Linear in g, and in (x, weight) for each g: so its own gradient is again made of convolutions and of itself."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, geometry: Any, wanted: Any) -> Any:
+        ctx.save_for_backward(g, x, weight)
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        return _convolution_backward(g, x, weight, [weight.shape[0]], *geometry, wanted)
+
+    @staticmethod
+    def backward(ctx: Any, to_x: Tensor | None, to_weight: Tensor | None, to_bias: Tensor | None) -> Any:
+        g, x, weight = ctx.saved_tensors
+        for_g = for_x = for_weight = None
+        if ctx.needs_input_grad[0]:
+            pairs = [(to_x, weight), (x, to_weight)]
+            parts = [_Convolve.apply(a, b, None, ctx.geometry) for a, b in pairs if a is not None and b is not None]
+            parts += [] if to_bias is None else [to_bias.view(1, -1, 1, 1).expand_as(g)]
+            for_g = sum(parts[1:], parts[0]) if parts else None
+        wanted = (to_weight is not None and ctx.needs_input_grad[1], to_x is not None and ctx.needs_input_grad[2], False)
+        if any(wanted):
+            for_x, for_weight, _ = _ConvolveBack.apply(g, x if to_x is None else to_x, weight if to_weight is None else to_weight, ctx.geometry, wanted)
+        return for_g, for_x, for_weight, None, None
+
+
+def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch._C._nn.max_pool2d_with_indices(x, (2, 2), (2, 2))
+
+
+def _scatter(q: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
+    """S' q."""
+    return q if index is None else _max_pool_backward(q, x, (2, 2), (2, 2), (0, 0), (1, 1), False, index)
+
+
+def _gather(v: Tensor, index: Tensor | None) -> Tensor:
+    """S v."""
+    return v if index is None else v.flatten(2).gather(2, index.flatten(2)).view_as(index)
+
+
+class _Normalise(Function):
+    """y = gamma S x^ + beta, see the module."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, pool: bool) -> Tensor:
+        if pool:
+            mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
+            if (gamma < 0).any():  # there the largest value of y is the smallest of x
+                sign = torch.where(gamma < 0, -1.0, 1.0).to(x)[:, None, None]
+                chosen, index = _pooled(x * sign)
+                chosen *= sign
+            else:
+                chosen, index = _pooled(x)
+            y, _, _ = torch.native_batch_norm(chosen, gamma, beta, mean, var, False, 0.0, eps)
+            ctx.save_for_backward(x, gamma, mean, (var + eps).rsqrt_(), chosen, index)
+        else:
+            y, mean, r = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, eps)
+            ctx.save_for_backward(x, gamma, mean, r, None, None)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return *_NormaliseBack.apply(g, *ctx.saved_tensors, ctx.eps), None, None
+
+
+class _NormaliseBack(Function):
+    """(dx, dgamma, dbeta) of :class:`_Normalise`."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None, eps: float) -> Any:
+        dx, slope, total = _batch_norm_backward(_scatter(g, x, index), x, gamma, None, None, mean, r, True, eps, _ALL)
+        ctx.save_for_backward(g, x, gamma, mean, r, chosen, index, total, slope)
+        ctx.eps = eps
+        return dx, slope, total
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        with torch.no_grad():
+            found = _NormaliseBack.second(ctx, *cotangents)
+        if torch.is_grad_enabled():
+            found = _Last.apply(found, *cotangents, *ctx.saved_tensors[:3])
+        return *found, None, None, None, None, None
+
+    @staticmethod
+    def second(ctx: Any, to_x: Tensor, to_gamma: Tensor, to_beta: Tensor) -> tuple[Tensor, ...]:
+        """The gradient for (g, x, gamma)."""
+        g, x, gamma, mean, r, chosen, index, total, slope = ctx.saved_tensors
+        m = x.numel() // x.shape[1]
+        scale, part = gamma * r, slope / -m
+        _, t, t_total = _batch_norm_backward(to_x, x, gamma, None, None, mean, r, True, ctx.eps, _SUMS)
+        t, t_mean = t / m, t_total / m
+        picked = _gather(to_x, index)
+        on_g = r * torch.addcmul(to_gamma, scale, t, value=-1)
+        for_g = torch.addcmul((to_beta - scale * t_mean - on_g * mean)[:, None, None], x if chosen is None else chosen, on_g[:, None, None])
+        for_g.addcmul_(picked, scale[:, None, None])
+        # q, with one pass over (picked, g): batch normalisation's sums with mean 0 and deviation 1
+        _, overlap, _ = _batch_norm_backward(g, picked, gamma, None, None, torch.zeros_like(r), torch.ones_like(r), True, ctx.eps, _SUMS)
+        q = overlap - t_mean * total - t * slope
+        on_to = scale * r * part
+        on_x = r * (on_g * part - on_to * t - scale * r * q / m)
+        constant = on_g * total / -m - on_to * t_mean - on_x * mean
+        for_x = torch.addcmul(constant[:, None, None], x, on_x[:, None, None]).addcmul_(to_x, on_to[:, None, None])
+        for_x += _scatter(g * on_g[:, None, None], x, index)
+        return for_g, for_x, r * q
+
+
+class _Last(Function):
+    """Constants that look as if they came from the parents, and raise where they are differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, constants: tuple[Tensor, ...], *parents: Tensor) -> Any:
+        return tuple(x.view_as(x) for x in constants)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise RuntimeError("batch normalisation has no third derivative here; leave FastKernels for torch's own")
+
+
+_convolution_backward = torch.ops.aten.convolution_backward.default
+_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+_max_pool_backward = torch.ops.aten.max_pool2d_with_indices_backward.default
+_ALL, _SUMS = (True, True, True), (False, True, True)

@@ -1,0 +1,128 @@
+"""Values, gradients and second derivatives against torch's own kernels and finite differences, in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from metaflowkit.kernels import FastKernels, norm_then_pool
+
+
+class Blocks(nn.Module):
+    """Convolutions of several geometries, normalised, once with pooling."""
+
+    def __init__(self, pool: bool, bias: bool, gamma: tuple[float, float]) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3, padding=1, bias=bias), nn.BatchNorm2d(6, track_running_stats=False)
+        self.strided, self.last = nn.Conv2d(6, 4, 3, stride=2, dilation=(1, 2), groups=2, bias=bias), nn.BatchNorm2d(4, track_running_stats=False, eps=0.1)
+        self.pool = pool
+        nn.init.uniform_(self.norm.weight, *gamma)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = norm_then_pool(x, self.norm) if self.pool else self.norm(x)
+        return self.last(self.strided(x.relu()))
+
+
+def derivatives(net: nn.Module, x: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """A scalar of the output, its gradients, and those of a scalar of the gradients."""
+    value = (net(x) ** 3).sum()
+    first = torch.autograd.grad(value, inputs, create_graph=True)
+    weights = [torch.linspace(-1, 1, g.numel(), dtype=g.dtype).view_as(g) for g in first]
+    return [value, *first, *torch.autograd.grad(sum((w * g**2).sum() for w, g in zip(weights, first)), inputs)]
+
+
+@pytest.mark.parametrize(
+    ("pool", "bias", "gamma", "layout", "size"),
+    list(itertools.product([False, True], [False, True], [(0.2, 1.0), (-1.0, 1.0)], [torch.contiguous_format, torch.channels_last], [12, 13])),
+)
+@pytest.mark.parametrize("wanted", ["all", "parameters", "images"])
+def test_the_same_derivatives_as_torch(pool, bias, gamma, layout, size, wanted) -> None:
+    torch.manual_seed(0)
+    net = Blocks(pool, bias, gamma).double()
+    x = torch.randn(5, 3, size, size, dtype=torch.float64).to(memory_format=layout).requires_grad_(wanted != "parameters")
+    for p in net.parameters():
+        p.requires_grad_(wanted != "images")
+    inputs = [v for v in (x, *net.parameters()) if v.requires_grad]
+    expected = derivatives(net, x, inputs)
+    with FastKernels():
+        found = derivatives(net, x, inputs)
+    size_of = max(e.norm() for e in expected[1 + len(inputs) :])
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() < 1e-11 * (b.norm() + size_of)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_second_derivatives_match_finite_differences(pool) -> None:
+    torch.manual_seed(1)
+    conv, norm = nn.Conv2d(2, 3, 3, padding=1).double(), nn.BatchNorm2d(3, track_running_stats=False).double()
+
+    def function(x, weight, bias, gamma, beta):
+        x = F.conv2d(x, weight, bias, padding=1)
+        own = nn.BatchNorm2d(3, track_running_stats=False)
+        own.weight, own.bias = nn.Parameter(gamma), nn.Parameter(beta)
+        own._parameters.update(weight=gamma, bias=beta)
+        return norm_then_pool(x, own) if pool else own(x)
+
+    inputs = [torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True), conv.weight, conv.bias, norm.weight, norm.bias]
+    with FastKernels():
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_convolutions_go_on_to_any_order_and_normalisation_says_where_it_ends() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 2, 5, 5, dtype=torch.float64, requires_grad=True), torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def third(function):
+        value = (function() ** 4).sum()
+        for _ in range(3):
+            (g,) = torch.autograd.grad(value, weight, create_graph=True)
+            value = (g**2).sum()
+        return g
+
+    expected = third(lambda: F.conv2d(x, weight, padding=1))
+    norm = nn.BatchNorm2d(3, track_running_stats=False).double()
+    with FastKernels():
+        torch.testing.assert_close(third(lambda: F.conv2d(x, weight, padding=1)), expected)
+        with pytest.raises(RuntimeError, match="batch normalisation has no third derivative"):
+            third(lambda: norm(F.conv2d(x, weight, padding=1)))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Conv2d(2, 2, 3, padding="same"),
+        nn.BatchNorm2d(2),
+        nn.BatchNorm2d(2, track_running_stats=False, affine=False),
+        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(32, track_running_stats=False)),
+        nn.GroupNorm(1, 2),
+        nn.ConvTranspose2d(2, 2, 3),
+    ],
+    ids=str,
+)
+def test_what_is_not_replaced_is_torchs_own_to_the_bit(net) -> None:
+    x = torch.randn(3, 2, 4, 4)
+    own = net(x)
+    with FastKernels():
+        assert torch.equal(net(x), own)
+    if isinstance(net, nn.BatchNorm2d) and net.running_mean is not None:
+        assert net.num_batches_tracked == 2
+        net.eval()
+        expected = norm_then_pool(x, net)
+        with FastKernels():
+            assert torch.equal(norm_then_pool(x, net), expected)
+
+
+def test_no_graph_where_none_is_asked_for() -> None:
+    net = Blocks(True, True, (0.2, 1.0))
+    with FastKernels(), torch.no_grad():
+        assert not net(torch.randn(2, 3, 12, 12)).requires_grad
+    with FastKernels():
+        (g,) = torch.autograd.grad(net(torch.randn(2, 3, 12, 12)).pow(2).sum(), net.conv.weight)
+    assert not g.requires_grad
