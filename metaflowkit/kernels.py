@@ -110,8 +110,8 @@ class _ConvolveBack(Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, geometry: Any, wanted: Any) -> Any:
-        ctx.save_for_backward(g, x, weight)
-        ctx.geometry = geometry
+        ctx.save_for_backward(g if wanted[0] else None, x, weight)  # images need no gradient, and without it g is not looked at again
+        ctx.geometry, ctx.shape = geometry, g.shape
         ctx.set_materialize_grads(False)
         return _convolution_backward(g, x, weight, [weight.shape[0]], *geometry, wanted)
 
@@ -122,7 +122,7 @@ class _ConvolveBack(Function):
         if ctx.needs_input_grad[0]:
             pairs = [(to_x, weight), (x, to_weight)]
             parts = [_Convolve.apply(a, b, None, ctx.geometry) for a, b in pairs if a is not None and b is not None]
-            parts += [] if to_bias is None else [to_bias.view(1, -1, 1, 1).expand_as(g)]
+            parts += [] if to_bias is None else [to_bias[:, None, None].expand(ctx.shape)]
             for_g = sum(parts[1:], parts[0]) if parts else None
         wanted = (to_weight is not None and ctx.needs_input_grad[1], to_x is not None and ctx.needs_input_grad[2], False)
         if any(wanted):
@@ -131,7 +131,7 @@ class _ConvolveBack(Function):
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch._C._nn.max_pool2d_with_indices(x, (2, 2), (2, 2))
+    return F.max_pool2d_with_indices(x, 2)  # type: ignore[no-any-return]
 
 
 def _scatter(q: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
@@ -175,7 +175,14 @@ class _NormaliseBack(Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None, eps: float) -> Any:
-        dx, slope, total = _batch_norm_backward(_scatter(g, x, index), x, gamma, None, None, mean, r, True, eps, _ALL)
+        if chosen is None:
+            dx, slope, total = _batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, _ALL)
+        else:  # sums over what was chosen, and one array of the size of x
+            _, slope, total = _batch_norm_backward(g, chosen, gamma, None, None, mean, r, True, eps, _SUMS)
+            part = gamma * r / (-x.numel() // x.shape[1])
+            of_x = part * r * slope
+            dx = _scatter(g * (gamma * r)[:, None, None], x, index)
+            dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(part * total, of_x, mean, value=-1)[:, None, None])
         ctx.save_for_backward(g, x, gamma, mean, r, chosen, index, total, slope)
         ctx.eps = eps
         return dx, slope, total
