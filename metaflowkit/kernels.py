@@ -131,7 +131,7 @@ class _ConvolveBack(Function):
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
-    return F.max_pool2d_with_indices(x, 2)  # type: ignore[no-any-return]
+    return F.max_pool2d_with_indices(x, [2, 2])
 
 
 def _scatter(q: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
