@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metaflowkit.engines.auto import simplest
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, Implicit
 from metaflowkit.engines.parts import Engine, Parts
@@ -70,7 +71,7 @@ def diagnose(pipeline: Pipeline, directions: int = 3) -> Iterator[Finding]:
     )
     yield from _modules(parts)
     exact = dataclasses.replace(parts, order=Exact(), remat=False)
-    reference = _ground(exact).outcome(exact, episode).gradients
+    reference = simplest(exact.rule).outcome(exact, episode).gradients
     slopes = list(finite_differences(exact, episode, reference, directions))
     engines: dict[str, Engine] = {"higher": HigherEngine()}
     if not isinstance(parts.rule, HigherOptimizer):
@@ -123,11 +124,6 @@ def finite_differences(parts: Parts, episode: Episode, gradients: Params, direct
         model.load_state_dict(start, strict=False)
 
 
-def _ground(parts: Parts) -> Engine:
-    """The simplest engine that runs the rule."""
-    return HigherEngine() if isinstance(parts.rule, HigherOptimizer) else VectorizedEngine(chunk=1, workers=1)
-
-
 def _unit(vector: Params) -> Params:
     length = torch.stack([x.square().sum() for x in vector.values()]).sum().sqrt().clamp_min(1e-300)
     return {name: x / length for name, x in vector.items()}
@@ -135,7 +131,7 @@ def _unit(vector: Params) -> Params:
 
 def _held(parts: Parts, episode: Episode) -> Callable[[], Tensor]:
     """The objective's value as a function of the meta-parameters alone: further steps of a target stay what they were at the start."""
-    engine = _ground(parts)
+    engine = simplest(parts.rule)
     steps: list[Any] = []
 
     def recording(adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
@@ -200,7 +196,7 @@ def _engine(name: str, engine: Engine, parts: Parts, episode: Episode, slopes: l
 def _order(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
     if isinstance(parts.order, Exact):
         return
-    found = _ground(parts).outcome(parts, episode).gradients
+    found = simplest(parts.rule).outcome(parts, episode).gradients
     a, b = (torch.cat([g[name].flatten() for name in exact]) for g in (found, exact))
     cosine = (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()
     name = type(parts.order).__name__.lower()
@@ -217,7 +213,7 @@ def _order(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
 
 def _movement(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
     if parts.steps:
-        adapted = _ground(parts).adapt(parts, episode.support, episode).params
+        adapted = simplest(parts.rule).adapt(parts, episode.support, episode).params
         start = parts.meta()
         still = [name for name in parts.fast(start) if torch.equal(adapted[name], start[name].expand_as(adapted[name]))]
         right = len(still) < len(parts.fast(start))

@@ -14,6 +14,7 @@ from metaflowkit.crosscheck import evaluation_views
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow
+from metaflowkit.models.norms import stored_norms
 from metaflowkit.nodes import Readout
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.schema import nearest
@@ -22,6 +23,11 @@ from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, Labelled
 
 BATCH = 20
+STATISTICS = {
+    "batch": "batch normalisation uses the statistics of the current set (transductive)",
+    "per_step": "batch normalisation uses statistics of training tasks, a set for every number of inner steps (inductive)",
+    "frozen": "batch normalisation uses statistics of training tasks under the untrained weights (inductive)",
+}
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,14 @@ def evaluate(
         One score per readout.
 
     Raises:
-        ConfigError: there is no such readout, or a number is too small.
+        ConfigError: there is no such readout, a number is too small, or a layer lacks its statistics.
         DataError: the split has too few classes or images.
     """
     if split not in flow.splits:
         raise DataError(f"split {split!r}: is not at hand here, only {', '.join(flow.splits)}; choose one of them")
     readouts = _checked(readouts)
+    if any(norm.means.isnan().any() for norm in stored_norms(flow.learner.model)):
+        raise ConfigError("model.backbone.norm: its statistics have not been taken yet; load the weights of a run, or call flow.calibrate(start=True)")
     for argument, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1), ("episodes", episodes, 2)):
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
@@ -118,11 +126,7 @@ def _checked(readouts: Iterable[str]) -> list[str]:
 def protocol(flow: Flow, readouts: Iterable[str]) -> str:
     """What a reader must know beside the figures."""
     norm = flow.pipeline.model.backbone.settings.get("norm")
-    facts = [
-        "batch normalisation uses the statistics of the current set (transductive)"
-        if norm == "batch"
-        else "no statistics are shared between images (inductive)"
-    ]
+    facts = [STATISTICS.get(str(norm), "no statistics are shared between images (inductive)")]
     if "adapted" in readouts:
         views = evaluation_views(flow.pipeline)
         shown = f"{views} augmented views of each support image" if views else "the support images"

@@ -14,6 +14,7 @@ from torch import Tensor
 from metaflowkit import registry as r
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.calibration import calibrate
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
@@ -24,6 +25,7 @@ from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.learner import Learner
 from metaflowkit.models.model import Model
+from metaflowkit.models.norms import stored_norms
 from metaflowkit.nodes import Pipeline
 from metaflowkit.registry import Choice
 from metaflowkit.schema import nearest
@@ -32,6 +34,7 @@ from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, ImageSet, Labelled
 
 V = TypeVar("V")
+CALIBRATION = 8  # batches of tasks
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Flow:
         support, query, way, _ = self.tasks.episode(step)
         seed = seed_for(self.pipeline.seed, "inner/train", step)
         return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way, seed)
+
+    def calibrate(self, start: bool = False) -> None:
+        """See :func:`metaflowkit.calibration.calibrate`; the tasks are of steps that no training reaches."""
+        calibrate(self.learner, (self.episode(-i) for i in range(CALIBRATION)), start)
 
     def _prepared(self, examples: Labelled, role: str, step: int) -> Labelled:
         return Labelled(self.augmented(self.images(examples.x), role, "train", step), examples.y.to(self.device))
@@ -111,7 +118,10 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
         _check_settings(pipeline, splits)
         tasks = _training_tasks(pipeline, splits)
     stage = Stage(operations(pipeline, shape[0]), pipeline.seed, shape)
-    return Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
+    flow = Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
+    if train:
+        flow.calibrate(start=True)
+    return flow
 
 
 def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
@@ -136,6 +146,8 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         torch.manual_seed(seed_for(pipeline.seed, "model"))
         backbone = made("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=shape)
         head = made("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=pipeline.tasks.settings.get("way", 1))
+    for norm in stored_norms(backbone):
+        norm.set_steps(inner.steps)
     rule = made("inner.rule", r.RULES, inner.rule)
     named = dict(Model(backbone, head).named_parameters())
     adapts = _adapting(pipeline, list(named))

@@ -59,7 +59,7 @@ def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
-    if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is None and norm.weight is not None:
+    if type(norm) is nn.BatchNorm2d and norm.running_mean is None and norm.weight is not None:
         return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
     return F.max_pool2d(norm(x), 2)
 

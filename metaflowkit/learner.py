@@ -10,6 +10,7 @@ from torch import Tensor
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import without_dropout
 from metaflowkit.models.model import Model
+from metaflowkit.models.norms import measured
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
 
 
@@ -41,5 +42,5 @@ class Learner:
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Features [T, n, D] of T sets of examples [T, n, ...]; each set is normalised by its own statistics."""
-        with without_dropout(self.model):
+        with measured(), without_dropout(self.model):
             return torch.stack([self.model.backbone(examples) for examples in x])

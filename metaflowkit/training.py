@@ -121,6 +121,7 @@ class _Loop:
 
     def validate(self) -> float | None:
         """Validation accuracy of the current weights, written to the journal; None without validation classes."""
+        self.flow.calibrate()
         wanted = self.flow.pipeline.evaluate
         if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
             return None
@@ -155,6 +156,8 @@ class _Loop:
         found: dict[str, list[Score]] = {"untrained": [], "trained": []}
         for label, weights in (("untrained", untrained), ("trained", best)):
             model.load_state_dict(weights)
+            if label == "untrained":
+                self.flow.calibrate(start=True)
             for way, shot in wanted.settings():
                 self.check_stop()
                 scores = evaluate(self.flow, "test", way, shot, wanted.query, wanted.episodes, wanted.readouts)

@@ -156,7 +156,7 @@ class Recorder:
     """A learner that keeps the sets it is asked to adapt on."""
 
     def __init__(self, learner) -> None:
-        self.learner, self.shown = learner, []
+        self.learner, self.model, self.shown = learner, learner.model, []
 
     def adapt(self, support, episode):
         self.shown.append(support)

@@ -21,6 +21,7 @@ LAYERS = [
     {"datasets", "augment", "models", "inner", "objectives", "outer"},
     {"tasks", "engines"},
     {"learner", "checkpoint", "journal"},
+    {"calibration"},
     {"nodes"},
     {"crosscheck"},
     {"pipeline"},

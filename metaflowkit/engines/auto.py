@@ -12,6 +12,11 @@ from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.registry import ENGINES
 
 
+def simplest(rule: object) -> Engine:
+    """The engine with the least about it that runs a rule: one task after the other."""
+    return HigherEngine() if isinstance(rule, HigherOptimizer) else VectorizedEngine(chunk=1, workers=1)
+
+
 @ENGINES.register("auto")
 def auto(model: nn.Module, rule: object = None) -> Engine:
     """The faster engine that is right for model and rule on the device, with the reason in its description."""

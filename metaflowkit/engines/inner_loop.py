@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,6 +16,7 @@ from metaflowkit.engines.implicit import solve
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.safety import draws, without_dropout
+from metaflowkit.models.norms import after_steps, measured, stored_norms
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 
@@ -77,8 +79,9 @@ class InnerLoop:
     @torch.no_grad()
     def adapt(self, meta: Params) -> tuple[Params, Tensor]:
         """Adapted parameters, and the scores of the query set, without graph."""
-        params, _ = self._run(self.outside, meta)
-        with without_dropout(self.outside.network):
+        with measured():
+            params, _ = self._run(self.outside, meta)
+        with measured(), after_steps(self.parts.steps), without_dropout(self.outside.network):
             return params, self.outside.call(params, self.task.support, self.task.query.x, self.task.way).logits
 
     @cached_property
@@ -86,11 +89,18 @@ class InnerLoop:
         """Whether the model draws random numbers."""
         return draws(self.parts.model)
 
+    @cached_property
+    def stored(self) -> bool:
+        """Whether a layer asks how many steps were done."""
+        return bool(stored_norms(self.parts.model))
+
     def _call(self, taker: Taker, params: Params, support: Labelled, x: Tensor | None, moment: str, index: int = 0) -> Outputs:
         """The model; what it draws at random is the same in every engine, and when a step is computed again."""
-        if not self.random:
-            return taker.call(params, support, x, self.task.way)
-        with seeded(seed_for(self.task.seed, moment, index), support.x.device):
+        with ExitStack() as stack:
+            if self.random:
+                stack.enter_context(seeded(seed_for(self.task.seed, moment, index), support.x.device))
+            if self.stored:
+                stack.enter_context(after_steps(index if moment == "inner" else self.parts.steps))
             return taker.call(params, support, x, self.task.way)
 
     def _run(self, taker: Taker, meta: Params) -> tuple[Params, State]:

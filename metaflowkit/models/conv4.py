@@ -16,7 +16,7 @@ from metaflowkit.schema import Count
 class _Block(nn.Module):
     def __init__(self, before: int, width: int, norm: str) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(before, width, 3, padding=1, bias=norm != "batch")  # which would take it away again
+        self.conv = nn.Conv2d(before, width, 3, padding=1, bias=norm == "group")  # the others have a shift of their own
         self.norm = build_norm(norm, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +30,8 @@ class Conv4(nn.Module):
     Args:
         shape: (C, H, W) of the images.
         width: channels of every block.
-        norm: ``batch`` (statistics of the current set) or ``group``.
+        norm: ``batch`` (statistics of the current set), ``per_step`` (stored ones for each inner step when accuracy is measured),
+            ``frozen`` (those of the untrained network throughout) or ``group``.
 
     Raises:
         ValueError: images smaller than 16 pixels, of which four poolings leave nothing.
@@ -39,7 +40,7 @@ class Conv4(nn.Module):
         O. Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "group"] = "batch") -> None:
+    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         channels, height, side = shape
         if min(height, side) < 16:

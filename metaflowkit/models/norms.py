@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_STEPS_DONE: ContextVar[int] = ContextVar("steps_done", default=0)
+_MEASURED: ContextVar[bool] = ContextVar("measured", default=False)
 
 
 def build_norm(norm: str, channels: int) -> nn.Module:
@@ -12,9 +20,89 @@ def build_norm(norm: str, channels: int) -> nn.Module:
 
     Args:
         norm: ``batch`` uses the statistics of the current set, in training and evaluation alike (the transductive
-            protocol of few-shot learning), and keeps no running ones; ``group`` treats each image alone.
+            protocol of few-shot learning), and keeps none; ``per_step`` and ``frozen`` see :class:`StoredNorm`;
+            ``group`` treats each image alone.
         channels: number of channels.
     """
     if norm == "batch":
         return nn.BatchNorm2d(channels, track_running_stats=False)
-    return nn.GroupNorm(math.gcd(8, channels), channels)
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels)
+    return StoredNorm(channels, frozen=norm == "frozen")
+
+
+class StoredNorm(nn.BatchNorm2d):
+    """Batch normalisation with statistics of training tasks that are part of the weights.
+
+    ``frozen``: one mean and variance per channel, taken with the untrained weights and used ever after.
+    Otherwise one set for every number of inner steps done, since adaptation moves the activations; training uses the
+    statistics of the current set, and measuring the stored ones, so that an image's score depends on no other query image.
+
+    Attributes:
+        means, variances: [K + 1, C] (``frozen``: [1, C]); not a number until :func:`metaflowkit.calibration.calibrate` has run.
+        seen: while not None, every call notes (steps done, mean, variance) of its input here and uses them.
+
+    Reference:
+        A. Antoniou, H. Edwards, A. Storkey, How to Train Your MAML, ICLR 2019, section 4 (BNRS). Differs from it: statistics are
+        computed anew for the weights that are measured, as in Y. Wu, J. Johnson, Rethinking "Batch" in BatchNorm, 2021, section 3.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self, channels: int, frozen: bool) -> None:
+        super().__init__(channels, track_running_stats=False)
+        self.frozen = frozen
+        self.seen: list[tuple[int, Tensor, Tensor]] | None = None
+        self.set_steps(0)
+
+    def set_steps(self, steps: int) -> None:
+        """Make room for the statistics after 0 to ``steps`` inner steps."""
+        empty = torch.full((1 if self.frozen else steps + 1, self.num_features), math.nan)
+        self.register_buffer("means", empty)
+        self.register_buffer("variances", empty.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [n, C, H, W]."""
+        if self.seen is not None:
+            variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
+            self.seen.append((_STEPS_DONE.get(), mean, variance))
+            return super().forward(x)
+        if self.frozen or _MEASURED.get():
+            row = min(_STEPS_DONE.get(), len(self.means) - 1)
+            return F.batch_norm(x, self.means[row], self.variances[row], self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+    def settle(self) -> None:
+        """Turn what was seen into statistics: the mean of the means; the mean of the variances and the variance of the means."""
+        seen, self.seen = self.seen or [], None
+        for row in range(len(self.means)):
+            here = [(mean, variance) for step, mean, variance in seen if self.frozen or step == row]
+            means, variances = map(torch.stack, zip(*here))
+            self.means[row] = means.mean(0)
+            self.variances[row] = variances.mean(0) + means.var(0, correction=0)
+
+
+def stored_norms(model: nn.Module) -> list[StoredNorm]:
+    """The layers of a model that store statistics."""
+    return [module for module in model.modules() if isinstance(module, StoredNorm)]
+
+
+@contextmanager
+def after_steps(steps: int) -> Iterator[None]:
+    """Within this context the parameters are those after so many inner steps."""
+    token = _STEPS_DONE.set(steps)
+    try:
+        yield
+    finally:
+        _STEPS_DONE.reset(token)
+
+
+@contextmanager
+def measured() -> Iterator[None]:
+    """Within this context accuracy is measured, by stored statistics where there are any."""
+    token = _MEASURED.set(True)
+    try:
+        yield
+    finally:
+        _MEASURED.reset(token)

@@ -33,7 +33,8 @@ class ResNet12(nn.Module):
     Args:
         shape: (C, H, W) of the images.
         width: channels of the first block (w).
-        norm: ``batch`` (statistics of the current set) or ``group``.
+        norm: ``batch`` (statistics of the current set), ``per_step`` (stored ones for each inner step when accuracy is measured),
+            ``frozen`` (those of the untrained network throughout) or ``group``.
 
     Raises:
         ValueError: images smaller than 16 pixels, of which four poolings leave nothing.
@@ -43,7 +44,7 @@ class ResNet12(nn.Module):
         Differs from the paper: widths double (they use 64, 160, 320, 640) and DropBlock is left out.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "group"] = "batch") -> None:
+    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         if min(shape[1:]) < 16:
             raise ValueError(f"resnet12 needs images of at least 16x16 pixels, got {shape[1]}x{shape[2]}; raise dataset.image_size")

@@ -17,13 +17,14 @@ class ResNet18(nn.Module):
 
     Args:
         shape: (C, H, W) of the images.
-        norm: ``batch`` (statistics of the current set) or ``group``.
+        norm: ``batch`` (statistics of the current set), ``per_step`` (stored ones for each inner step when accuracy is measured),
+            ``frozen`` (those of the untrained network throughout) or ``group``.
 
     Reference:
         K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
     """
 
-    def __init__(self, shape: tuple[int, int, int], norm: Literal["batch", "group"] = "batch") -> None:
+    def __init__(self, shape: tuple[int, int, int], norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         from torchvision.models import resnet18
 

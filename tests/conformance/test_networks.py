@@ -15,6 +15,7 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.sgd import SGD
+from metaflowkit.models.norms import StoredNorm
 from metaflowkit.models.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
@@ -47,6 +48,15 @@ class Channels(nn.Module):
 
     def forward(self, x):
         return self.layer(x.transpose(1, 2)).transpose(1, 2)
+
+
+def stored(frozen: bool) -> nn.Module:
+    """Stored statistics after 0, 1 and 2 steps."""
+    norm = StoredNorm(4, frozen)
+    norm.set_steps(2)
+    norm.means.copy_(torch.linspace(-0.5, 0.5, norm.means.numel()).view_as(norm.means))
+    norm.variances.copy_(torch.linspace(0.5, 1.5, norm.means.numel()).view_as(norm.means))
+    return Channels(nn.Sequential(nn.Unflatten(2, (4, 2)), norm, nn.Flatten(2)))
 
 
 class Attention(nn.Module):
@@ -92,7 +102,9 @@ NETWORKS = {
     "InstanceNorm": lambda: Channels(nn.InstanceNorm1d(4, affine=True)),
     "BatchNorm, current": lambda: Channels(nn.BatchNorm1d(4, track_running_stats=False)),
     "BatchNorm, running": lambda: Channels(nn.BatchNorm1d(4)),
-    "BatchNorm, frozen": lambda: Channels(nn.BatchNorm1d(4).eval()),
+    "BatchNorm, eval": lambda: Channels(nn.BatchNorm1d(4).eval()),
+    "BatchNorm, frozen": lambda: stored(True),
+    "BatchNorm, per step": lambda: stored(False),
     "dropout": lambda: nn.Dropout(0.3),
     "GRU": lambda: nn.GRU(4, 4, batch_first=True),
     "LSTM": lambda: nn.LSTM(4, 4, batch_first=True),

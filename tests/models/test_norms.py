@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.models.norms import build_norm
+from metaflowkit.models.norms import StoredNorm, after_steps, build_norm, measured
 
 X = torch.randn(5, 6, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 1
 
@@ -29,3 +29,43 @@ def test_group_treats_each_image_alone(channels, groups) -> None:
     expected = standardised(x.reshape(3, groups, -1), (2,)).reshape(x.shape)
     torch.testing.assert_close(norm(x), expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(norm(x[1:2]), norm(x)[1:2], rtol=1e-12, atol=1e-12)
+
+
+def filled(frozen: bool) -> StoredNorm:
+    norm = StoredNorm(6, frozen).double()
+    norm.set_steps(2)
+    norm.seen = []
+    for steps in (0, 1, 2, 0, 1, 2):
+        with after_steps(steps):
+            torch.testing.assert_close(norm(X + steps), standardised(X, (0, 2, 3)), rtol=1e-10, atol=1e-10)
+    norm.settle()
+    return norm.double()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_per_step_uses_the_current_set_in_training_and_its_steps_statistics_when_measured(steps) -> None:
+    norm = filled(frozen=False)
+    assert norm.means.shape == (3, 6)
+    with after_steps(steps):
+        torch.testing.assert_close(norm(X), standardised(X, (0, 2, 3)), rtol=1e-10, atol=1e-10)
+        with measured():
+            shifted = norm(X + min(steps, 2))
+            torch.testing.assert_close(shifted, standardised(X, (0, 2, 3)), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(norm(X[:1] + min(steps, 2)), shifted[:1])  # no other image counts
+    assert norm(X).mean().abs() < 1e-6
+
+
+def test_frozen_uses_one_set_of_statistics_throughout() -> None:
+    norm = filled(frozen=True)
+    steps = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    mean, variance = X.mean((0, 2, 3)) + steps.mean(), X.var((0, 2, 3), correction=0) + steps.var(correction=0)
+    expected = (X - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+    for number in (0, 2):
+        with after_steps(number):
+            torch.testing.assert_close(norm(X), expected, rtol=1e-5, atol=1e-5)
+            with measured():
+                torch.testing.assert_close(norm(X), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_that_were_never_taken_show() -> None:
+    assert build_norm("frozen", 6).double()(X).isnan().all()

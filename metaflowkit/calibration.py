@@ -1,0 +1,39 @@
+"""The statistics that batch normalisation stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from metaflowkit.engines.auto import simplest
+from metaflowkit.engines.safety import without_dropout
+from metaflowkit.learner import Learner
+from metaflowkit.models.norms import stored_norms
+from metaflowkit.values import Episode
+
+
+@torch.no_grad()
+def calibrate(learner: Learner, episodes: Iterable[Episode], start: bool) -> None:
+    """Give the layers that store statistics those of training tasks under the present weights.
+
+    Args:
+        learner: whose model; without such layers nothing is done, and no episode is drawn.
+        episodes: batches of training tasks.
+        start: whether these are the untrained weights, whose statistics frozen layers keep.
+    """
+    norms = [norm for norm in stored_norms(learner.model) if start or not norm.frozen]
+    if not norms:
+        return
+    for norm in norms:
+        norm.seen = []
+    engine = simplest(learner.parts.rule)
+    stepwise = not all(norm.frozen for norm in norms)
+    for episode in episodes:
+        if stepwise:
+            engine.adapt(learner.parts, episode.support, episode)
+        else:
+            with without_dropout(learner.model):
+                learner.model.backbone(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
+    for norm in norms:
+        norm.settle()

@@ -1,0 +1,95 @@
+"""Stored statistics against means and variances of activations that are written out, and through a whole run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metaflowkit import checkpoint
+from metaflowkit.errors import ConfigError
+from metaflowkit.evaluation import evaluate, protocol
+from metaflowkit.flow import CALIBRATION, build
+from metaflowkit.measure import evaluate_run
+from metaflowkit.models.norms import stored_norms
+from metaflowkit.pipeline import read
+from metaflowkit.training import train
+
+SMALL = """
+device: cpu
+dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
+augment: {level: 1}
+tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 2}
+model: {backbone: {name: conv4, width: 4, norm: per_step}}
+inner: {steps: 2, rule: {name: sgd, lr: 0.1}}
+outer: {steps: 2}
+evaluate: {way: 3, query: 2, episodes: 4, val_episodes: 4, every: 1}
+"""
+
+
+@pytest.fixture
+def pipeline(write):
+    path = write(SMALL)
+    return lambda *overrides: read(path, overrides)
+
+
+def first_layer(flow, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    found = flow.learner.model.backbone.blocks[0].conv(x)
+    return found.mean((0, 2, 3)), found.var((0, 2, 3), correction=0)
+
+
+def test_per_step_statistics_are_those_of_training_tasks(pipeline) -> None:
+    flow = build(pipeline())
+    norm = stored_norms(flow.learner.model)[0]
+    sets = [x for i in range(CALIBRATION) for x in flow.episode(-i).support.x]
+    means, variances = (torch.stack(found) for found in zip(*[first_layer(flow, x) for x in sets]))
+    torch.testing.assert_close(norm.means[0], means.mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(norm.variances[0], variances.mean(0) + means.var(0, correction=0), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(norm.means[0], norm.means[2], rtol=1e-3)  # adaptation moves the activations
+
+
+def test_frozen_statistics_are_those_of_the_untrained_network_and_stay(pipeline, tmp_path) -> None:
+    chosen = pipeline("model.backbone.norm=frozen")
+    flow = build(chosen)
+    norm = stored_norms(flow.learner.model)[0]
+    sets = [torch.cat([s, q]) for i in range(CALIBRATION) for s, q in zip(flow.episode(-i).support.x, flow.episode(-i).query.x)]
+    means = torch.stack([first_layer(flow, x)[0] for x in sets])
+    torch.testing.assert_close(norm.means[0], means.mean(0), rtol=1e-4, atol=1e-6)
+    assert norm.means.shape == (1, 4)
+    report = train(chosen, tmp_path / "run")
+    saved = [checkpoint.load(path).model for path in sorted((tmp_path / "run" / "checkpoints").glob("step-*.pt"))]
+    key = "backbone.blocks.0.norm.means"
+    assert all(torch.equal(weights[key], norm.means) for weights in saved)
+    assert not torch.equal(saved[0]["backbone.blocks.0.conv.weight"], saved[-1]["backbone.blocks.0.conv.weight"])
+    assert "under the untrained weights (inductive)" in "\n".join(report.lines())
+
+
+@pytest.mark.parametrize("rule", ["{name: sgd, lr: 0.1}", "{name: higher, optimizer: Rprop}"])
+def test_a_run_saves_statistics_with_its_weights_and_is_measured_by_them(pipeline, tmp_path, rule) -> None:
+    chosen = pipeline(f"inner.rule={rule}")
+    train(chosen, tmp_path / "run")
+    first, last = (checkpoint.load(tmp_path / "run" / "checkpoints" / f"step-{step:07d}.pt").model for step in (1, 2))
+    key = "backbone.blocks.0.norm.means"
+    assert first[key].shape == (3, 4)
+    assert not torch.equal(first[key], last[key])
+    scores, rules = evaluate_run(tmp_path / "run", [], "test", "last", None, {"episodes": 3})
+    assert "statistics of training tasks, a set for every number of inner steps (inductive)" in rules
+    assert all(0 <= score.accuracy <= 1 for score in scores)
+
+
+@pytest.mark.parametrize("norm", ["per_step", "frozen"])
+def test_the_score_of_an_image_depends_on_no_other_query_image(pipeline, norm) -> None:
+    flow = build(pipeline(f"model.backbone.norm={norm}"))
+    episode = flow.episode(1)
+    whole = flow.learner.adapt(episode.support, episode).logits
+    alone = flow.learner.adapt(episode.support, episode._replace(query=type(episode.query)(episode.query.x[:, :1], episode.query.y[:, :1]))).logits
+    torch.testing.assert_close(alone, whole[:, :1])
+    torch.testing.assert_close(flow.learner.embed(episode.query.x[:, :1]), flow.learner.embed(episode.query.x)[:, :1])
+    transductive = build(pipeline("model.backbone.norm=batch"))
+    assert not torch.allclose(transductive.learner.embed(episode.query.x[:, :2]), transductive.learner.embed(episode.query.x)[:, :2], rtol=1e-3)
+    assert "(inductive)" in protocol(flow, ["prototype"])
+
+
+def test_without_statistics_nothing_is_measured(pipeline) -> None:
+    flow = build(pipeline(), train=False)
+    with pytest.raises(ConfigError, match=r"model.backbone.norm: its statistics have not been taken yet; load the weights of a run"):
+        evaluate(flow, way=3, query=2, episodes=2)
