@@ -167,24 +167,33 @@ class _Normalise(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        return *_NormaliseBack.apply(g, *ctx.saved_tensors, ctx.eps), None, None
+        back: Callable[..., Any] = _NormaliseBack.apply if torch.is_grad_enabled() else _normalise_back
+        return *back(g, *ctx.saved_tensors, ctx.eps), None, None
+
+
+def _normalise_back(
+    g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dx, dgamma, dbeta) of :class:`_Normalise`."""
+    if chosen is None:
+        return _batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, _ALL)  # type: ignore[no-any-return]
+    # sums over what was chosen, and one array of the size of x
+    _, slope, total = _batch_norm_backward(g, chosen, gamma, None, None, mean, r, True, eps, _SUMS)
+    part = gamma * r / (-x.numel() // x.shape[1])
+    of_x = part * r * slope
+    dx = _scatter(g * (gamma * r)[:, None, None], x, index)
+    dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(part * total, of_x, mean, value=-1)[:, None, None])
+    return dx, slope, total
 
 
 class _NormaliseBack(Function):
-    """(dx, dgamma, dbeta) of :class:`_Normalise`."""
+    """The same with a graph."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None, eps: float) -> Any:
-        if chosen is None:
-            dx, slope, total = _batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, _ALL)
-        else:  # sums over what was chosen, and one array of the size of x
-            _, slope, total = _batch_norm_backward(g, chosen, gamma, None, None, mean, r, True, eps, _SUMS)
-            part = gamma * r / (-x.numel() // x.shape[1])
-            of_x = part * r * slope
-            dx = _scatter(g * (gamma * r)[:, None, None], x, index)
-            dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(part * total, of_x, mean, value=-1)[:, None, None])
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        dx, slope, total = _normalise_back(*inputs)
+        g, x, gamma, mean, r, chosen, index, ctx.eps = inputs
         ctx.save_for_backward(g, x, gamma, mean, r, chosen, index, total, slope)
-        ctx.eps = eps
         return dx, slope, total
 
     @staticmethod
