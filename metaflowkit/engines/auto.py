@@ -6,7 +6,7 @@ from torch import nn
 
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine
-from metaflowkit.engines.safety import unsafe
+from metaflowkit.engines.safety import draws, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.registry import ENGINES
@@ -25,7 +25,10 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
         chosen.description += " (its own optimisers run nowhere else)"
         return chosen
     obstacles = unsafe(model, vmap=True, second=False)
-    if not next(model.parameters()).is_cuda:
+    on_cpu = not next(model.parameters()).is_cuda
+    if on_cpu and not draws(model) and _plain_layers(getattr(model, "backbone", model)):
+        chunk, reason = 16, "on a CPU the small matrix products of several tasks are fewer, larger ones"
+    elif on_cpu:
         chunk, reason = 1, "on a CPU a task per core fills it, and larger batches only take memory"
     elif obstacles:
         chunk, reason = 1, obstacles[0].partition("; ")[0]
@@ -34,3 +37,10 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
     engine = VectorizedEngine(chunk)
     engine.description += f" ({reason})"
     return engine
+
+
+def _plain_layers(network: nn.Module) -> bool:
+    """Whether all that is computed is known, and the parameters are those of linear layers."""
+    modules = list(network.modules())
+    known = all(type(m).__module__.startswith(("torch.nn.", "metaflowkit.")) for m in modules)
+    return known and {type(m) for m in modules if m._parameters} == {nn.Linear}

@@ -38,7 +38,7 @@ class _Taker:
         return self.parts.model
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        with nullcontext() if isinstance(self.calculus, Functional) else FastKernels():
+        with FastKernels() if isinstance(self.calculus, Tape) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
             return functional_call(self.parts.model, {**params, **self.buffers}, (support, x, way))  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:

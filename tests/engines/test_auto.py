@@ -13,13 +13,15 @@ from metaflowkit.engines.auto import auto
 @pytest.mark.parametrize(
     ("layer", "cuda", "chunk", "says"),
     [
-        (nn.Linear(2, 2), False, 1, "vectorized, task by task (on a CPU a task per core fills it"),
+        (nn.Conv2d(2, 2, 3), False, 1, "vectorized, task by task (on a CPU a task per core fills it"),
+        (nn.Linear(2, 2), False, 16, "vectorized, 16 tasks at a time (on a CPU the small matrix products of several tasks are fewer, larger ones)"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), False, 1, "vectorized, task by task"),
         (nn.Linear(2, 2), True, None, "vectorized, all tasks at once (on a GPU batching over tasks saves kernel launches)"),
         (nn.GRU(2, 2), True, 1, "vectorized, task by task (0 (GRU): torch's recurrent layers cannot be batched over tasks)"),
         (nn.BatchNorm2d(2), True, 1, "vectorized, task by task (0 (BatchNorm2d): running statistics cannot be updated inside vmap)"),
         (nn.BatchNorm2d(2, track_running_stats=False), True, None, "vectorized, all tasks at once"),
     ],
-    ids=["cpu", "gpu", "recurrent", "running statistics", "current statistics"],
+    ids=["cpu", "fully connected", "dropout", "gpu", "recurrent", "running statistics", "current statistics"],
 )
 def test_choice_and_reason(layer, cuda, chunk, says, monkeypatch) -> None:
     model = nn.Sequential(layer)
