@@ -131,13 +131,13 @@ class Plain(nn.Module):
         return F.linear(self.backbone(x), self.head.weight, self.head.bias)
 
 
-def library(engine: Any, steps: int | None = None, grounded: bool = True) -> Callable[[Problem], Callable[[], None]]:
+def library(engine: Any, steps: int | None = None, delta: int | None = None, grounded: bool = True) -> Callable[[Problem], Callable[[], None]]:
     """This library's engine, on images laid out as in its runs."""
 
     def prepare(problem: Problem) -> Callable[[], None]:
         case, episode = problem.case, problem.episode
         support, query = (Labelled(laid_out(s.x), s.y) for s in (episode.support, episode.query))
-        objective = BootstrappedKL(case.delta, grounded=grounded) if case.delta and steps is None else QueryLoss()
+        objective = BootstrappedKL(case.delta if delta is None else delta, grounded=grounded) if case.delta and steps is None else QueryLoss()
         parts = Parts(problem.model, SGD(lr=LR), CrossEntropy(), objective, case.steps if steps is None else steps)
 
         def run() -> None:
@@ -207,12 +207,13 @@ def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]
     """What competes in a case, the reference first."""
     model = make(SMALL).model
     found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
-    if case.delta:  # the student alone, with its target (whose last step is on the larger query set, unless it is not grounded), with as many steps more
+    if case.delta:  # the last step of a grounded target is on the larger query set
         engine = auto(model)
         return {
             "student alone": library(engine, case.steps),
             "this, auto": library(engine),
-            "this, auto, not grounded": library(engine, grounded=False),
+            "target of no step": library(engine, delta=0, grounded=False),
+            "target, not grounded": library(engine, grounded=False),
             f"{case.delta} more differentiated steps": library(engine, case.steps + case.delta),
         }
     if case.backbone == "conv4":

@@ -47,7 +47,7 @@ def evaluate_run(
         flow.learner.model.load_state_dict(snapshot.model)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, image size and channels as in the run"
+            f"{folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, inner.steps, image size and channels as in the run"
         ) from None
     scores = []
     wanted = pipeline.evaluate

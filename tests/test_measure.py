@@ -144,7 +144,7 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_written(run, overrid
     with pytest.raises(CheckpointError) as caught:
         measure(run, override)
     assert str(caught.value).startswith(f"{run}: its weights do not fit this model (")
-    caught.match(rf" \({reason}\); keep model, image size and channels as in the run$")
+    caught.match(rf" \({reason}\); keep model, inner.steps, image size and channels as in the run$")
     assert "\n" not in str(caught.value)
     assert files(run) == before
 
