@@ -35,11 +35,19 @@ class FastKernels(TorchFunctionMode):
 
     Values agree with torch's to rounding. Batch normalisation is replaced where it uses the statistics of the current set
     and keeps none; a third derivative of it raises. Not for use inside torch.func's transforms.
+
+    Args:
+        second: whether second derivatives will be taken; without, convolutions stay torch's own, whose values and first
+            derivatives are the same to the bit and which need no Python on the way back.
     """
+
+    def __init__(self, second: bool = True) -> None:
+        super().__init__()
+        self.second = second
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Calls ``func`` or what replaces it."""
-        replacement: Callable[..., Any] = _REPLACED.get(func, func)
+        replacement: Callable[..., Any] = _REPLACED.get(func, func) if self.second or func is not torch.conv2d else func
         return replacement(*args, **(kwargs or {}))
 
 

@@ -32,13 +32,14 @@ class _Taker:
     parts: Parts
     calculus: Calculus
     buffers: Params
+    second: bool
 
     @property
     def network(self) -> Model:
         return self.parts.model
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        with FastKernels() if isinstance(self.calculus, Tape) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
+        with FastKernels(self.second) if isinstance(self.calculus, Tape) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
             return functional_call(self.parts.model, {**params, **self.buffers}, (support, x, way))  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
@@ -100,7 +101,7 @@ class VectorizedEngine:
     def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
         calculus = Functional() if self.batches else Tape()
         buffers = {name: buffer.clone() for name, buffer in parts.model.named_buffers()}  # what a module writes there stays with the task
-        return InnerLoop(parts, _Taker(parts, calculus, buffers), _Taker(parts, calculus, buffers), shown, task)
+        return InnerLoop(parts, _Taker(parts, calculus, buffers, True), _Taker(parts, calculus, buffers, False), shown, task)
 
     def _results(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
         """The function's results chunk by chunk, with a leading axis of the tasks in it; of a chunk only, in vmap, is held at a time."""
