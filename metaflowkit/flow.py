@@ -20,7 +20,7 @@ from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.inner.higher_optimizer import HigherOptimizer
+from metaflowkit.inner.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.learner import Learner
@@ -167,7 +167,7 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
     engine = made("inner.engine", r.ENGINES, inner.engine, model=parts.model, rule=rule)
     if isinstance(rule, HigherOptimizer):
         if not isinstance(engine, HigherEngine):
-            raise ConfigError(f"{pipeline.place('inner.engine')}: the optimisers of higher run in its engine alone; set inner.engine: higher, or auto")
+            raise ConfigError(f"{pipeline.place('inner.engine')}: {ELSEWHERE}")
         _named(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
     second = isinstance(parts.order, Exact | Truncate | Implicit)
     if problems := unsafe(parts.model, engine.batches, second):

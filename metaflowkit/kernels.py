@@ -187,10 +187,11 @@ def _normalise_back(
         return _batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, _ALL)  # type: ignore[no-any-return]
     # sums over what was chosen, and one array of the size of x
     _, slope, total = _batch_norm_backward(g, chosen, gamma, None, None, mean, r, True, eps, _SUMS)
-    part = gamma * r / (-x.numel() // x.shape[1])
-    of_x = part * r * slope
-    dx = _scatter(g * (gamma * r)[:, None, None], x, index)
-    dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(part * total, of_x, mean, value=-1)[:, None, None])
+    scale = gamma * r
+    share = scale / -(x.numel() // x.shape[1])
+    of_x = share * r * slope
+    dx = _scatter(g * scale[:, None, None], x, index)
+    dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(share * total, of_x, mean, value=-1)[:, None, None])
     return dx, slope, total
 
 

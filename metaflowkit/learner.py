@@ -41,6 +41,6 @@ class Learner:
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """Features [T, n, D] of T sets of examples [T, n, ...]; each set is normalised by its own statistics."""
+        """Features [T, n, D] of T sets of examples [T, n, ...]; each set is normalised by its own statistics, unless stored ones are part of the model."""
         with measured(), without_dropout(self.model):
             return torch.stack([self.model.backbone(examples) for examples in x])

@@ -106,9 +106,12 @@ class _Loop:
         self.run.journal.write(step, **{"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics})
         self.progress.step(step, outcome.value.item(), episode.support.y.numel() + episode.query.y.numel())
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
+        saved = validated or self.stop.requested or step % (self.outer.save_every or self.outer.steps) == 0
+        if saved:
+            self.flow.calibrate()
         if validated:
             self.judge(self.validate())
-        if validated or self.stop.requested or step % (self.outer.save_every or self.outer.steps) == 0:
+        if saved:
             self.save()
         self.check_stop()
 
@@ -121,7 +124,6 @@ class _Loop:
 
     def validate(self) -> float | None:
         """Validation accuracy of the current weights, written to the journal; None without validation classes."""
-        self.flow.calibrate()
         wanted = self.flow.pipeline.evaluate
         if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
             return None
@@ -172,6 +174,7 @@ class _Loop:
             return norm
         bad = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
         if all(parameter.isfinite().all() for parameter in self.parameters.values()):
+            self.flow.calibrate()
             self.save()
         good = checkpoint.saved(self.run.checkpoints)[-1]
         raise DivergenceError(

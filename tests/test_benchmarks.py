@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "meta_gradient.py"
+ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, script: str = "meta_gradient.py") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    return subprocess.run([sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)], capture_output=True, text=True, env=environment)
 
 
 def test_smallest_case(tmp_path) -> None:
@@ -31,3 +32,20 @@ def test_unknown_case() -> None:
     done = run("--case", "smal")
     assert done.returncode == 2
     assert "there is no case 'smal'; use one of conv4-64" in done.stderr
+
+
+def test_the_loop_around_the_meta_gradient() -> None:
+    small = ["model.backbone.width=2", "dataset.train=[cyrillic]", "dataset.val_script=cyrillic", "tasks.way=3"]
+    settings = [word for override in small for word in ("--set", override)]
+    done = run(ROOT / "pipelines" / "quickstart.yaml", *settings, "--steps", 7, script="training_loop.py")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"meta-gradient 0\.\d+ s; around it \d+\.\d % more \(median of 2 steps\)", done.stdout)
+
+
+def test_shares_of_a_targets_steps(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from meta_gradient import CASES, shares
+
+    (case,) = [case for case in CASES if case.name == "delta-5"]
+    seconds = {"student alone": 1.0, "this, auto": 2.0, "target of no step": 1.5, "target, not grounded": 1.75, "5 more differentiated steps": 3.0}
+    assert shares(case, seconds) == "of as many differentiated steps: the target's steps 0.12; grounded on the query set and read out 0.50"

@@ -73,7 +73,21 @@ def test_a_run_saves_statistics_with_its_weights_and_is_measured_by_them(pipelin
     assert not torch.equal(first[key], last[key])
     scores, rules = evaluate_run(tmp_path / "run", [], "test", "last", None, {"episodes": 3})
     assert "statistics of training tasks, a set for every number of inner steps (inductive)" in rules
-    assert all(0 <= score.accuracy <= 1 for score in scores)
+    assert {score.readout for score in scores} == {"prototype", "adapted", "logistic"}
+    flow = build(chosen)
+    flow.learner.model.load_state_dict(last)
+    flow.calibrate()
+    assert all(torch.equal(value, last[name]) for name, value in flow.learner.model.state_dict().items())
+
+
+def test_a_checkpoint_between_measurements_has_the_statistics_of_its_own_weights(pipeline, tmp_path) -> None:
+    chosen = pipeline("outer.steps=3", "outer.save_every=1", "evaluate.every=3")
+    train(chosen, tmp_path / "run")
+    between = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-0000002.pt").model
+    flow = build(chosen)
+    flow.learner.model.load_state_dict(between)
+    flow.calibrate()
+    assert all(torch.equal(value, between[name]) for name, value in flow.learner.model.state_dict().items())
 
 
 @pytest.mark.parametrize("norm", ["per_step", "frozen"])

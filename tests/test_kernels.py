@@ -126,3 +126,36 @@ def test_no_graph_where_none_is_asked_for() -> None:
     with FastKernels():
         (g,) = torch.autograd.grad(net(torch.randn(2, 3, 12, 12)).pow(2).sum(), net.conv.weight)
     assert not g.requires_grad
+
+
+def functions(tensor: torch.Tensor) -> set[str]:
+    """Names of what made a tensor."""
+    found, left = set(), [tensor.grad_fn]
+    while left:
+        node = left.pop()
+        found.add(type(node).__name__)
+        left += [parent for parent, _ in node.next_functions if parent is not None]
+    return found
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_what_is_replaced(second) -> None:
+    torch.manual_seed(0)
+    x, plain = torch.randn(2, 3, 12, 12), Blocks(True, True, (0.2, 1.0))
+    with FastKernels(second):
+        result = plain(x)
+    found = functions(result)
+    assert "_NormaliseBackward" in found
+    assert not found & {"NativeBatchNormBackward0", "MaxPool2DWithIndicesBackward0"}
+    assert ("_ConvolveBackward" in found, "ConvolutionBackward0" in found) == (second, not second)
+
+
+def test_convolutions_have_the_same_bits_with_and_without_second_derivatives() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Conv2d(3, 4, 3, padding=1), torch.randn(5, 3, 12, 12)
+    found = []
+    for second in (True, False):
+        with FastKernels(second):
+            value = net(x)
+        found.append([value, *torch.autograd.grad(value.sin().sum(), list(net.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -16,7 +16,7 @@ from metaflowkit.engines.implicit import solve
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.safety import draws, without_dropout
-from metaflowkit.models.norms import after_steps, measured, stored_norms
+from metaflowkit.models.norms import after_steps, measured
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 
@@ -89,18 +89,10 @@ class InnerLoop:
         """Whether the model draws random numbers."""
         return draws(self.parts.model)
 
-    @cached_property
-    def stored(self) -> bool:
-        """Whether a layer asks how many steps were done."""
-        return bool(stored_norms(self.parts.model))
-
     def _call(self, taker: Taker, params: Params, support: Labelled, x: Tensor | None, moment: str, index: int = 0) -> Outputs:
         """The model; what it draws at random is the same in every engine, and when a step is computed again."""
-        with ExitStack() as stack:
-            if self.random:
-                stack.enter_context(seeded(seed_for(self.task.seed, moment, index), support.x.device))
-            if self.stored:
-                stack.enter_context(after_steps(index if moment == "inner" else self.parts.steps))
+        drawing = seeded(seed_for(self.task.seed, moment, index), support.x.device) if self.random else nullcontext()
+        with drawing, after_steps(index if moment == "inner" else self.parts.steps):
             return taker.call(params, support, x, self.task.way)
 
     def _run(self, taker: Taker, meta: Params) -> tuple[Params, State]:

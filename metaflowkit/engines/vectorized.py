@@ -104,7 +104,7 @@ class VectorizedEngine:
         return InnerLoop(parts, _Taker(parts, calculus, buffers, True), _Taker(parts, calculus, buffers, False), shown, task)
 
     def _results(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
-        """The function's results chunk by chunk, with a leading axis of the tasks in it; of a chunk only, in vmap, is held at a time."""
+        """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
         with exact_kernels(parts.model):
             yield from self._batched(parts, function, *sets) if self.batches else self._task_by_task(parts, function, *sets)
 

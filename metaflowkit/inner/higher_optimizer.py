@@ -7,9 +7,11 @@ from typing import Literal
 
 import torch
 
+from metaflowkit.errors import ConfigError
 from metaflowkit.registry import RULES
 from metaflowkit.values import Params, State
 
+ELSEWHERE = "the optimisers of higher run in its engine alone; set inner.engine: higher, or auto"
 IGNORED = ("maximize", "decoupled_weight_decay", "foreach", "fused", "capturable", "differentiable")
 
 
@@ -58,5 +60,9 @@ class HigherOptimizer:
         return {}
 
     def update(self, grads: Params, state: State, params: Params) -> tuple[Params, State]:
-        """Is never asked: the engine lets ``higher`` take the step."""
-        raise NotImplementedError("higher takes the steps of its own optimisers")
+        """Refused: in its own engine ``higher`` takes the step itself.
+
+        Raises:
+            ConfigError: another engine asks.
+        """
+        raise ConfigError(f"inner.engine: {ELSEWHERE}")

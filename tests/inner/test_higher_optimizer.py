@@ -10,6 +10,7 @@ import torch
 
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import First
+from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import build_learner
 from metaflowkit.inner.contrastive import Contrastive
@@ -88,6 +89,12 @@ def test_rematerialised_gradients_are_equal(rule) -> None:
 def test_options_that_would_be_ignored_are_refused(optimizer, options, says) -> None:
     with pytest.raises(ValueError, match=says):
         HigherOptimizer(optimizer, options)
+
+
+def test_another_engine_is_refused_by_hand_too() -> None:
+    parts = make_parts(HigherOptimizer("SGD", {"lr": 0.1}), Contrastive(), QueryLoss(), Prototype())
+    with pytest.raises(ConfigError, match=r"inner\.engine: the optimisers of higher run in its engine alone"):
+        VectorizedEngine(chunk=1, workers=1).outcome(parts, make_episode())
 
 
 def test_from_a_pipeline(write) -> None:

@@ -1,0 +1,71 @@
+"""What an outer step costs beyond its meta-gradient: tasks, augmentation, outer optimiser, journal; validation left out.
+
+python benchmarks/training_loop.py pipelines/quickstart.yaml --set augment.level=3
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaflowkit.flow import build
+from metaflowkit.pipeline import read
+from metaflowkit.progress import Silent
+from metaflowkit.run import open_run
+from metaflowkit.training import _Loop, _Stop
+
+NEVER = 1_000_000
+
+
+class Timed:
+    """Adds up the seconds that calls of an object's method take."""
+
+    def __init__(self, inner: Any, method: str) -> None:
+        self.inner, self.method, self.seconds = inner, method, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        return self._clocked(found) if name == self.method else found
+
+    def _clocked(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def clocked(*args: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return call(*args)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return clocked
+
+
+@click.command(help=__doc__)
+@click.argument("pipeline", type=click.Path(exists=True, path_type=Path))
+@click.option("--set", "overrides", multiple=True, help="Changes to the pipeline, such as augment.level=3.")
+@click.option("--steps", default=30, show_default=True, help="Outer steps; the first five warm up.")
+def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
+    """Time a few outer steps."""
+    chosen = read(pipeline, [*overrides, f"outer.steps={NEVER}", f"evaluate.every={NEVER}"])
+    flow = build(chosen)
+    learner = Timed(flow.learner, "outcome")
+    with tempfile.TemporaryDirectory() as folder:
+        loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Silent(), _Stop())
+        loop.run.journal.rewind(0)
+        whole, bare = [], []
+        for _ in range(steps):
+            started, learner.seconds = time.perf_counter(), 0.0
+            loop.advance()
+            whole.append(time.perf_counter() - started)
+            bare.append(learner.seconds)
+    around = statistics.median((w - b) / b for w, b in zip(whole[5:], bare[5:]))
+    click.echo(f"meta-gradient {statistics.median(bare[5:]):.3f} s; around it {100 * around:.1f} % more (median of {steps - 5} steps)")
+
+
+if __name__ == "__main__":
+    main()
