@@ -41,6 +41,7 @@ from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.sgd import SGD
 from metaflowkit.models.conv4 import Conv4
 from metaflowkit.models.linear import Linear
+from metaflowkit.models.mlp import MLP
 from metaflowkit.models.model import Model
 from metaflowkit.models.resnet12 import ResNet12
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
@@ -83,11 +84,12 @@ CASES = [
     Case("conv4-32", "conv4", 32, (1, 28, 28), 32, 5, 1, 5, 5),
     Case("20-way", "conv4", 64, (1, 28, 28), 4, 20, 1, 5, 5),
     Case("resnet12", "resnet12", 64, (3, 84, 84), 1, 5, 1, 5, 2),
+    *(Case(f"MLP, {tasks} tasks", "mlp", 64, (1, 28, 28), tasks, 5, 1, 15, 5) for tasks in (16, 2)),
     Case("GRU", "gru", 64, (1, 28, 28), 16, 5, 1, 15, 5),
-    *(Case(f"delta-{delta}", "conv4", 32, (1, 28, 28), 8, 5, 1, 5, 3, delta) for delta in (1, 2, 5, 10)),
+    *(Case(f"delta-{delta}", "conv4", 32, (1, 28, 28), 32, 5, 1, 5, 3, delta) for delta in (1, 2, 5, 10)),
 ]
 SMALL = Case("small", "conv4", 2, (1, 16, 16), 2, 3, 1, 2, 2)
-BACKBONES = {"conv4": Conv4, "resnet12": ResNet12, "gru": Recurrent}
+BACKBONES: dict[str, Callable[..., Any]] = {"conv4": Conv4, "resnet12": ResNet12, "gru": Recurrent, "mlp": lambda shape, width: MLP(shape, [width, width])}
 
 
 @dataclass
@@ -264,12 +266,15 @@ def times(case: Case, repeats: int) -> dict[str, list[float]]:
     return found
 
 
-def shares(case: Case, seconds: dict[str, float]) -> str:
-    """What a target's further steps cost in relation to as many differentiated ones."""
-    student = seconds["student alone"]
-    differentiated = seconds[f"{case.delta} more differentiated steps"] - student
-    alone = (seconds["target, not grounded"] - seconds["target of no step"]) / differentiated
-    whole = (seconds["this, auto"] - student) / differentiated
+def shares(case: Case, seconds: dict[str, list[float]]) -> str:
+    """What a target's further steps cost in relation to as many differentiated ones, from differences within each repeat."""
+
+    def extra(more: str, less: str) -> float:
+        return statistics.median(a - b for a, b in zip(seconds[more], seconds[less]))
+
+    differentiated = extra(f"{case.delta} more differentiated steps", "student alone")
+    alone = extra("target, not grounded", "target of no step") / differentiated
+    whole = extra("this, auto", "student alone") / differentiated
     return f"of as many differentiated steps: the target's steps {alone:.2f}; grounded on the query set and read out {whole:.2f}"
 
 
@@ -335,7 +340,7 @@ def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path
             click.echo(f"  {name:<28} {middle:7.2f} s ({spread})  {reference / middle:5.2f} x as fast  {held:7.0f} MiB{over}")
             results.append({"case": case.name, "contender": name, "seconds": seconds, "median": middle, "MiB": held, "floor": least, "agree": away})
         if case.delta:
-            click.echo("  " + shares(case, {name: statistics.median(seconds) for name, seconds in found.items()}))
+            click.echo("  " + shares(case, found))
     if json_path is not None:
         json_path.write_text(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}, indent=1))
     if plot_path is not None:

@@ -238,21 +238,21 @@ def _movement(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding
 
 
 def _cost(pipeline: Pipeline) -> Iterator[Finding]:
-    """Time and memory of one outer step at the pipeline's own size, from as many tasks as run side by side, or the first two of a vmapped batch."""
+    """Time and memory of one outer step at the pipeline's own size, from as many tasks as run side by side, or the first eight of a vmapped batch."""
     flow = build(pipeline)
     episode = flow.episode(1)
     tasks = len(episode.support.x)
     learner, measured = flow.learner, []
-    at_once = min(learner.engine.workers, tasks)
-    for count in (1, 2) if learner.engine.batches and tasks > 1 else (at_once,):
+    counts = ((4, 8) if tasks > 8 else (tasks,)) if learner.engine.batches else (min(learner.engine.workers, tasks),)
+    for count in counts:
         support, query = (Labelled(s.x[:count], s.y[:count]) for s in (episode.support, episode.query))
         measured.append(_measured(functools.partial(learner.outcome, Episode(support, query, episode.way, episode.seed)), flow.device))
-    seconds, memory = measured[0]
+    seconds, memory = measured[-1]
     if len(measured) == 2:
-        seconds += (measured[1][0] - seconds) * (tasks - 1)
-        memory += (measured[1][1] - memory) * (tasks - 1)
+        seconds += (seconds - measured[0][0]) * (tasks - 8) / 4
+        memory += (memory - measured[0][1]) * (tasks - 8) / 4
     else:
-        seconds *= tasks / at_once
+        seconds *= tasks / counts[0]
     yield Finding(None, f"engine {learner.engine.description}")
     yield Finding(None, f"about {seconds:.2g} s and {max(memory, 0) / 2**20:,.0f} MiB beyond what is loaded per outer step of {tasks} tasks on {flow.device}")
 

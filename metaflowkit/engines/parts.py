@@ -78,11 +78,13 @@ class Engine(Protocol):
 
     Attributes:
         description: what it does, and where it was chosen by itself, why.
-        batches: whether tasks go through vmap.
     """
 
     description: str
-    batches: bool
+
+    @property
+    def batches(self) -> bool:
+        """Whether tasks go through vmap."""
 
     @property
     def workers(self) -> int:

@@ -38,6 +38,8 @@ def _hooked(module: nn.Module, kind: str) -> bool:
     return any(type(hook).__name__ == kind for hook in module._forward_pre_hooks.values())
 
 
+RECURRENT = nn.RNNBase | nn.RNNCellBase
+
 RULES = (
     Rule(
         lambda m: isinstance(m, parametrizations._WeightNorm) or _hooked(m, "WeightNorm"),
@@ -54,7 +56,7 @@ RULES = (
         "it has no second derivative in torch",
         "use Embedding and a sum in place of EmbeddingBag, or choose inner.order: first",
     ),
-    Rule(lambda m: isinstance(m, nn.RNNBase | nn.RNNCellBase), "torch's recurrent layers cannot be batched over tasks", TASK_BY_TASK, vmap=True),
+    Rule(lambda m: isinstance(m, RECURRENT), "torch's recurrent layers cannot be batched over tasks", TASK_BY_TASK, vmap=True),
     Rule(
         lambda m: isinstance(m, _NormBase) and m.track_running_stats and m.training,
         "running statistics cannot be updated inside vmap",
@@ -83,6 +85,11 @@ def unsafe(model: nn.Module, vmap: bool, second: bool) -> list[str]:
 def draws(model: nn.Module) -> bool:
     """Whether a forward call draws random numbers."""
     return any(_chance(module) > 0 for module in model.modules())
+
+
+def recurrent(model: nn.Module) -> bool:
+    """Whether a layer of it goes through time step by step."""
+    return any(isinstance(module, RECURRENT) for module in model.modules())
 
 
 def _chance(module: nn.Module) -> float:

@@ -24,7 +24,9 @@ T = TypeVar("T")
 def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, workers: int) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in several threads.
 
-    torch's own threads are shared out among the workers; tasks that are left over after full rounds get more of them each.
+    torch's own threads are shared out among the workers; a task that is left over alone after full rounds runs in the calling
+    thread, with all of them. A worker must not: OpenMP keeps a team of threads for each thread that once used several, and
+    with more of them than cores everything after is slower, three times as measured.
 
     Args:
         function: must change nothing but the model's registered tensors by ``functional_call``.
@@ -36,11 +38,12 @@ def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, 
         ConfigError: something drew from torch's generator, which the threads share: no run would repeat.
     """
     threads, drawn = torch.get_num_threads(), torch.get_rng_state()
+    share = max(1, threads // workers)
     twins: SimpleQueue[Model] = SimpleQueue()
     for _ in range(workers):
         twins.put(_twin(model))
 
-    def one(t: int, share: int) -> T:
+    def one(t: int) -> T:
         if torch.get_num_threads() != share:
             torch.set_num_threads(share)
         twin = twins.get()
@@ -49,15 +52,14 @@ def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, 
         finally:
             twins.put(twin)
 
-    left_over = tasks % workers
+    together = tasks - (tasks % workers == 1)
     try:
-        for some, count in ((range(tasks - left_over), workers), (range(tasks - left_over, tasks), left_over)):
-            if some:
-                share = max(1, threads // count)
-                torch.set_num_threads(share)  # of this thread, and of matrix products everywhere
-                yield from _pool(workers).map(one, some, [share] * len(some))
+        torch.set_num_threads(share)  # of this thread, and of matrix products everywhere
+        yield from _pool(workers).map(one, range(together))
     finally:
         torch.set_num_threads(threads)
+    if together < tasks:
+        yield function(model, together)
     if not torch.equal(torch.get_rng_state(), drawn):
         raise ConfigError(
             "inner.engine: random numbers are drawn in the inner loop, but by no module of torch that is known to; "
