@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def torchopt_loop(problem: Problem) -> Callable[[], None]:
 
 def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]:
     """What competes in a case, the reference first."""
-    model = make(SMALL).model
+    model = make(replace(case, tasks=1)).model
     found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
     if case.delta:  # the last step of a grounded target is on the larger query set
         engine = auto(model)
@@ -219,7 +219,7 @@ def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]
             "target, not grounded": library(engine, grounded=False),
             f"{case.delta} more differentiated steps": library(engine, case.steps + case.delta),
         }
-    if case.backbone == "conv4":
+    if case.backbone in ("conv4", "mlp"):
         found |= {
             "this, vmap 4": library(VectorizedEngine(chunk=4)),
             "this, vmap all": library(VectorizedEngine()),
@@ -317,7 +317,8 @@ def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path
         raise click.BadParameter(f"there is no case {unknown[0]!r}; use one of {', '.join(known)}")
     if memory_of is not None:
         case = known[names[0]]
-        contenders(SMALL)[memory_of if memory_of in contenders(SMALL) else "this, auto"](make(SMALL))()  # what is loaded on a first call
+        small = replace(case, tasks=min(case.tasks, 4), width=2, query=1, steps=1)
+        contenders(small)[memory_of](make(small))()  # what is loaded on a first call
         run = contenders(case)[memory_of](make(case))
         before = peak_memory(reset=True)
         run()
@@ -335,9 +336,9 @@ def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path
             click.echo(f"gradients agree to {away:.0e} in float64; floor {least:.2f} s")
         for name, seconds in found.items():
             middle, held = statistics.median(seconds), memory(case, name)
-            spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+            spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
             over = f"  {middle / least:4.1f} x floor" if least else ""
-            click.echo(f"  {name:<28} {middle:7.2f} s ({spread})  {reference / middle:5.2f} x as fast  {held:7.0f} MiB{over}")
+            click.echo(f"  {name:<28} {middle:8.3f} s ({spread})  {reference / middle:5.2f} x as fast  {held:7.0f} MiB{over}")
             results.append({"case": case.name, "contender": name, "seconds": seconds, "median": middle, "MiB": held, "floor": least, "agree": away})
         if case.delta:
             click.echo("  " + shares(case, found))

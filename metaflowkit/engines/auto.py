@@ -85,7 +85,7 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
     else:
         chunk, reason = None, "on a GPU batching over tasks saves kernel launches"
     engine = VectorizedEngine(chunk)
-    return Chosen(engine, VectorizedEngine(1) if few else engine, remat, f"{engine.description} ({reason})")
+    return Chosen(engine, VectorizedEngine(1, 1) if few else engine, remat, f"{engine.description} ({reason})")
 
 
 def _plain_layers(network: nn.Module) -> bool:
