@@ -363,6 +363,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         colors += [f"C{i % 10}"] * len(rows)
     axes.barh(labels[::-1], ratios[::-1], color=colors[::-1])
     axes.axvline(1, color="grey", linestyle=":")
+    axes.margins(y=0.01)
     axes.set(xlabel="speed relative to the first of each case")
     figure.savefig(path, dpi=120)
 
