@@ -120,3 +120,94 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str
     for score in scores:
         click.echo(f"{score.split} {score.way}-way {score.shot}-shot {score.readout}: {score} ({score.episodes} episodes)")
     click.echo(f"± 95 % confidence of the mean; {protocol}")
+
+
+class _Search(click.Group):
+    """``mfk search FILE`` beside ``mfk search show STUDY``: what is no command is the start of a search."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+@main.group(cls=_Search, no_args_is_help=True)
+def search() -> None:
+    """Search a space of pipelines: mfk search FILE starts or continues a study, mfk search show STUDY tells what it found."""
+
+
+_STORAGE = click.option(
+    "--storage", envvar="METAFLOWKIT_STORAGE", metavar="URL", help="A database, such as postgresql://user@host/base; a journal file otherwise."
+)
+_STUDY_DIR = click.option("--study-dir", type=click.Path(path_type=Path), help="Where to write; by default studies/<name>.")
+
+
+@search.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@_overrides
+@_STUDY_DIR
+@_STORAGE
+@click.option("--trials", type=click.IntRange(1), help="Trials in all.")
+@click.option("--workers", type=click.IntRange(1), help="Processes on this machine.")
+@click.option("--worker", metavar="STUDY", help="Join a study: its folder, or its name with --storage.")
+@click.option("--index", type=int, hidden=True)
+def start(
+    file: Path | None, overrides: tuple[str, ...], study_dir: Path | None, storage: str | None, worker: str | None, index: int | None, **given: int | None
+) -> None:
+    """Search FILE, or continue it; with --worker, join a study as one more worker."""
+    if (file is None) == (worker is None):
+        raise ConfigError("mfk search: needs a search file, or --worker and a study; give one of them")
+    if worker is not None:
+        if overrides or any(given.values()):
+            raise ConfigError("--worker: a worker does what its study says; leave --set, --trials and --workers to the command that started it")
+        _work(worker, storage, study_dir, index)
+        return
+    from metaflowkit.search.reading import read_search
+
+    checked = read_search(file or Path(), overrides, **given)
+    from metaflowkit.search.crew import Crew, alone
+    from metaflowkit.search.page import write_page
+    from metaflowkit.search.results import summary, write_results
+    from metaflowkit.search.study import enter
+
+    folder = study_dir or Path("studies") / checked.settings.name
+    with alone(folder):
+        study = enter(checked, folder, storage or checked.settings.storage)
+        crew = Crew(study, click.echo)
+        click.echo(f"study directory {folder}: {checked.trials} trials, {checked.settings.workers} worker{'s' * (checked.settings.workers > 1)}")
+        crew.search()
+        written = [*write_results(study), write_page(study)]
+        click.echo("\n".join(["", *summary(study)]))
+        tested = crew.finish()
+    click.echo("\n".join(["", *tested, f"in {folder}: {', '.join(written)}", f"next: mfk run {folder / 'best.yaml'}"]))
+
+
+def _work(worker: str, storage: str | None, folder: Path | None, index: int | None) -> None:
+    import os
+
+    if index is not None:
+        from metaflowkit.search.worker import end_with
+
+        end_with(os.getppid())
+    from metaflowkit.search.storage import reachable
+    from metaflowkit.search.study import join
+    from metaflowkit.search.worker import work
+
+    study = join(worker, storage, folder)
+    with reachable(study.location):
+        work(study.search, study.slots, study.folder, index, lambda line: click.echo(line))
+
+
+@search.command()
+@click.argument("study")
+@_STORAGE
+def show(study: str, storage: str | None) -> None:
+    """Print the best trials of STUDY and what mattered, and write report.html, best.yaml and trials.csv."""
+    from metaflowkit.search.page import write_page
+    from metaflowkit.search.results import summary, write_results
+    from metaflowkit.search.study import join
+
+    entered = join(study, storage)
+    written = [*write_results(entered), write_page(entered)]
+    click.echo("\n".join(summary(entered)))
+    click.echo(f"in {entered.folder}: {', '.join(written)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -39,6 +39,7 @@ class Score:
         episodes: how many.
         accuracy: mean, 0..1.
         ci95: half width of the 95 % interval of the mean, 1.96 s / sqrt(episodes).
+        each: accuracy of every episode.
     """
 
     split: str
@@ -49,10 +50,11 @@ class Score:
     episodes: int
     accuracy: float
     ci95: float
+    each: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def plain(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """As a JSON object, without the single episodes."""
+        return {key: value for key, value in vars(self).items() if key != "each"}
 
     def __str__(self) -> str:
         return f"{100 * self.accuracy:.1f} ± {100 * self.ci95:.1f} %"
@@ -110,7 +112,7 @@ def evaluate(
     for readout, parts in found.items():
         values = torch.cat(parts)
         ci95 = 1.96 * values.std().item() / math.sqrt(len(values))
-        results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95))
+        results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95, tuple(values.tolist())))
     return results
 
 

@@ -188,6 +188,18 @@ def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
     return root
 
 
+def put(root: Node, path: str, value: Node) -> Node:
+    """The same nodes with ``value`` at a dotted path; see :func:`apply_overrides`."""
+    return _put(root, path.split("."), value, value.key or value.mark, path)
+
+
+def as_node(plain: Any, mark: Mark) -> Node:
+    """Plain values as nodes that all stand at one place."""
+    if isinstance(plain, dict):
+        return Node({key: as_node(item, mark) for key, item in plain.items()}, mark, mark)
+    return Node([as_node(item, mark) for item in plain] if isinstance(plain, list) else plain, mark, mark)
+
+
 def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Node:
     if not keys:
         return value
@@ -208,6 +220,13 @@ def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Nod
         raise ConfigError(f"{mark}: {path}: {key!r} would stand below {root.shown()}, which holds no keys; set the key above it")
     below = inside.get(key, Node(None, mark, mark))
     return replace(root, value={**inside, key: _put(below, rest, value, mark, path)})
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Where two nested mappings of plain values differ, a phrase each."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for key in {**a, **b} for d in differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))]
+    return [] if a == b else [f"{path} is {a} there and {b} here"]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -31,10 +31,14 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
         ConfigError: with every problem found, each with its place, what is wrong and what to do.
     """
-    root = apply_overrides(read_yaml(path), overrides)
+    return read_node(apply_overrides(read_yaml(path), overrides), Path(path).stem)
+
+
+def read_node(root: Node, name: str) -> Pipeline:
+    """The pipeline of this name that a mapping stands for; see :func:`read`."""
     problems: list[str] = []
     plugins = _plugins(root, problems)
-    pipeline = _section(root, Pipeline, "", plugins, problems, name=Path(path).stem)
+    pipeline = section(root, Pipeline, "", plugins, problems, name=name)
     if not problems:
         problems = cross_checks(pipeline, root, plugins)
     if problems:
@@ -65,8 +69,19 @@ def _plugins(root: Node, problems: list[str]) -> list[str]:
     return []
 
 
-def _section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: list[str], **given: Any) -> Any:
-    """Check one mapping against a dataclass; None where there were problems."""
+def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: list[str], **given: Any) -> Any:
+    """Check one mapping against a dataclass.
+
+    Args:
+        node: the mapping.
+        cls: its fields are the keys, their types the schema; ``given`` fields cannot be written.
+        path: where the mapping stands.
+        plugins: modules that may register further components.
+        problems: every problem found is appended here.
+
+    Returns:
+        An instance with defaults filled in, or None where there were problems.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given and f.name != "places"}
     if not isinstance(node.value, dict):
@@ -88,7 +103,7 @@ def _section(node: Node, cls: type, path: str, plugins: Sequence[str], problems:
         elif isinstance(f.default, Choice):
             values[key] = choose(Node(f.default.name, node.mark), _kind(hints[key]), f"{path}.{key}".strip("."), plugins, problems)
         elif dataclasses.is_dataclass(hints[key]) and hints[key] is not Augment:
-            values[key] = _section(Node({}, node.mark), hints[key], key, plugins, problems)
+            values[key] = section(Node({}, node.mark), hints[key], key, plugins, problems)
     return cls(**values) if len(problems) == before else None
 
 
@@ -96,7 +111,7 @@ def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: l
     if hint is Augment:
         return _augment(node, path, problems)
     if dataclasses.is_dataclass(hint):
-        return _section(node, hint, path, plugins, problems)  # type: ignore[arg-type]
+        return section(node, hint, path, plugins, problems)  # type: ignore[arg-type]
     if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
         return _learn(node, path, plugins, problems)
     if _is_choice(hint):
@@ -114,7 +129,7 @@ def _learn(node: Node, path: str, plugins: Sequence[str], problems: list[str]) -
         problems.append(f"{node.mark}: {path}: must be a mapping of settings, got {node.shown()}; write such as {{lr: layer}}")
         return {}
     sections = {k: Node({"per": child}, child.mark, child.key) if isinstance(child.value, str) else child for k, child in node.value.items()}
-    return {key: _section(child, Learn, f"{path}.{key}", plugins, problems) for key, child in sections.items()}
+    return {key: section(child, Learn, f"{path}.{key}", plugins, problems) for key, child in sections.items()}
 
 
 def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:

@@ -154,7 +154,10 @@ ENGINES = Kind("engine", "metaflowkit.engines", given=("model", "rule"))
 ORDERS = Kind("order", "metaflowkit.engines")
 OBJECTIVES = Kind("objective", "metaflowkit.objectives")
 OPTIMIZERS = Kind("optimizer", "metaflowkit.outer", given=("parameters",))
+SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", given=("seed",))
+PRUNERS = Kind("pruner", "metaflowkit.search.pruners", given=("outer_steps",))
 KINDS = {
     "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
     "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,
+    "SAMPLERS": SAMPLERS, "PRUNERS": PRUNERS,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 
 from metaflowkit import __version__, checkpoint
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.files import write_atomic
+from metaflowkit.files import differences, write_atomic
 from metaflowkit.journal import Journal
 from metaflowkit.nodes import Pipeline
 from metaflowkit.pipeline import read
@@ -100,7 +100,7 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: holds no run to resume; leave --resume out, or name its directory with --run-dir")
         there = run.pipeline().plain()
-        differing = _differences(there, pipeline.plain())
+        differing = differences(there, pipeline.plain())
         if differing:
             raise CheckpointError(
                 f"{folder}: holds a run of another pipeline; {'; '.join(differing[:5])}; resume with the same settings, or choose another --run-dir"
@@ -130,12 +130,6 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
     write_atomic(folder / "pipeline.yaml", pipeline.to_yaml().encode())
     write_atomic(folder / "run.json", json.dumps(_facts(pipeline), indent=2).encode())
     return run
-
-
-def _differences(a: Any, b: Any, path: str = "") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [d for key in {**a, **b} for d in _differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))]
-    return [] if a == b else [f"{path} is {a} there and {b} here"]
 
 
 def _facts(pipeline: Pipeline) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import threading
 import time
@@ -25,7 +26,14 @@ from metaflowkit.report import Report, write_report
 from metaflowkit.run import Run, default_folder, open_run
 
 
-def train(pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = False, overwrite: bool = False, progress: Progress | None = None) -> Report:
+def train(
+    pipeline: Pipeline,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    test: bool = True,
+) -> Report:
     """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes.
 
     Args:
@@ -34,6 +42,7 @@ def train(pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = 
         resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run (CPU, same threads).
         overwrite: replace the run in ``run_dir``.
         progress: how to tell the user; None is silent.
+        test: evaluate on test classes at the end; without, their images are let go of before training.
 
     Returns:
         The report: run directory, scores before and after, time.
@@ -46,6 +55,8 @@ def train(pipeline: Pipeline, run_dir: str | Path | None = None, resume: bool = 
     progress = progress or Silent()
     folder = Path(run_dir) if run_dir is not None else default_folder(pipeline)
     flow = build(pipeline)
+    if not test:
+        flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
     run = open_run(folder, pipeline, resume, overwrite)
     started = time.monotonic()
     with _stop_signals() as stop, progress:

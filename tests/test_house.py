@@ -29,6 +29,7 @@ LAYERS = [
     {"evaluation", "catalog", "doctor"},
     {"report", "progress"},
     {"training", "measure"},
+    {"search"},
     {"cli"},
 ]
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}

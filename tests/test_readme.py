@@ -8,6 +8,7 @@ from pathlib import Path
 import metaflowkit
 from metaflowkit.pipeline import read
 from metaflowkit.registry import KINDS
+from metaflowkit.search.reading import read_search
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,12 +32,19 @@ def test_the_inner_loop_that_is_shown_learns_what_it_says(write) -> None:
     assert all(g.abs().sum() > 0 for g in gradients.values())
 
 
+def test_the_search_that_is_shown_is_right(write) -> None:
+    search = read_search(write(blocks("yaml")[2].replace("../pipelines", str(ROOT / "pipelines"))))
+    assert search.baseline["inner.rule"] == "sgd"
+    for shipped in (ROOT / "search").glob("*.yaml"):
+        assert read_search(shipped).points()[0]
+
+
 def test_the_component_of_your_own_works(write, tmp_path, monkeypatch) -> None:
     source = next(block for block in blocks("python") if "@OBJECTIVES.register" in block)
     write(source, "my_lab.py")
     monkeypatch.syspath_prepend(tmp_path)
     text = "dataset: glyphs\ntasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}\nmodel: {backbone: {name: conv4, width: 4}}\n"
-    flow = metaflowkit.build(read(write(text + blocks("yaml")[2])))
+    flow = metaflowkit.build(read(write(text + blocks("yaml")[3])))
     assert flow.learner.parts.objective.temperature == 0.3
     assert flow.learner.outcome(flow.episode(1)).value > 0
 

@@ -1,0 +1,182 @@
+"""The space of a search: what varies, where its values go in the pipeline, and which point the pipeline itself is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from metaflowkit.files import Mark, Node, as_node, put
+
+Setting = tuple[str, Node]
+"""A dotted path of the pipeline and what stands there."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number between two bounds.
+
+    Attributes:
+        name: in the study.
+        path: in the pipeline.
+        whole: whether it is a whole number.
+        low, high: the bounds, both included.
+        step: between neighbours; None for any number between.
+        log: whether it is drawn evenly in its logarithm.
+        marks: where the key, ``low`` and ``high`` stand in the file.
+    """
+
+    name: str
+    path: str
+    whole: bool
+    low: float
+    high: float
+    step: float | None
+    log: bool
+    marks: tuple[Mark, Mark, Mark]
+
+    def suggest(self, trial: optuna.Trial) -> Iterator[Setting]:
+        """The trial's value."""
+        if self.whole:
+            value: float = trial.suggest_int(self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        else:
+            value = trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+        yield self.path, Node(value, self.marks[0], self.marks[0])
+
+    def extremes(self) -> Iterator[list[Setting]]:
+        """Values that the pipeline must take if it takes all of them."""
+        for value, mark in ((self.low, self.marks[1]), (self.high, self.marks[2])):
+            yield [(self.path, Node(int(value) if self.whole else value, mark, self.marks[0]))]
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """All values, for a grid.
+
+        Raises:
+            ValueError: there are infinitely many.
+        """
+        if self.step is None and not self.whole:
+            raise ValueError("a grid needs a step or choices here, since numbers lie densely between the bounds; add step, or choose another sampler")
+        step = self.step or 1
+        for i in range(math.floor((self.high - self.low) / step + 1e-9) + 1):
+            value = self.low + i * step
+            yield {self.name: int(value) if self.whole else value}
+
+    def own(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
+        """The study's parameters for the value in a pipeline, None where it lies outside."""
+        value = _at(plain, self.path)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return None
+        steps = (value - self.low) / self.step if self.step is not None and not self.log else 0.0
+        return {self.name: value} if abs(steps - round(steps)) < 1e-9 else None
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of several values, with settings of its own that vary while it is chosen."""
+
+    label: str | int | float | bool | None
+    value: Node
+    inside: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """One of several values, which may be whole nodes of the pipeline.
+
+    Attributes:
+        name: in the study.
+        path: in the pipeline.
+        options: what can be chosen.
+        mark: where the key stands in the file.
+    """
+
+    name: str
+    path: str
+    options: tuple[Option, ...]
+    mark: Mark
+
+    def suggest(self, trial: optuna.Trial) -> Iterator[Setting]:
+        """The trial's choice, then its settings."""
+        label = trial.suggest_categorical(self.name, [o.label for o in self.options])
+        option = next(o for o in self.options if o.label == label and type(o.label) is type(label))
+        yield self.path, option.value
+        for axis in option.inside:
+            yield from axis.suggest(trial)
+
+    def extremes(self) -> Iterator[list[Setting]]:
+        """Every option, and the extremes of its settings."""
+        for option in self.options:
+            yield [(self.path, option.value)]
+            for axis in option.inside:
+                for settings in axis.extremes():
+                    yield [(self.path, option.value), *settings]
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """All options with all values of their settings."""
+        for option in self.options:
+            for inside in grid(option.inside):
+                yield {self.name: option.label, **inside}
+
+    def own(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
+        """See :meth:`Number.own`; an option is chosen where, with its settings as in the pipeline, it gives the pipeline's node."""
+        for option in self.options:
+            inside = own_point(option.inside, plain, resolved)
+            if inside is None:
+                continue
+            kept = [(axis.path, as_node(_at(plain, axis.path), self.mark)) for axis in option.inside]
+            if _at(resolved([(self.path, option.value), *kept]), self.path) == _at(plain, self.path):
+                return {self.name: option.label, **inside}
+        return None
+
+
+Axis = Number | Options
+
+
+def suggest(trial: optuna.Trial, axes: Sequence[Axis]) -> list[Setting]:
+    """What a trial sets, in the order in which it is to be applied."""
+    return [setting for axis in axes for setting in axis.suggest(trial)]
+
+
+def grid(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
+    """Every point of a finite space."""
+    for combined in itertools.product(*([*axis.points()] for axis in axes)):
+        yield {name: value for part in combined for name, value in part.items()}
+
+
+def own_point(axes: Sequence[Axis], plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
+    """The pipeline itself as a point of the space; None where it lies outside.
+
+    Args:
+        axes: the space.
+        plain: the pipeline as plain values.
+        resolved: the plain values of the pipeline with some settings changed.
+    """
+    point: dict[str, Any] = {}
+    for axis in axes:
+        own = axis.own(plain, resolved)
+        if own is None:
+            return None
+        point |= own
+    return point
+
+
+def changed(root: Node, settings: Sequence[Setting]) -> Node:
+    """The pipeline's nodes with settings applied in order."""
+    for path, value in settings:
+        root = put(root, path, value)
+    return root
+
+
+def _at(plain: Any, path: str) -> Any:
+    for key in path.split("."):
+        if isinstance(plain, dict):
+            plain = plain.get(key)
+        elif isinstance(plain, list) and key.isdigit() and int(key) < len(plain):
+            plain = plain[int(key)]
+        else:
+            return None
+    return plain

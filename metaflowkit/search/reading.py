@@ -1,0 +1,233 @@
+"""Reading a search file: every problem at once, each path proven against the pipeline before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from metaflowkit import registry as r
+from metaflowkit.errors import ConfigError
+from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml, to_yaml
+from metaflowkit.nodes import Pipeline
+from metaflowkit.pipeline import read_node, section
+from metaflowkit.registry import Choice
+from metaflowkit.schema import Count, Natural, Positive, nearest
+from metaflowkit.search.axes import Axis, Setting, changed, grid, own_point
+from metaflowkit.search.space import Reader
+
+METRICS = ("val/accuracy", "seconds", "memory")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a trial may take: ``seconds``, and ``memory`` in MiB beyond what the worker held before. Above them it is infeasible."""
+
+    seconds: Positive | None = None
+    memory: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Final:
+    """The last part: the best pipeline, with the changes of ``set``, is trained with each of ``seeds`` and evaluated on test classes."""
+
+    seeds: list[Natural] = field(default_factory=lambda: [0, 1, 2])
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of a search file.
+
+    ``pipeline`` is a file, from the search file's folder, or a whole pipeline written out; ``set`` changes it by dotted paths.
+    ``metrics`` maps ``val/accuracy`` (the best of a run), ``seconds`` or ``memory`` (MiB) to a direction. ``time_limit`` is in
+    seconds, for one call. A worker that has not answered for ``lease`` seconds has lost its trial, which is put again at most
+    ``retries`` times.
+    """
+
+    name: str
+    pipeline: Any
+    space: dict[str, Any]
+    set: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Literal["maximize", "minimize"]] = field(default_factory=lambda: {"val/accuracy": "maximize"})
+    sampler: Annotated[Choice, r.SAMPLERS] = Choice("tpe")
+    pruner: Annotated[Choice, r.PRUNERS] = Choice("median")
+    trials: Count = 20
+    time_limit: Positive | None = None
+    workers: Count = 1
+    storage: str | None = None
+    seed: Natural = 0
+    lease: Positive = 60.0
+    retries: Natural = 2
+    limits: Limits = Limits()
+    final: Final = Final()
+
+
+@dataclass(frozen=True)
+class Search:
+    """A checked search.
+
+    Attributes:
+        settings: the keys of its file.
+        root: the nodes of the pipeline that it starts from.
+        pipeline: the same, checked.
+        axes: what varies.
+        baseline: the pipeline itself as a point of the space.
+    """
+
+    settings: Settings
+    root: Node
+    pipeline: Pipeline
+    axes: tuple[Axis, ...]
+    baseline: dict[str, Any]
+
+    def at(self, settings: Sequence[Setting]) -> Pipeline:
+        """The pipeline of a trial.
+
+        Raises:
+            ConfigError: values that are right each by itself do not go together.
+        """
+        return read_node(changed(self.root, settings), self.settings.name)
+
+    def written_out(self) -> dict[str, Any]:
+        """Everything in one mapping, which reads back to this search on any machine."""
+        s = self.settings
+        kept = {key: getattr(s, key) for key in ("metrics", "trials", "time_limit", "workers", "seed", "lease", "retries")}
+        parts = {"limits": vars(s.limits), "final": vars(s.final), "sampler": s.sampler.plain(), "pruner": s.pruner.plain()}
+        return {"name": s.name, "pipeline": self.pipeline.plain(), "space": s.space, **kept, **parts}
+
+    def points(self) -> list[dict[str, Any]]:
+        """What is queued before anything is suggested: the baseline, or all of a grid with it first."""
+        if self.settings.sampler.name != "grid":
+            return [self.baseline]
+        return [self.baseline, *(point for point in grid(self.axes) if point != self.baseline)]
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are in all."""
+        return len(self.points()) if self.settings.sampler.name == "grid" else self.settings.trials
+
+
+def read_search(path: str | Path, overrides: Sequence[str] = (), **given: Any) -> Search:
+    """Read and check a search file.
+
+    Args:
+        path: the YAML file.
+        overrides: changes to the pipeline, ``path.to.key=value`` each.
+        given: keys of the file that the command line sets, such as trials; None leaves the file's.
+
+    Raises:
+        ConfigError: with every problem found, each with its place, what is wrong and what to do.
+    """
+    root = read_yaml(path)
+    for key, value in given.items():
+        root = root if value is None else put(root, key, as_node(value, root.mark))
+    return search_of(root, Path(path).stem, Path(path).parent, overrides)
+
+
+def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()) -> Search:
+    """The search that a mapping stands for; see :func:`read_search`.
+
+    Args:
+        root: the mapping.
+        name: of the study where the mapping gives none.
+        folder: where the pipeline's path starts.
+        overrides: changes to the pipeline.
+    """
+    problems: list[str] = []
+    named = root if "name" in root.value else put(root, "name", Node(name, root.mark))
+    settings: Settings | None = section(named, Settings, "", (), problems)
+    reader = Reader(problems)
+    axes = reader.axes(root.value["space"]) if "space" in root.value else ()
+    if settings is None or problems:
+        raise ConfigError(problems)
+    base = _base(root, settings, folder, overrides)
+    pipeline = read_node(base, settings.name)
+    base = as_node(pipeline.plain(), base.mark)  # with every default, so that a path may pass through what the file leaves out
+    problems += [*_proven(axes, base, settings.name), *_together(root, settings, axes)]
+    if problems:
+        raise ConfigError(problems)
+
+    def resolved(changes: Sequence[Setting]) -> Any:
+        return read_node(changed(base, changes), settings.name).plain()
+
+    baseline: dict[str, Any] = {}
+    for axis in axes:
+        own = own_point([axis], pipeline.plain(), resolved)
+        if own is None:
+            mark = next(axis.extremes())[0][1].key
+            problems.append(
+                f"{mark}: space.{axis.path}: must contain the pipeline's own value, since the first trial is the pipeline itself; "
+                f"widen it, or set the value elsewhere with set: {{{axis.path}: ...}}"
+            )
+        else:
+            baseline |= own
+    if problems:
+        raise ConfigError(problems)
+    return Search(settings, base, pipeline, axes, baseline)
+
+
+def _base(root: Node, settings: Settings, folder: Path, overrides: Sequence[str]) -> Node:
+    given = root.value["pipeline"]
+    if isinstance(given.value, str):
+        path = folder / given.value
+        if not path.is_file():
+            raise ConfigError(f"{given.mark}: pipeline: there is no file {path}; give its path from this file's folder")
+        base = read_yaml(path)
+    elif isinstance(given.value, dict):
+        base = given
+    else:
+        raise ConfigError(f"{given.mark}: pipeline: must be a file or a mapping, got {given.shown()}; write such as ../pipelines/quickstart.yaml")
+    for path_, value in (root.value["set"].value if "set" in root.value else {}).items():
+        base = put(base, path_, value)
+    return apply_overrides(base, overrides)
+
+
+def _proven(axes: Sequence[Axis], base: Node, name: str) -> list[str]:
+    """What the pipeline says against the bounds and choices of each axis."""
+    problems: list[str] = []
+    for axis in axes:
+        for settings in axis.extremes():
+            try:
+                read_node(changed(base, settings), name)
+            except ConfigError as error:
+                problems += [p for p in error.problems if p not in problems]
+    return problems
+
+
+def _together(root: Node, settings: Settings, axes: Sequence[Axis]) -> list[str]:
+    """Problems between keys that are right each by itself."""
+    problems = []
+
+    def wrong(key: str, message: str) -> None:
+        problems.append(f"{root.value[key].mark if key in root.value else root.mark}: {key}: {message}")
+
+    if not settings.metrics:
+        wrong("metrics", "must name at least one, got none; write such as {val/accuracy: maximize}")
+    for metric in settings.metrics:
+        if metric.startswith("test"):
+            wrong("metrics", f"a search never touches test classes, got {metric!r}; use val/accuracy")
+        elif metric not in METRICS:
+            wrong("metrics", f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
+    if len(settings.metrics) > 1 and settings.pruner.name != "none":
+        wrong("metrics", f"several metrics go without pruner, got the pruner {settings.pruner.name!r}; write pruner: none")
+    if settings.sampler.name == "grid":
+        try:
+            if len([*grid(axes)]) > 100_000:
+                wrong("sampler", "the grid has more than 100,000 points; take fewer, or another sampler")
+        except ValueError as error:
+            wrong("sampler", str(error))
+    for axis, outer in itertools.permutations(axes, 2):
+        if axis.path.startswith(f"{outer.path}."):
+            where = f"{next(axis.extremes())[0][1].key}: space.{axis.path}"
+            problems.append(f"{where}: lies inside {outer.path}, which is replaced as a whole; put it into the space of a choice there")
+    if "/" in settings.name or not settings.name.strip():
+        wrong("name", f"must be a name that can be a folder's, got {settings.name!r}; leave the slash out")
+    return problems
+
+
+def as_yaml(search: Search) -> str:
+    """The search written out, as YAML."""
+    return to_yaml(search.written_out())

@@ -1,0 +1,155 @@
+"""What a study found: its best trials, their pipelines, and what mattered."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from metaflowkit.files import write_atomic
+from metaflowkit.nodes import Pipeline
+from metaflowkit.search.axes import suggest
+from metaflowkit.search.slots import AGAIN, ENDED
+from metaflowkit.search.study import Study
+
+
+def best_trials(study: Study) -> list[FrozenTrial]:
+    """Complete trials within the limits, the best first; of several metrics only those that no other beats in all, by the first metric."""
+    metrics = study.search.settings.metrics
+    limits = {name: limit for name, limit in vars(study.search.settings.limits).items() if limit is not None}
+    found = [
+        t
+        for t in study.slots.trials(TrialState.COMPLETE)
+        if t.values is not None and all(t.user_attrs.get(name, 0.0) <= limit for name, limit in limits.items())
+    ]
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in metrics.values()]
+
+    def costs(trial: FrozenTrial) -> list[float]:
+        return [sign * value for sign, value in zip(signs, trial.values)]
+
+    if len(signs) > 1:
+        found = [t for t in found if not any(_beats(costs(other), costs(t)) for other in found)]
+    return sorted(found, key=costs)
+
+
+def _beats(a: list[float], b: list[float]) -> bool:
+    return all(x <= y for x, y in zip(a, b)) and a != b
+
+
+def pipeline_of(study: Study, trial: FrozenTrial) -> Pipeline:
+    """The pipeline of a trial that was taken."""
+    return study.search.at(suggest(optuna.trial.FixedTrial(trial.params), study.search.axes))  # type: ignore[arg-type]
+
+
+def line_about(study: Study, trial: FrozenTrial, done: int) -> str:
+    """One line about a trial that has ended."""
+    if AGAIN in trial.user_attrs:
+        return f"trial {trial.number}: {trial.user_attrs.get(ENDED)}, and is put again"
+    facts = [f"{name}={_short(value)}" for name, value in trial.params.items()]
+    best = best_trials(study)
+    leader = f"; best {_values(study, best[0])} in trial {best[0].number}" if best else ""
+    outcome = _values(study, trial) if trial.state == TrialState.COMPLETE else trial.user_attrs.get(ENDED) or trial.state.name.lower()
+    seconds = trial.user_attrs.get("seconds")
+    return f"trial {trial.number}: {outcome}  {' '.join(facts)}  {f'{seconds:.0f} s' if seconds else ''} ({done} of {study.search.trials}{leader})"
+
+
+def summary(study: Study) -> list[str]:
+    """What ``mfk search show`` prints."""
+    trials = [t for t in study.slots.trials() if AGAIN not in t.user_attrs]
+    counts = Counter(t.state.name.lower() for t in trials)
+    lines = [f"study {study.search.settings.name}: {', '.join(f'{n} {state}' for state, n in counts.items())} of {study.search.trials} trials"]
+    reasons = Counter(_kind(t.user_attrs[ENDED]) for t in trials if t.user_attrs.get(ENDED))
+    lines += [f"  {n} {reason}" for reason, n in reasons.most_common()]
+    best = best_trials(study)
+    if not best:
+        return [*lines, "no trial is complete and within the limits, so there is no best one; see the reasons above, and trials.csv for each trial's"]
+    metrics, names = list(study.search.settings.metrics), [*dict.fromkeys(name for t in best[:10] for name in t.params)]
+    rows = [["trial", *metrics, *names, "seconds"]]
+    for t in best[:10]:
+        mark = " (the pipeline itself)" if t.number == 0 else ""
+        rows.append(
+            [f"{t.number}{mark}", *_each(study, t), *(_short(t.params[n]) if n in t.params else "" for n in names), f"{t.user_attrs.get('seconds', 0):.0f}"]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)]
+    weights = importances(study)
+    lines += ["", "importance for " + metrics[0], *(f"  {name:<32}{weight:6.2f}" for name, weight in weights.items())] if weights else []
+    spent, own = (sum(t.user_attrs.get(key, 0.0) for t in trials) for key in ("seconds", "search seconds"))
+    return [*lines, "", f"trials took {spent:.0f} s, the search around them {100 * own / max(spent + own, 1e-9):.1f} % of it"]
+
+
+def importances(study: Study) -> dict[str, float]:
+    """How much of the first metric's variance each parameter explains (Optuna's fANOVA); empty with too few trials."""
+    optuna_study = study.slots.open()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return optuna.importance.get_param_importances(optuna_study, target=lambda t: t.values[0])
+        except (ValueError, RuntimeError):  # fewer than two complete trials, or all of one value
+            return {}
+
+
+def test_table(runs: Sequence[Path]) -> list[str]:
+    """Test accuracy of several runs of one pipeline: mean and standard deviation over their seeds."""
+    found: dict[tuple[int, int, str], dict[str, list[float]]] = {}
+    for run in runs:
+        for line in (run / "evaluations.jsonl").read_text().splitlines():
+            score = json.loads(line)
+            if score["split"] == "test" and score["weights"] in ("untrained", "best"):
+                found.setdefault((score["way"], score["shot"], score["readout"]), {}).setdefault(score["weights"], []).append(score["accuracy"])
+    rows = [f"| {way}-way {shot}-shot, {readout} | {_spread(by['untrained'])} | {_spread(by['best'])} |" for (way, shot, readout), by in found.items()]
+    return [f"| test accuracy, % (mean and standard deviation of {len(runs)} seeds) | untrained | trained |", "|---|---|---|", *rows]
+
+
+def write_results(study: Study) -> list[str]:
+    """Write ``trials.csv`` and, where a trial is complete, ``best.yaml``; the names of what was written."""
+    trials = study.slots.trials()
+    params = [*dict.fromkeys(name for t in trials for name in t.params)]
+    metrics = list(study.search.settings.metrics)
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["trial", "state", "ended", *metrics, *params, "seconds", "memory", "goes on"])
+    for t in trials:
+        values = t.values or [""] * len(metrics)
+        known = [t.user_attrs.get(key, "") for key in ("seconds", "memory", "goes on")]
+        table.writerow([t.number, t.state.name.lower(), t.user_attrs.get(ENDED, ""), *values, *(t.params.get(n, "") for n in params), *known])
+    write_atomic(study.folder / "trials.csv", text.getvalue().encode())
+    best = best_trials(study)
+    if not best:
+        return ["trials.csv"]
+    head = f"# trial {best[0].number} of the study {study.search.settings.name}: {_values(study, best[0])}\n"
+    write_atomic(study.folder / "best.yaml", (head + pipeline_of(study, best[0]).to_yaml()).encode())
+    return ["trials.csv", "best.yaml"]
+
+
+def _kind(reason: str) -> str:
+    """What sort of end a reason is, for counting."""
+    return reason.split(" at outer step")[0].split(":")[0]
+
+
+def _each(study: Study, trial: FrozenTrial) -> list[str]:
+    return [
+        f"{100 * v:.1f} %" if m == "val/accuracy" else f"{v:.0f} s" if m == "seconds" else f"{v:.0f} MiB"
+        for m, v in zip(study.search.settings.metrics, trial.values)
+    ]
+
+
+def _values(study: Study, trial: FrozenTrial) -> str:
+    return ", ".join(_each(study, trial))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{100 * statistics.mean(values):.1f}" + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")

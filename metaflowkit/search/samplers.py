@@ -1,0 +1,67 @@
+"""How points of a space are chosen: Optuna's samplers, and a grid whose points are all queued at the start."""
+
+from __future__ import annotations
+
+import optuna
+
+from metaflowkit.registry import SAMPLERS
+from metaflowkit.schema import Natural, Several
+
+
+@SAMPLERS.register("tpe")
+def tpe(seed: int, startup: Natural = 10, multivariate: bool = False) -> optuna.samplers.BaseSampler:
+    """Tree-structured Parzen estimator (optuna.samplers.TPESampler).
+
+    Args:
+        startup: trials drawn at random before the estimator is used.
+        multivariate: model dependences between parameters, also within conditional groups.
+    """
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=multivariate, group=multivariate)
+
+
+@SAMPLERS.register("gp")
+def gp(seed: int, startup: Natural = 10) -> optuna.samplers.BaseSampler:
+    """Gaussian process with expected improvement (optuna.samplers.GPSampler).
+
+    Args:
+        startup: trials drawn at random before the process is fitted.
+    """
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+
+
+@SAMPLERS.register("cmaes")
+def cmaes(seed: int, startup: Natural = 1) -> optuna.samplers.BaseSampler:
+    """Covariance matrix adaptation (optuna.samplers.CmaEsSampler); choices are drawn at random.
+
+    Args:
+        startup: trials drawn at random before the adaptation starts.
+    """
+    return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
+
+
+@SAMPLERS.register("qmc")
+def qmc(seed: int) -> optuna.samplers.BaseSampler:
+    """A scrambled Sobol sequence (optuna.samplers.QMCSampler); choices are drawn at random."""
+    return optuna.samplers.QMCSampler(seed=seed, scramble=True)
+
+
+@SAMPLERS.register("nsga2")
+def nsga2(seed: int, population: Several = 20) -> optuna.samplers.BaseSampler:
+    """Non-dominated sorting genetic algorithm II (optuna.samplers.NSGAIISampler), for several metrics.
+
+    Args:
+        population: trials of a generation.
+    """
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+
+
+@SAMPLERS.register("random")
+def random(seed: int) -> optuna.samplers.BaseSampler:
+    """Independent draws."""
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+@SAMPLERS.register("grid")
+def grid(seed: int) -> optuna.samplers.BaseSampler:
+    """Every point of a finite space once, the pipeline's own first; all are queued at the start, so that workers share them."""
+    return optuna.samplers.RandomSampler(seed=seed)

@@ -1,0 +1,179 @@
+"""Who works on which trial: trials are queued as slots, a worker takes one under a lease, and what a dead worker left is put again.
+
+Optuna's heartbeats cover databases alone. Here a worker renews its lease in the trial's attributes, and whoever looks on measures
+by a clock of its own how long the lease has stood still, so that neither the storage nor the machines' clocks matter.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+LEASE, ATTEMPT, AGAIN, ENDED, GOES_ON = "lease", "attempt", "again", "ended", "goes on"
+
+
+@dataclass
+class Slots:
+    """The trials of a study.
+
+    Args:
+        study: its name.
+        storage: where it is kept.
+        lease: seconds without sign of life after which a worker has lost its trial.
+        retries: how often a trial is put again after that.
+        clock: seconds, for tests.
+    """
+
+    study: str
+    storage: optuna.storages.BaseStorage
+    lease: float
+    retries: int
+    clock: Callable[[], float] = time.monotonic
+    seen: dict[int, tuple[Any, float]] = field(default_factory=dict)
+
+    def open(self, **parts: Any) -> optuna.Study:
+        """The study, with a sampler and a pruner where they are needed."""
+        return optuna.load_study(study_name=self.study, storage=self.storage, **parts)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Trials in these states, or all."""
+        return self.storage.get_all_trials(self.storage.get_study_id_from_name(self.study), deepcopy=False, states=states or None)
+
+    def fill(self, points: Sequence[dict[str, Any]], trials: int) -> None:
+        """Queue slots up to a number of trials: the points first, then such as the sampler fills in.
+
+        A slot that was taken and is put again counts once. What a stopped command left undone, putting a lost trial again, is done.
+        """
+        present = self.trials()
+        followed = {t.user_attrs[GOES_ON] for t in present if GOES_ON in t.user_attrs}
+        for trial in present:
+            if trial.state == TrialState.FAIL and AGAIN in trial.user_attrs and trial.number not in followed:
+                self._put_again(trial)
+        study = self.open()
+        for i in range(sum(AGAIN not in t.user_attrs for t in self.trials()), trials):
+            study.enqueue_trial(points[i] if i < len(points) else {})
+
+    def take(self, study: optuna.Study) -> optuna.Trial | None:
+        """The next queued trial, this worker's alone from now on; None where none is queued."""
+        for waiting in self.trials(TrialState.WAITING):
+            try:
+                if self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+                    return optuna.Trial(study, waiting._trial_id)
+            except UpdateFinishedTrialError:  # taken and already done by another
+                continue
+        return None
+
+    def give_back(self, number: int, reason: str, counted: bool) -> None:
+        """Give a trial up unfinished; it is put again.
+
+        Args:
+            number: of the trial.
+            reason: why, in words.
+            counted: whether it counts toward ``retries``.
+        """
+        trial = self.trial(number)
+        attempt = trial.user_attrs.get(ATTEMPT, 0) + counted
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, ENDED, reason)
+            if attempt > self.retries:
+                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                return
+            self.storage.set_trial_user_attr(trial._trial_id, AGAIN, attempt)
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:  # another saw to it
+            return
+        self._put_again(self.trial(number))
+
+    def collect(self) -> list[str]:
+        """Give back the trials whose workers are gone.
+
+        Returns:
+            A line about each.
+        """
+        lines = []
+        for trial in self.trials(TrialState.RUNNING):
+            beat = trial.user_attrs.get(LEASE)
+            known, since = self.seen.get(trial.number, (None, 0.0))
+            if trial.number not in self.seen or beat != known:
+                self.seen[trial.number] = beat, self.clock()
+                since = self.clock()
+            if self.clock() - since > self.lease or _dead(beat):
+                reason = f"its worker {beat['worker'] if beat else ''} stopped answering".replace("  ", " ")
+                self.give_back(trial.number, reason, counted=True)
+                lines.append(f"trial {trial.number}: {reason}")
+        return lines
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial as it is now."""
+        study = self.storage.get_study_id_from_name(self.study)
+        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(study, number))
+
+    def _put_again(self, trial: FrozenTrial) -> None:
+        point = trial.params or trial.system_attrs.get("fixed_params", {})
+        study = self.open()
+        study.enqueue_trial(point, user_attrs={ATTEMPT: trial.user_attrs[AGAIN], GOES_ON: trial.number})
+
+
+class Lease:
+    """While this context is open, a thread says that the trial is being worked on.
+
+    Attributes:
+        lost: set once another has taken the trial away, or the storage does not answer for longer than the lease.
+    """
+
+    def __init__(self, slots: Slots, trial: optuna.Trial, worker: str) -> None:
+        self.slots, self.trial, self.worker = slots, trial, worker
+        self.lost, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._beat = 0
+
+    def __enter__(self) -> Lease:
+        self._say()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _say(self) -> None:
+        self._beat += 1
+        sign = {"worker": self.worker, "host": socket.gethostname(), "pid": os.getpid(), "beat": self._beat}
+        self.slots.storage.set_trial_user_attr(self.trial._trial_id, LEASE, sign)
+
+    def _renew(self) -> None:
+        last = time.monotonic()
+        while not self._over.wait(self.slots.lease / 4):
+            try:
+                self._say()
+                last = time.monotonic()
+            except UpdateFinishedTrialError:
+                self.lost.set()
+                return
+            except Exception:  # a storage that does not answer for a while
+                if time.monotonic() - last > self.slots.lease:
+                    self.lost.set()
+                    return
+
+
+def _dead(beat: Any) -> bool:
+    """Whether the process that held a lease ran on this machine and is gone."""
+    if not isinstance(beat, dict) or beat.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(beat["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,165 @@
+"""Where a study is kept: a journal file in its folder, or a database that many machines reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import optuna
+import sqlalchemy
+import sqlalchemy.event
+import sqlalchemy.exc
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy.engine import make_url
+
+from metaflowkit.errors import ConfigError, RunError
+
+JOURNAL = "journal.log"
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@contextmanager
+def experimental() -> Iterator[None]:
+    """Optuna need not say of what is used here that it may change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+class WholeLines(JournalFileBackend):
+    """A journal file in which no line stays torn, neither by a full disk nor by a machine that went down while it wrote.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.mutex = path, JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), self.mutex)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add whole lines after the last whole one, or none.
+
+        Raises:
+            RunError: the disk is full or the file cannot be written.
+        """
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        try:
+            self.mutex.acquire()
+            try:
+                with open(self.path, "rb+", buffering=0) as handle:
+                    _append(handle, text)
+            finally:
+                self.mutex.release()
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); free space, then go on with the same command") from None
+
+
+def _append(handle: BinaryIO, text: bytes) -> None:
+    whole = _last_line_end(handle)
+    handle.truncate(whole)
+    handle.seek(whole)
+    try:
+        rest = memoryview(text)
+        while rest:
+            rest = rest[handle.write(rest) :]
+        os.fsync(handle.fileno())
+    except OSError:
+        handle.truncate(whole)
+        raise
+
+
+def _last_line_end(handle: BinaryIO) -> int:
+    end = handle.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        handle.seek(start)
+        found = handle.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStorage:
+    """The storage of a study.
+
+    Args:
+        location: a database's URL, such as ``postgresql://user@host/base`` or ``sqlite:///study.db``; None for a journal file.
+        folder: of the study, where the journal file lies.
+
+    Raises:
+        ConfigError: the URL is none, or its driver is missing.
+        RunError: the database cannot be reached, or the folder cannot be written.
+    """
+    if location is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return optuna.storages.JournalStorage(WholeLines(folder / JOURNAL))
+        except OSError as error:
+            raise RunError(f"{folder}: cannot hold a study ({error.strerror}); choose another --study-dir") from None
+    try:
+        local = make_url(location).get_backend_name() == "sqlite"
+    except sqlalchemy.exc.ArgumentError:
+        raise ConfigError("storage: is no URL of a database; write such as postgresql://user@host/base or sqlite:///study.db") from None
+    with reachable(location):
+        try:
+            options: dict[str, Any] = {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
+            storage = optuna.storages.RDBStorage(location, engine_kwargs=options)
+            if local:
+                _one_after_the_other(storage.engine)
+            return optuna.storages.get_storage(storage)  # with the cache that studies share
+        except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
+            driver = str(error).splitlines()[0] if isinstance(error, sqlalchemy.exc.NoSuchModuleError) else "its driver is not installed"
+            raise ConfigError(
+                f"storage: {shown(location)} cannot be used ({driver}); install one, such as psycopg2-binary for PostgreSQL or PyMySQL for MySQL"
+            ) from None
+
+
+def _one_after_the_other(engine: sqlalchemy.engine.Engine) -> None:
+    """SQLite has no lock on a row: without one on the whole file from a transaction's begin, two workers can take one trial.
+
+    See https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation / Savepoints / Transactional DDL".
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # what is connected already
+
+
+def shown(location: str) -> str:
+    """A database's URL without its password."""
+    return make_url(location).render_as_string(hide_password=True)
+
+
+@contextmanager
+def reachable(location: str | None) -> Iterator[None]:
+    """Turns what a database says when it does not answer into one clear error.
+
+    Raises:
+        RunError: it does not answer; the password is not shown.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        if location is None or isinstance(error, sqlalchemy.exc.NoSuchModuleError):
+            raise
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        password = make_url(location).password
+        reason = reason.replace(str(password), "***") if password else reason
+        raise RunError(
+            f"{shown(location)}: the database does not answer ({reason}); see that it runs and that the URL is right, then repeat the command"
+        ) from None

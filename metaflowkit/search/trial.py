@@ -1,0 +1,153 @@
+"""One trial: a run directory of its own, watched by the study, which may end it early."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from metaflowkit.doctor import peak_memory
+from metaflowkit.errors import ConfigError, DataError, DivergenceError
+from metaflowkit.evaluation import Score
+from metaflowkit.flow import Flow
+from metaflowkit.journal import Journal
+from metaflowkit.progress import Silent
+from metaflowkit.search.axes import suggest
+from metaflowkit.search.reading import Search
+from metaflowkit.search.slots import Lease
+from metaflowkit.training import train
+
+GROUP = 10  # validation episodes whose mean is one value of the signed-rank test
+
+
+class Lost(Exception):
+    """Another worker has the trial by now, or the storage is gone."""
+
+
+class Ended(NamedTuple):
+    """How a trial ended.
+
+    Attributes:
+        state: complete or pruned.
+        reason: in words; empty where it ran to its end.
+        metrics: what is known of each metric.
+    """
+
+    state: TrialState
+    reason: str
+    metrics: dict[str, float]
+
+
+class Watch(Silent):
+    """Tells the study of every validation, and leaves the run where the study has seen enough.
+
+    Args:
+        trial: of the study.
+        lease: whether it is still this worker's.
+        search: what is searched.
+    """
+
+    def __init__(self, trial: optuna.Trial, lease: Lease, search: Search) -> None:
+        self.trial, self.lease = trial, lease
+        self.limit = search.settings.limits.seconds
+        self.pruning = len(search.settings.metrics) == 1 and search.settings.pruner.name != "none"
+        self.grouped = search.settings.pruner.name == "wilcoxon"
+        self.started = time.monotonic()
+
+    def start(self, folder: Path, flow: Flow, steps: int) -> None:
+        """See :class:`Silent`; a run that goes on has told another trial of its past.
+
+        Raises:
+            DataError: nothing can be validated.
+        """
+        if "val" not in flow.splits or not len(flow.splits["val"].classes):
+            raise DataError("dataset: has no validation classes, and a search chooses by them; let the data set keep some")
+        for line in Journal(folder / "metrics.jsonl").read():
+            if line["step"] and "val/accuracy" in line and self.pruning and not self.grouped:
+                self.trial.report(line["val/accuracy"], line["step"])
+
+    def step(self, step: int, objective: float, images: int) -> None:
+        """See :class:`Silent`."""
+        if self.lease.lost.is_set():
+            raise Lost
+
+    def validated(self, step: int, score: Score) -> None:
+        """See :class:`Silent`.
+
+        Raises:
+            optuna.TrialPruned: enough has been seen; with the reason.
+        """
+        if not step:
+            return
+        if self.pruning:
+            for at, value in self._values(step, score):
+                self.trial.report(value, at)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned(f"pruned at outer step {step}")
+        if self.limit is not None and time.monotonic() - self.started > self.limit:
+            raise optuna.TrialPruned(f"over its {self.limit:g} seconds at outer step {step}")
+
+    def _values(self, step: int, score: Score) -> list[tuple[int, float]]:
+        if not self.grouped:
+            return [(step, score.accuracy)]
+        groups = [score.each[i : i + GROUP] for i in range(0, len(score.each), GROUP)]
+        return [(step * 1000 + i, sum(group) / len(group)) for i, group in enumerate(groups)]
+
+
+def run_trial(search: Search, trial: optuna.Trial, folder: Path, lease: Lease, goes_on: Path | None) -> Ended:
+    """Train the pipeline of a trial, without its test classes.
+
+    Args:
+        search: what is searched.
+        trial: of the study.
+        folder: the trial's run directory.
+        lease: of the trial.
+        goes_on: the directory of an earlier trial whose run goes on here.
+
+    Raises:
+        Lost: the trial is not this worker's any more.
+        MetaflowkitError: what has nothing to do with the trial's settings, such as a full disk or Ctrl-C.
+    """
+    try:
+        pipeline = search.at(suggest(trial, search.axes))
+    except ConfigError as error:
+        return Ended(TrialState.PRUNED, f"no possible pipeline: {error.problems[0]}", {})
+    if goes_on is not None and (goes_on / "pipeline.yaml").is_file() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        goes_on.rename(folder)
+    held, watch = _reset(), Watch(trial, lease, search)
+    metrics: dict[str, float] = {}
+    state, reason = TrialState.COMPLETE, ""
+    try:
+        report = train(pipeline, folder, resume=(folder / "pipeline.yaml").is_file(), progress=watch, test=False)
+        if report.best is not None:
+            metrics["val/accuracy"] = report.best["accuracy"]
+    except optuna.TrialPruned as pruned:
+        state, reason = TrialState.PRUNED, str(pruned)
+    except DivergenceError as error:
+        state, reason = TrialState.PRUNED, f"diverged: {error}"
+    except ConfigError as error:
+        state, reason = TrialState.PRUNED, f"cannot be built: {error.problems[0]}"
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        state, reason = TrialState.PRUNED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'on the CPU'}"
+    except RuntimeError as error:
+        if "not enough memory" not in str(error):
+            raise
+        state, reason = TrialState.PRUNED, f"out of memory: {str(error).splitlines()[0]}"
+    metrics |= {"seconds": time.monotonic() - watch.started, "memory": (_peak() - held) / 2**20}
+    return Ended(state, reason, metrics)
+
+
+def _reset() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    return peak_memory(reset=True)
+
+
+def _peak() -> float:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()

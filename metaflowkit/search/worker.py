@@ -1,0 +1,135 @@
+"""A worker: takes trials of a study, one after the other, until none is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from metaflowkit import registry
+from metaflowkit.errors import Interrupted, MetaflowkitError
+from metaflowkit.search.reading import Search
+from metaflowkit.search.slots import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slots
+from metaflowkit.search.storage import experimental
+from metaflowkit.search.trial import Ended, Lost, run_trial
+from metaflowkit.seeding import seed_for
+
+TRIALS = "trials"
+
+
+def work(search: Search, slots: Slots, folder: Path, index: int | None = None, tell: Callable[[str], None] = print) -> None:
+    """Work on a study until no trial is queued or running, or until asked to stop.
+
+    Args:
+        search: what is searched.
+        slots: the study's trials.
+        folder: of the study, where run directories are made.
+        index: which of several local workers this is; None for one that joined by itself.
+        tell: gets a line about every trial.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the trial is saved and queued.
+        MetaflowkitError: what would stop every trial; this one is queued again.
+    """
+    worker = f"{socket.gethostname()}/{os.getpid()}"
+    before = len(slots.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    purpose = f"search/{worker if index is None else index}"
+    seed = seed_for(search.settings.seed, purpose, before) % 2**32  # another one where a study goes on, not the same draws again
+    with experimental():
+        sampler = registry.SAMPLERS.build(search.settings.sampler, seed=seed)
+        pruner = registry.PRUNERS.build(search.settings.pruner, outer_steps=search.pipeline.outer.steps)
+    with _Stopped() as stopped:
+        while not stopped.is_set():
+            for line in slots.collect():
+                tell(line)
+            study = slots.open(sampler=sampler, pruner=pruner)
+            trial = slots.take(study)
+            if trial is None:
+                if not slots.trials(TrialState.RUNNING):
+                    return
+                stopped.wait(1.0)
+                continue
+            _do(search, slots, study, trial, folder, worker, tell)
+    raise Interrupted("stopped, with no trial at hand")
+
+
+def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, folder: Path, worker: str, tell: Callable[[str], None]) -> None:
+    started = time.monotonic()
+    try:
+        with Lease(slots, trial, worker) as lease:
+            ended = run_trial(search, trial, run_folder(folder, trial.number), lease, _earlier(slots, folder, trial))
+            if lease.lost.is_set():
+                raise Lost
+            _tell(study, trial, ended, search, time.monotonic() - started)
+        tell(f"trial {trial.number}: {ended.reason or 'complete'}")
+    except (Lost, UpdateFinishedTrialError):
+        tell(f"trial {trial.number}: taken away, since this worker did not answer in time")
+    except Interrupted:
+        slots.give_back(trial.number, "stopped and saved", counted=False)
+        raise
+    except MetaflowkitError as error:
+        slots.give_back(trial.number, str(error), counted=True)
+        raise
+    except Exception as error:
+        slots.give_back(trial.number, f"{type(error).__name__}: {error}", counted=True)
+        raise
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, ended: Ended, search: Search, seconds: float) -> None:
+    for name, value in ended.metrics.items():
+        trial.set_user_attr(name, value)
+    trial.set_user_attr("search seconds", seconds - ended.metrics.get("seconds", 0.0))
+    trial.set_user_attr(ENDED, ended.reason)
+    limits: dict[str, Any] = {name: limit for name, limit in vars(search.settings.limits).items() if limit is not None}
+    for name, limit in limits.items():
+        trial.set_constraint(name, ended.metrics.get(name, limit) - limit)
+    wanted = [ended.metrics.get(metric) for metric in search.settings.metrics]
+    complete = ended.state == TrialState.COMPLETE and None not in wanted
+    study.tell(trial, wanted if complete else None, None if complete else TrialState.PRUNED)  # type: ignore[arg-type]
+
+
+def run_folder(folder: Path, number: int) -> Path:
+    """The run directory of a trial."""
+    return folder / TRIALS / f"{number:04d}"
+
+
+def _earlier(slots: Slots, folder: Path, trial: optuna.Trial) -> Path | None:
+    """The run that a trial goes on with: that of one which was stopped and saved, not of one whose worker may still be at it."""
+    number = trial.user_attrs.get(GOES_ON)
+    if number is None:
+        return None
+    earlier = slots.trial(number)
+    saved = earlier.user_attrs.get(AGAIN) == earlier.user_attrs.get(ATTEMPT, 0)
+    return run_folder(folder, number) if saved else None
+
+
+class _Stopped(threading.Event):
+    """Set by SIGINT, SIGTERM, or the end of the process that started this one as a local worker."""
+
+    def __enter__(self) -> _Stopped:
+        self.previous = {number: signal.signal(number, lambda *_: self.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def end_with(parent: int) -> None:
+    """Ask this process to stop, as SIGTERM does, once its parent is gone."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(2.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True).start()

@@ -1,0 +1,175 @@
+"""mfk search as a user starts it: to its end, stopped, killed, joined."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from optuna.trial import TrialState
+
+from metaflowkit.cli import main
+from metaflowkit.pipeline import read
+from metaflowkit.search.crew import alone
+from metaflowkit.search.slots import AGAIN, ENDED
+from metaflowkit.search.study import join
+from tests.search.small import SPACE, search_file
+
+LONG = "set: {outer.steps: 60, evaluate.every: 20}"
+FINAL = "final: {seeds: [0, 1], set: {outer.steps: 2}}"
+
+
+def start(*arguments, folder) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "metaflowkit", "search", *map(str, arguments)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def until(condition, seconds: float = 60.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def _running(folder):
+    if not (folder / "study.json").is_file():
+        return None
+    return [t for t in join(str(folder)).slots.trials(TrialState.RUNNING) if (folder / "trials" / f"{t.number:04d}" / "checkpoints").is_dir()]
+
+
+def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
+    process = start(search_file(tmp_path, SPACE, f"trials: 3\nworkers: 2\n{FINAL}"), folder=tmp_path)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert text.startswith("study directory studies/s: 3 trials, 2 workers")
+    assert len(re.findall(r"^trial \d: [\d.]+ %  inner.rule.lr=[\d.]+ objective.delta=\d  \d+ s \(\d of 3; best ", text, re.MULTILINE)) == 3
+    assert re.search(r"is the best; training it with 2 seeds, and evaluating on test classes", text)
+    assert re.search(r"3-way 1-shot, prototype \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \|", text)
+    folder = tmp_path / "studies" / "s"
+    assert (folder / "report.html").read_text().count("data:image/png") >= 5
+    assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
+    assert read(folder / "best.yaml").outer.steps == 4
+    assert len(list((folder / "final").iterdir())) == 2
+    shown = CliRunner().invoke(main, ["search", "show", str(folder)])
+    assert shown.exit_code == 0
+    assert "study s: 3 complete of 3 trials" in shown.output
+    again = subprocess.run([sys.executable, "-m", "metaflowkit", "search", "s.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert "| 3-way 1-shot, prototype |" in again.stdout  # nothing is trained once more
+    assert "is the best; training" not in again.stdout
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path) -> None:
+    path = search_file(tmp_path, SPACE, f"trials: 1\n{LONG}\nfinal: {{seeds: []}}")
+    folder = tmp_path / "studies" / "s"
+    process = start(path, folder=tmp_path)
+    until(lambda: _running(folder))
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "stopping: trials at hand are being saved" in text
+    assert "studies/s: stopped by SIGINT, 1 of 1 trials are left and nothing is lost; go on with the same command" in text
+    first, second = join(str(folder)).slots.trials()
+    assert (first.user_attrs[ENDED], second.state) == ("stopped and saved", TrialState.WAITING)
+    process = start(path, folder=tmp_path)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert [t.state for t in join(str(folder)).slots.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert [p.name for p in (folder / "trials").iterdir()] == ["0001"]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_mid_trial_loses_only_that_trial(tmp_path) -> None:
+    path = search_file(tmp_path, SPACE, f"trials: 2\n{LONG}\nlease: 5\nfinal: {{seeds: []}}")
+    folder = tmp_path / "studies" / "s"
+    process = start(path, folder=tmp_path)
+    (victim,) = until(lambda: _running(folder))
+    os.kill(until(lambda: join(str(folder)).slots.trial(victim.number).user_attrs.get("lease"))["pid"], signal.SIGKILL)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert re.search(rf"trial {victim.number}: its worker \S+ stopped answering", text)
+    trials = join(str(folder)).slots.trials()
+    assert sum(t.state == TrialState.COMPLETE for t in trials) == 2
+    assert [t.number for t in trials if AGAIN in t.user_attrs] == [victim.number]
+    again = next(t for t in trials if t.user_attrs.get("goes on") == victim.number)
+    assert again.params == victim.params
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_shares_the_trials(tmp_path) -> None:
+    path = search_file(tmp_path, SPACE, f"trials: 4\n{LONG}\nfinal: {{seeds: []}}")
+    folder = tmp_path / "studies" / "s"
+    process = start(path, folder=tmp_path)
+    until(lambda: _running(folder))
+    joined = start("--worker", folder, folder=tmp_path)
+    texts = [p.communicate(timeout=120)[0] for p in (process, joined)]
+    assert (process.returncode, joined.returncode) == (0, 0), texts
+    trials = join(str(folder)).slots.trials()
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
+    assert len({t.user_attrs["lease"]["pid"] for t in trials}) == 2
+
+
+@pytest.mark.slow
+def test_a_time_limit_saves_what_is_at_hand(tmp_path) -> None:
+    process = start(search_file(tmp_path, SPACE, f"trials: 1\n{LONG}\ntime_limit: 0.1"), folder=tmp_path)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped by the time limit of 0.1 seconds, 1 of 1 trials are left and nothing is lost" in text
+
+
+def test_what_stops_every_trial_is_said_once_and_where_to_read_more(tmp_path) -> None:
+    process = start(search_file(tmp_path, SPACE, "trials: 2\nset: {dataset.val_fraction: 0.0}"), folder=tmp_path)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "mfk: worker 0: dataset: has no validation classes" in text
+    assert "all it printed is in studies/s/workers/0.log" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_command_that_is_killed(tmp_path) -> None:
+    folder = tmp_path / "studies" / "s"
+    process = start(search_file(tmp_path, SPACE, f"trials: 1\n{LONG.replace('60', '4000')}"), folder=tmp_path)
+    (trial,) = until(lambda: _running(folder))
+    pid = until(lambda: join(str(folder)).slots.trial(trial.number).user_attrs.get("lease"))["pid"]
+    process.kill()
+    process.communicate()
+    until(lambda: not os.path.exists(f"/proc/{pid}"), 30)
+    assert join(str(folder)).slots.trial(0).user_attrs[ENDED] == "stopped and saved"
+
+
+def test_two_commands_on_one_folder(tmp_path) -> None:
+    path = search_file(tmp_path)
+    with alone(tmp_path / "studies" / "s"):
+        process = start(path, folder=tmp_path)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "studies/s: another mfk search is at work here; join it with mfk search --worker studies/s" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["search", "--trials", "3"], "mfk search: needs a search file, or --worker and a study; give one of them"),
+        (["search", "--worker", "x", "--trials", "3"], "--worker: a worker does what its study says"),
+        (["search", "--worker", "nowhere"], "nowhere: is no folder of a study"),
+        (["search", "show", "nowhere"], "nowhere: is no folder of a study"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, says) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_help() -> None:
+    assert "show" in CliRunner().invoke(main, ["search", "--help"]).output
+    assert "--worker STUDY" in CliRunner().invoke(main, ["search", "start", "--help"]).output

@@ -1,0 +1,246 @@
+"""Trials as they really run: complete, pruned, diverged, impossible, out of memory, stopped, over their limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from metaflowkit import training
+from metaflowkit.errors import Interrupted, RunError
+from metaflowkit.journal import Journal
+from metaflowkit.search import trial as trials
+from metaflowkit.search.reading import read_search
+from metaflowkit.search.results import best_trials, pipeline_of, summary, write_results
+from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
+from metaflowkit.search.study import enter
+from metaflowkit.search.worker import work
+from metaflowkit.training import _Loop
+from tests.search.small import SPACE, search_file
+
+
+@pytest.fixture
+def entered(tmp_path):
+    def enter_search(space: str = SPACE, more: str = "trials: 2", location=None):
+        return enter(read_search(search_file(tmp_path, space, more)), tmp_path / "study", location)
+
+    return enter_search
+
+
+def _work(study, lines=None) -> None:
+    work(study.search, study.slots, study.folder, 0, (lines if lines is not None else []).append)
+
+
+def test_trials_are_runs_that_report_validation_and_never_see_test_classes(entered, monkeypatch) -> None:
+    seen = []
+    evaluate = training.evaluate
+    monkeypatch.setattr(training, "evaluate", lambda flow, split, *rest: seen.append((split, set(flow.splits))) or evaluate(flow, split, *rest))
+    study = entered()
+    _work(study)
+    first, second = study.slots.trials()
+    assert {split for split, _ in seen} == {"val"}
+    assert not any("test" in splits for _, splits in seen)
+    assert first.state == second.state == TrialState.COMPLETE
+    assert first.params == study.search.baseline
+    for trial in (first, second):
+        run = study.folder / "trials" / f"{trial.number:04d}"
+        journal = {line["step"]: line["val/accuracy"] for line in Journal(run / "metrics.jsonl").read() if "val/accuracy" in line}
+        assert trial.intermediate_values == {step: value for step, value in journal.items() if step}
+        assert trial.values == [max(value for step, value in journal.items() if step)]
+        assert (run / "checkpoints" / "best.pt").is_file()
+        assert trial.user_attrs["seconds"] > 0
+        assert trial.user_attrs["memory"] >= 0
+    assert best_trials(study)[0].value == max(t.value for t in (first, second))
+    assert pipeline_of(study, first).plain() == study.search.pipeline.plain()
+    assert set(write_results(study)) == {"trials.csv", "best.yaml"}
+    assert any(line.startswith("study s: 2 complete of 2 trials") for line in summary(study))
+
+
+def test_the_study_may_prune(entered, monkeypatch) -> None:
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: trial.number == 1)
+    study = entered()
+    _work(study)
+    trial = study.slots.trials()[1]
+    assert (trial.state, trial.user_attrs[ENDED], list(trial.intermediate_values)) == (TrialState.PRUNED, "pruned at outer step 2", [2])
+
+
+def test_wilcoxon_compares_groups_of_the_same_episodes(entered) -> None:
+    study = entered(more="trials: 1\npruner: wilcoxon")
+    _work(study)
+    (trial,) = study.slots.trials()
+    assert list(trial.intermediate_values) == [2000, 2001, 2002, 2003, 4000, 4001, 4002, 4003]
+    run = study.folder / "trials" / "0000"
+    final = [line["val/accuracy"] for line in Journal(run / "metrics.jsonl").read() if "val/accuracy" in line][-1]
+    assert sum(list(trial.intermediate_values.values())[4:]) / 4 == pytest.approx(final)
+
+
+def test_every_trial_diverging_ends_with_a_plain_word(entered, monkeypatch) -> None:
+    step = _Loop.advance
+
+    def poisoned(self) -> None:
+        with torch.no_grad():
+            next(iter(self.parameters.values())).fill_(float("nan"))
+        step(self)
+
+    monkeypatch.setattr(_Loop, "advance", poisoned)
+    study = entered()
+    _work(study)
+    for trial in study.slots.trials():
+        assert trial.state == TrialState.PRUNED
+        assert trial.user_attrs[ENDED].startswith("diverged: outer step 1: the meta-gradient is not finite")
+    text = "\n".join(summary(study))
+    assert "2 diverged" in text
+    assert "no trial is complete and within the limits, so there is no best one" in text
+    assert write_results(study) == ["trials.csv"]
+
+
+def test_values_that_do_not_go_together_are_recorded_as_such(entered) -> None:
+    study = entered(
+        "inner.steps: [1, 2]\n  inner.order: [exact, {name: truncate, last: 1}, {value: {name: truncate, last: 2}, label: both}]",
+        "trials: 3\nset: {inner.steps: 2}",
+    )
+    impossible = {"inner.steps": 1, "inner.order": "both"}
+    study.slots.open().enqueue_trial(impossible)
+    _work(study)
+    trial = study.slots.trials()[3]
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs[ENDED].startswith("no possible pipeline: ")
+    assert "inner.order.last: must be at most inner.steps, 1, got 2" in trial.user_attrs[ENDED]
+    built = entered("objective.delta: [1, 5]\n  objective.grounded: [true, false]", "name: t\ntrials: 1")
+    assert built.search.baseline == {"objective.delta": 5, "objective.grounded": True}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), torch.OutOfMemoryError("CUDA")]
+)
+def test_out_of_memory_is_the_trials_fault(entered, monkeypatch, error) -> None:
+    monkeypatch.setattr(trials, "train", lambda *args, **more: (_ for _ in ()).throw(error))
+    study = entered(more="trials: 1")
+    _work(study)
+    (trial,) = study.slots.trials()
+    assert (trial.state, trial.user_attrs[ENDED].split(":")[0]) == (TrialState.PRUNED, "out of memory")
+
+
+@pytest.mark.parametrize("error", [RunError("disk: full"), ValueError("a bug")])
+def test_what_is_not_the_trials_fault_stops_the_worker_and_puts_the_trial_again(entered, monkeypatch, error) -> None:
+    monkeypatch.setattr(trials, "train", lambda *args, **more: (_ for _ in ()).throw(error))
+    study = entered(more="trials: 1\nretries: 1")
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            _work(study)
+    assert [t.state for t in study.slots.trials()] == [TrialState.FAIL] * 2
+    assert AGAIN not in study.slots.trials()[1].user_attrs
+    _work(study)  # nothing is left
+
+
+def test_limits_make_a_trial_infeasible(entered) -> None:
+    study = entered(more="trials: 2\nlimits: {memory: 0.000001}")
+    _work(study)
+    first, second = study.slots.trials()
+    assert first.state == TrialState.COMPLETE
+    assert best_trials(study) == []
+    assert any(t.user_attrs["memory"] > 0 for t in (first, second))
+
+
+def test_a_trial_over_its_time_is_ended(entered) -> None:
+    study = entered(more="trials: 1\nlimits: {seconds: 0.001}")
+    _work(study)
+    (trial,) = study.slots.trials()
+    assert (trial.state, trial.user_attrs[ENDED]) == (TrialState.PRUNED, "over its 0.001 seconds at outer step 2")
+
+
+def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_path, monkeypatch) -> None:
+    whole = entered(more="trials: 1")
+    _work(whole)
+    step = _Loop.advance
+
+    def stopped(self) -> None:
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    monkeypatch.setattr(_Loop, "advance", stopped)
+    (tmp_path / "cut").mkdir()
+    cut = enter(read_search(search_file(tmp_path / "cut", SPACE, "trials: 1")), tmp_path / "cut" / "study", None)
+    with pytest.raises(Interrupted):
+        _work(cut)
+    monkeypatch.undo()
+    _work(cut)
+    stopped_trial, done = cut.slots.trials()
+    (reference,) = whole.slots.trials()
+    assert (stopped_trial.state, stopped_trial.user_attrs[ENDED]) == (TrialState.FAIL, "stopped and saved")
+    assert done.user_attrs[GOES_ON] == 0
+    assert (done.values, done.intermediate_values) == (reference.values, reference.intermediate_values)
+    assert not (cut.folder / "trials" / "0000").exists()
+    assert len(Journal(cut.folder / "trials" / "0001" / "metrics.jsonl").read()) == len(Journal(whole.folder / "trials" / "0000" / "metrics.jsonl").read())
+
+
+def test_a_trial_that_was_taken_away_is_let_go(entered, monkeypatch) -> None:
+    study = entered(more="trials: 1")
+    step = _Loop.advance
+    calls = []
+
+    def taken(self) -> None:
+        if self.step == 1 and not calls:
+            calls.append(1)
+            study.slots.give_back(0, "for the test", counted=True)
+        step(self)
+
+    monkeypatch.setattr(_Loop, "advance", taken)
+    lines = []
+    _work(study, lines)
+    assert lines[0] == "trial 0: taken away, since this worker did not answer in time"
+    assert [t.state for t in study.slots.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_several_metrics_end_in_a_front(entered) -> None:
+    study = entered(more="trials: 3\npruner: none\nsampler: {name: nsga2, population: 2}\nmetrics: {val/accuracy: maximize, seconds: minimize}")
+    _work(study)
+    assert all(len(t.values) == 2 for t in study.slots.trials())
+    front = best_trials(study)
+    assert front
+    assert all(not (a.values[0] >= b.values[0] and a.values[1] < b.values[1]) for a in study.slots.trials() for b in front)
+
+
+def test_without_validation_classes_there_is_nothing_to_choose_by(entered) -> None:
+    study = entered(more="trials: 1\nset: {dataset.val_fraction: 0.0}")
+    with pytest.raises(Exception, match=r"dataset: has no validation classes, and a search chooses by them"):
+        _work(study)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "{name: tpe, startup: 1, multivariate: true}", "gp", "cmaes", "qmc", "nsga2", "random", "grid"])
+def test_every_sampler_and_a_fast_run_of_it(entered, sampler, monkeypatch) -> None:
+    monkeypatch.setattr(trials, "train", lambda pipeline, *args, **more: type("Report", (), {"best": {"accuracy": pipeline.inner.rule.settings["lr"]}}))
+    study = entered(
+        "inner.rule.lr: {low: 0.1, high: 0.5, step: 0.1}\n  objective.delta: {low: 1, high: 5, step: 4}", f"trials: 14\nsampler: {sampler}\npruner: none"
+    )
+    _work(study)
+    found = study.slots.trials()
+    assert len(found) == (10 if sampler == "grid" else 14)
+    assert all(t.state == TrialState.COMPLETE for t in found)
+    assert found[0].params == study.search.baseline
+
+
+@pytest.mark.parametrize("pruner", ["median", "successive_halving", "hyperband", "none", "wilcoxon"])
+def test_every_pruner_and_a_real_run_of_it(entered, pruner) -> None:
+    study = entered(more=f"trials: 4\npruner: {pruner}")
+    _work(study)
+    assert {t.state for t in study.slots.trials()} <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_signals_are_put_back(entered) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    study = entered(more="trials: 1")
+    study.slots.give_back(study.slots.take(study.slots.open()).number, "x", counted=False)
+    study.slots.take(study.slots.open())  # somebody else runs it
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted, match="stopped, with no trial at hand"):
+        _work(study)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert json.dumps(study.search.written_out())
