@@ -9,9 +9,11 @@ import torch
 
 from metaflowkit.flow import build
 from metaflowkit.pipeline import read
+from metaflowkit.search.reading import read_search
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = sorted([*(ROOT / "pipelines").rglob("*.yaml"), *(ROOT / "search").rglob("*.yaml")])
+SHIPPED = sorted((ROOT / "pipelines").rglob("*.yaml"))
+SEARCHES = sorted((ROOT / "search").rglob("*.yaml"))
 
 
 @pytest.fixture
@@ -40,3 +42,12 @@ def test_reads_back_equal_builds_and_steps(path, write, overrides) -> None:
     norms = {name: g.norm().item() for name, g in outcome.gradients.items()}
     assert all(torch.isfinite(g).all() for g in outcome.gradients.values())
     assert sum(norms.values()) > 0
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda p: p.stem)
+def test_searches_open_with_their_launch_line_and_their_baseline_builds_and_steps(path, overrides) -> None:
+    assert path.read_text().startswith(f"# mfk search {path.relative_to(ROOT)}")
+    search = read_search(path)
+    search = read_search(path, [*overrides.get(search.pipeline.dataset.name, []), "tasks.meta_batch=1"])
+    flow = build(search.at([]))
+    assert flow.learner.outcome(flow.episode(1)).value > 0

@@ -35,8 +35,6 @@ def test_the_inner_loop_that_is_shown_learns_what_it_says(write) -> None:
 def test_the_search_that_is_shown_is_right(write) -> None:
     search = read_search(write(blocks("yaml")[2].replace("../pipelines", str(ROOT / "pipelines"))))
     assert search.baseline["inner.rule"] == "sgd"
-    for shipped in (ROOT / "search").glob("*.yaml"):
-        assert read_search(shipped).points()[0]
 
 
 def test_the_component_of_your_own_works(write, tmp_path, monkeypatch) -> None:

@@ -66,6 +66,7 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     assert "is the best; training" not in again.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path) -> None:
     path = search_file(tmp_path, SPACE, f"trials: 1\n{LONG}\nfinal: {{seeds: []}}")
     folder = tmp_path / "studies" / "s"
