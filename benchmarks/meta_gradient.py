@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from metaflowkit.doctor import peak_memory
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
@@ -39,6 +38,7 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.flow import laid_out
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.sgd import SGD
+from metaflowkit.memory import peak_memory
 from metaflowkit.models.conv4 import Conv4
 from metaflowkit.models.linear import Linear
 from metaflowkit.models.mlp import MLP

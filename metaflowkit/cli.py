@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from metaflowkit import __version__
 from metaflowkit.errors import ConfigError, MetaflowkitError
+from metaflowkit.search import STORAGE_VARIABLE
 
 
 class _Group(click.Group):
@@ -136,9 +138,7 @@ def search() -> None:
     """Search a space of pipelines: mfk search FILE starts or continues a study, mfk search show STUDY tells what it found."""
 
 
-_STORAGE = click.option(
-    "--storage", envvar="METAFLOWKIT_STORAGE", metavar="URL", help="A database, such as postgresql://user@host/base; a journal file otherwise."
-)
+_STORAGE = click.option("--storage", envvar=STORAGE_VARIABLE, metavar="URL", help="A database, such as postgresql://user@host/base; a journal file otherwise.")
 _STUDY_DIR = click.option("--study-dir", type=click.Path(path_type=Path), help="Where to write; by default studies/<name>.")
 
 
@@ -165,37 +165,23 @@ def start(
     from metaflowkit.search.reading import read_search
 
     checked = read_search(file or Path(), overrides, **given)
-    from metaflowkit.search.crew import Crew, alone
-    from metaflowkit.search.page import write_page
-    from metaflowkit.search.results import summary, write_results
-    from metaflowkit.search.study import enter
+    from metaflowkit.search.crew import run_search
 
-    folder = study_dir or Path("studies") / checked.settings.name
-    with alone(folder):
-        study = enter(checked, folder, storage or checked.settings.storage)
-        crew = Crew(study, click.echo)
-        click.echo(f"study directory {folder}: {checked.trials} trials, {checked.settings.workers} worker{'s' * (checked.settings.workers > 1)}")
-        crew.search()
-        written = [*write_results(study), write_page(study)]
-        click.echo("\n".join(["", *summary(study)]))
-        tested = crew.finish()
-    click.echo("\n".join(["", *tested, f"in {folder}: {', '.join(written)}", f"next: mfk run {folder / 'best.yaml'}"]))
+    run_search(checked, study_dir or Path("studies") / checked.settings.name, storage or checked.settings.storage, click.echo)
 
 
 def _work(worker: str, storage: str | None, folder: Path | None, index: int | None) -> None:
-    import os
-
-    if index is not None:
-        from metaflowkit.search.worker import end_with
-
-        end_with(os.getppid())
+    parent = os.getppid()
     from metaflowkit.search.storage import reachable
     from metaflowkit.search.study import join
-    from metaflowkit.search.worker import work
+    from metaflowkit.search.worker import end_with, work
+
+    if index is not None:
+        end_with(parent)
 
     study = join(worker, storage, folder)
     with reachable(study.location):
-        work(study.search, study.slots, study.folder, index, lambda line: click.echo(line))
+        work(study.search, study.slots, study.folder, index, click.echo)
 
 
 @search.command()
@@ -203,11 +189,7 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
 @_STORAGE
 def show(study: str, storage: str | None) -> None:
     """Print the best trials of STUDY and what mattered, and write report.html, best.yaml and trials.csv."""
-    from metaflowkit.search.page import write_page
-    from metaflowkit.search.results import summary, write_results
+    from metaflowkit.search.page import conclude
     from metaflowkit.search.study import join
 
-    entered = join(study, storage)
-    written = [*write_results(entered), write_page(entered)]
-    click.echo("\n".join(summary(entered)))
-    click.echo(f"in {entered.folder}: {', '.join(written)}")
+    click.echo("\n".join(conclude(join(study, storage))))

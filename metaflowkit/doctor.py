@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import functools
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,6 +22,7 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import Flow, build
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
+from metaflowkit.memory import peak_memory
 from metaflowkit.nodes import Pipeline
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Adapted, Episode, Labelled, Params
@@ -258,32 +254,11 @@ def _cost(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 def _measured(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = float(torch.cuda.memory_allocated(device))
-    else:
-        before = peak_memory(reset=True)
+    before = peak_memory(reset=True, device=device)
     run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        memory = torch.cuda.max_memory_allocated(device) - before
-    else:
-        memory = peak_memory() - before
+    memory = peak_memory(device=device) - before
     started = time.perf_counter()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started, memory
-
-
-def peak_memory(reset: bool = False) -> float:
-    """The most memory in bytes that the process has held, since the last reset where Linux allows one."""
-    with contextlib.suppress(OSError):
-        if reset:
-            with contextlib.suppress(AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would be used again, and not be seen
-            Path("/proc/self/clear_refs").write_text("5")
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)

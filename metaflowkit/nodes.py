@@ -127,7 +127,7 @@ class Pipeline:
 
     def plain(self) -> dict[str, Any]:
         """The YAML mapping of the whole pipeline, in data-flow order."""
-        return {key: _plain(getattr(self, key)) for key in KEYS}
+        return {key: plain(getattr(self, key)) for key in KEYS}
 
     def to_yaml(self) -> str:
         """The resolved pipeline as YAML, which reads back to an equal pipeline."""
@@ -142,13 +142,14 @@ def listed(value: int | list[int]) -> list[int]:
     return value if isinstance(value, list) else [value]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A node, or what stands in one, as plain values."""
     if isinstance(value, Augment):
         return {"level": value.level} if value.level is not None else [c.plain() for c in value.operations]
     if isinstance(value, Choice):
         return value.plain()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return value

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
 from metaflowkit.report import Report, write_report
 from metaflowkit.run import Run, default_folder, open_run
+from metaflowkit.stopping import on_stop
 
 
 def train(
@@ -59,7 +56,8 @@ def train(
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
     run = open_run(folder, pipeline, resume, overwrite)
     started = time.monotonic()
-    with _stop_signals() as stop, progress:
+    stop = _Stop()
+    with on_stop(stop.ask, once=True), progress:
         progress.start(folder, flow, pipeline.outer.steps)
         loop = _Loop(flow, run, progress, stop)
         loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
@@ -72,6 +70,9 @@ def train(
 @dataclass
 class _Stop:
     requested: str | None = None
+
+    def ask(self, name: str) -> None:
+        self.requested = name
 
 
 class _Loop:
@@ -192,25 +193,3 @@ class _Loop:
             f"outer step {step}: the meta-gradient is not finite, first in {bad} (objective {outcome.value.item():g}); lower inner.rule.lr, "
             f"inner.steps or outer.optimizer.lr; the last good state is saved in {good}"
         )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop honours after its step; a second one kills."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def request(number: int, frame: Any) -> None:
-        stop.requested = signal.Signals(number).name
-        signal.signal(number, previous[signal.Signals(number)])
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

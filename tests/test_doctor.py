@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 
 from metaflowkit import doctor
 from metaflowkit.cli import main
-from metaflowkit.doctor import diagnose, doubled, finite_differences, peak_memory, small
+from metaflowkit.doctor import diagnose, doubled, finite_differences, small
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.flow import build
 from metaflowkit.pipeline import read
@@ -165,17 +164,6 @@ def test_the_oracle_leaves_the_weights_as_they_were(pipeline) -> None:
 def test_large_networks_are_given_one_task(pipeline, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "LARGE", 10)
     assert len(doubled(build(small(pipeline())))[1].support.x) == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets the peak")
-def test_peak_memory_sees_what_is_used_again() -> None:
-    blocks = [torch.ones(2**18) for _ in range(64)]  # 1 MiB each, kept by the allocator when they are freed
-    last = torch.ones(2**18)
-    del blocks
-    before = peak_memory(reset=True)
-    held = [torch.ones(2**18) for _ in range(64)]
-    assert 60 < (peak_memory() - before) / 2**20 < 80
-    del held, last
 
 
 def test_command_line_and_exit_codes(write) -> None:

@@ -18,17 +18,7 @@ from metaflowkit.pipeline import read
 from metaflowkit.progress import Bar, Lines, Silent, _clock, choose_progress
 from metaflowkit.training import train
 from metaflowkit.values import ImageSet
-
-SMALL = """
-device: cpu
-dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
-augment: {level: 1}
-tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
-model: {backbone: {name: conv4, width: 4}}
-inner: {steps: 1}
-outer: {steps: 4}
-evaluate: {every: 2, way: 3, query: 2, episodes: 4, val_episodes: 4}
-"""
+from tests.small import SMALL
 
 
 def images(count: int, classes: str) -> ImageSet:
@@ -149,7 +139,7 @@ def test_lines_print_to_standard_output(capfd) -> None:
 
 def test_a_run_tells_its_course_in_order(write, tmp_path) -> None:
     said: list[str] = []
-    report = train(read(write(SMALL)), tmp_path / "run", progress=Lines(said.append))
+    report = train(read(write(SMALL), ["device=cpu"]), tmp_path / "run", progress=Lines(said.append))
     place, _, *rest = said
     assert place == f"run directory {tmp_path / 'run'}"
     assert [line.split()[1] for line in rest[:3]] == ["0/4", "2/4", "4/4"]

@@ -18,16 +18,9 @@ from metaflowkit import checkpoint
 from metaflowkit.errors import DivergenceError
 from metaflowkit.pipeline import read
 from metaflowkit.training import _Loop, train
+from tests import small
 
-SMALL = """
-dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
-augment: {level: 1}
-tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
-model: {backbone: {name: conv4, width: 4}}
-inner: {steps: 1}
-outer: {steps: 6}
-evaluate: {every: 2, way: 3, query: 2, episodes: 4, val_episodes: 4}
-"""
+SMALL = small.SMALL.replace("steps: 4", "steps: 6")
 EXACT = ("metrics.jsonl", "checkpoints/best.pt", "checkpoints/step-0000006.pt")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Number:
         low, high: the bounds, both included.
         step: between neighbours; None for any number between.
         log: whether it is drawn evenly in its logarithm.
-        marks: where the key, ``low`` and ``high`` stand in the file.
+        mark: where the key stands in the file.
+        bounds: where ``low`` and ``high`` stand.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Number:
     high: float
     step: float | None
     log: bool
-    marks: tuple[Mark, Mark, Mark]
+    mark: Mark
+    bounds: tuple[Mark, Mark]
 
     def suggest(self, trial: optuna.Trial) -> Iterator[Setting]:
         """The trial's value."""
@@ -45,12 +47,12 @@ class Number:
             value: float = trial.suggest_int(self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         else:
             value = trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
-        yield self.path, Node(value, self.marks[0], self.marks[0])
+        yield self.path, Node(value, self.mark, self.mark)
 
     def extremes(self) -> Iterator[list[Setting]]:
         """Values that the pipeline must take if it takes all of them."""
-        for value, mark in ((self.low, self.marks[1]), (self.high, self.marks[2])):
-            yield [(self.path, Node(int(value) if self.whole else value, mark, self.marks[0]))]
+        for value, mark in zip((self.low, self.high), self.bounds):
+            yield [(self.path, Node(int(value) if self.whole else value, mark, self.mark))]
 
     def points(self) -> Iterator[dict[str, Any]]:
         """All values, for a grid.
@@ -66,7 +68,12 @@ class Number:
             yield {self.name: int(value) if self.whole else value}
 
     def own(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
-        """The study's parameters for the value in a pipeline, None where it lies outside."""
+        """The study's parameters for the value in a pipeline, None where it lies outside.
+
+        Args:
+            plain: the pipeline as plain values.
+            resolved: the plain values of the pipeline with some settings changed.
+        """
         value = _at(plain, self.path)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             return None
@@ -124,12 +131,12 @@ class Options:
     def own(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
         """See :meth:`Number.own`; an option is chosen where, with its settings as in the pipeline, it gives the pipeline's node."""
         for option in self.options:
-            inside = own_point(option.inside, plain, resolved)
-            if inside is None:
+            own = [axis.own(plain, resolved) for axis in option.inside]
+            if None in own:
                 continue
             kept = [(axis.path, as_node(_at(plain, axis.path), self.mark)) for axis in option.inside]
             if _at(resolved([(self.path, option.value), *kept]), self.path) == _at(plain, self.path):
-                return {self.name: option.label, **inside}
+                return {self.name: option.label, **merged(own)}
         return None
 
 
@@ -144,24 +151,12 @@ def suggest(trial: optuna.Trial, axes: Sequence[Axis]) -> list[Setting]:
 def grid(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     """Every point of a finite space."""
     for combined in itertools.product(*([*axis.points()] for axis in axes)):
-        yield {name: value for part in combined for name, value in part.items()}
+        yield merged(combined)
 
 
-def own_point(axes: Sequence[Axis], plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
-    """The pipeline itself as a point of the space; None where it lies outside.
-
-    Args:
-        axes: the space.
-        plain: the pipeline as plain values.
-        resolved: the plain values of the pipeline with some settings changed.
-    """
-    point: dict[str, Any] = {}
-    for axis in axes:
-        own = axis.own(plain, resolved)
-        if own is None:
-            return None
-        point |= own
-    return point
+def merged(points: Iterable[dict[str, Any] | None]) -> dict[str, Any]:
+    """Points of several axes as one."""
+    return {name: value for point in points if point is not None for name, value in point.items()}
 
 
 def changed(root: Node, settings: Sequence[Setting]) -> Node:

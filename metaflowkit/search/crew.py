@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,18 +12,43 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from optuna.trial import FrozenTrial, TrialState
 
 from metaflowkit.errors import Interrupted, RunError
-from metaflowkit.files import to_yaml, write_atomic
-from metaflowkit.search.results import best_trials, line_about, test_table
+from metaflowkit.files import write_atomic
+from metaflowkit.search import STORAGE_VARIABLE
+from metaflowkit.search.page import conclude
+from metaflowkit.search.reading import Search
+from metaflowkit.search.results import BEST, accuracy_table, best_trials, line_about
 from metaflowkit.search.slots import AGAIN
 from metaflowkit.search.storage import reachable
-from metaflowkit.search.study import ENVIRONMENT, Study
+from metaflowkit.search.study import Study, enter
+from metaflowkit.stopping import on_stop
 
 POLL = 0.5
+
+
+def run_search(search: Search, folder: Path, location: str | None, tell: Callable[[str], None] = print) -> None:
+    """Search to the end: all trials, then the results, then the last runs.
+
+    Args:
+        search: what is searched.
+        folder: of the study.
+        location: a database's URL, or None for a journal file in the folder.
+        tell: gets the lines for the user.
+
+    Raises:
+        Interrupted: Ctrl-C, SIGTERM or the time limit; every trial at hand is saved.
+        RunError: the folder or the storage cannot be used, or a worker met something that would stop every trial.
+    """
+    with alone(folder):
+        study = enter(search, folder, location)
+        crew = Crew(study, tell)
+        tell(f"study directory {folder}: {search.trials} trials, {search.settings.workers} worker{'s' * (search.settings.workers > 1)}")
+        crew.search()
+        tell("\n".join(["", *conclude(study)]))
+        tell("\n".join(["", *crew.finish(), f"next: mfk run {folder / BEST}"]))
 
 
 @dataclass
@@ -36,47 +61,35 @@ class Crew:
     """
 
     study: Study
-    tell: Callable[[str], None] = print
+    tell: Callable[[str], None]
     stopping: str | None = None
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def search(self) -> None:
-        """Start the workers and tell of every trial until all are done.
-
-        Raises:
-            Interrupted: Ctrl-C, SIGTERM or the time limit; every trial at hand is saved.
-            RunError: a worker met something that would stop every trial.
-        """
+        """Start the workers and tell of every trial until all are done; see :func:`run_search`."""
         settings, slots = self.study.search.settings, self.study.slots
         told = {t.number for t in slots.trials() if t.state.is_finished()}
         until = time.monotonic() + settings.time_limit if settings.time_limit is not None else None
-        losses = 0
-        with reachable(self.study.location), self._signals():
+        spare = settings.retries * (settings.workers + 1)
+        with reachable(self.study.location), self._watched():
             for i in range(min(settings.workers, len(self._open()))):
-                self._start(f"worker {i}", ["search", "--worker", str(self.study.folder), "--index", str(i)], f"workers/{i}.log")
+                self._worker(f"worker-{i}")
             while self.running:
                 time.sleep(POLL)
                 for line in slots.collect():
                     self.tell(line)
                 self._tell_new(told)
-                if until is not None and time.monotonic() > until and self.stopping is None:
+                if until is not None and time.monotonic() > until:
                     self._stop(f"the time limit of {settings.time_limit:g} seconds")
-                for name, code in self._ended():
-                    if code < 0 and self.stopping is None and self._open():  # killed: its trial is put again, and so is the worker
-                        losses += 1
-                        if losses > settings.retries * settings.workers + settings.retries:
-                            self._stop("workers that are killed again and again")
-                        index = name.split()[-1]
-                        self._start(name, ["search", "--worker", str(self.study.folder), "--index", index], f"workers/{index}.log")
-                    elif code > 0 and self.stopping is None:
-                        self._stop(name)
-                        raise RunError(f"{name}: {self._last_line(f'workers/{name.split()[-1]}.log')}")
+                for name in self._ended():  # by a signal: what it worked on is put again, and so is the worker
+                    if self.stopping is None and self._open():
+                        spare -= 1
+                        self._worker(name) if spare >= 0 else self._stop("workers that are killed again and again")
             slots.collect()
             self._tell_new(told)
         if self.stopping is not None:
-            raise Interrupted(
-                f"{self.study.folder}: stopped by {self.stopping}, {len(self._open())} of {self.study.search.trials} trials are left and nothing is lost; go on with the same command"
-            )
+            left = f"{len(self._open())} of {self.study.search.trials} trials are left and nothing is lost"
+            raise Interrupted(f"{self.study.folder}: stopped by {self.stopping}, {left}; go on with the same command")
 
     def finish(self) -> list[str]:
         """Train the best pipeline with each of the last seeds and evaluate it on test classes.
@@ -84,43 +97,41 @@ class Crew:
         Returns:
             Lines about the accuracies.
         """
-        search, folder = self.study.search, self.study.folder
+        settings, folder = self.study.search.settings, self.study.folder
         best = best_trials(self.study)
-        if not best or not search.settings.final.seeds:
+        if not best or not settings.final.seeds:
             return []
-        prefix = folder / "final"
-        changes = [f"{path}={to_yaml(value, width=10_000).removesuffix('...' + chr(10)).strip()}" for path, value in search.settings.final.set.items()]
-        runs = {seed: prefix / f"trial-{best[0].number:04d}-seed-{seed}" for seed in search.settings.final.seeds}
+        runs = {seed: folder / "final" / f"trial-{best[0].number:04d}-seed-{seed}" for seed in settings.final.seeds}
         waiting = [seed for seed, run in runs.items() if not (run / "report.md").is_file()]
         if waiting:
             self.tell(f"trial {best[0].number} is the best; training it with {len(runs)} seeds, and evaluating on test classes")
-        with self._signals():
-            while waiting or self.running:
-                while waiting and len(self.running) < search.settings.workers and self.stopping is None:
+        with self._watched():
+            while (waiting and self.stopping is None) or self.running:
+                while waiting and len(self.running) < settings.workers and self.stopping is None:
                     seed = waiting.pop(0)
+                    changes = [f"{path}={json.dumps(value)}" for path, value in {**settings.final.set, "seed": seed}.items()]  # JSON is YAML
                     resume = ["--resume"] if (runs[seed] / "pipeline.yaml").is_file() else []
-                    sets = [part for change in [*changes, f"seed={seed}"] for part in ("--set", change)]
-                    command = ["run", str(folder / "best.yaml"), *sets, "--run-dir", str(runs[seed]), *resume]
-                    self._start(f"seed {seed}", command, f"workers/seed-{seed}.log")
+                    sets = [part for change in changes for part in ("--set", change)]
+                    self._start(f"seed-{seed}", ["run", str(folder / BEST), *sets, "--run-dir", str(runs[seed]), *resume])
                 time.sleep(POLL)
-                for name, code in self._ended():
-                    if code != 0 and self.stopping is None:
-                        self._stop(name)
-                        raise RunError(f"{name}: {self._last_line(f'workers/seed-{name.split()[-1]}.log')}")
-                    self.tell(f"{name}: {'done' if code == 0 else 'saved'}")
-                if self.stopping is not None and not self.running:
-                    raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command")
-        lines = test_table([run for run in runs.values()])
+                for name in self._ended():
+                    self._stop(f"the end of {name}")
+        if self.stopping is not None:
+            raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command")
+        lines = accuracy_table([*runs.values()])
         write_atomic(folder / "test.md", "\n".join(lines).encode())
         return lines
 
-    def _start(self, name: str, arguments: Sequence[str], log: str) -> None:
-        path = self.study.folder / log
+    def _worker(self, name: str) -> None:
+        self._start(name, ["search", "--worker", str(self.study.folder), "--index", name.removeprefix("worker-")])
+
+    def _start(self, name: str, arguments: Sequence[str]) -> None:
+        path = self._log(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         threads = max(1, _cores() // self.study.search.settings.workers)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         if self.study.location is not None:
-            environment[ENVIRONMENT] = self.study.location
+            environment[STORAGE_VARIABLE] = self.study.location
         with open(path, "ab") as handle:
             self.running[name] = subprocess.Popen(
                 [sys.executable, "-m", "metaflowkit", *arguments],
@@ -131,12 +142,27 @@ class Crew:
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then asks them to stop
             )
 
-    def _ended(self) -> Iterator[tuple[str, int]]:
+    def _ended(self) -> Iterator[str]:
+        """The processes that have ended without doing all they had to.
+
+        Raises:
+            RunError: one of them by an error of its own.
+        """
         for name, process in list(self.running.items()):
             code = process.poll()
-            if code is not None:
-                del self.running[name]
-                yield name, code
+            if code is None:
+                continue
+            del self.running[name]
+            if code == Interrupted.exit_code:
+                self._stop(f"a signal to {name}")
+            elif code > 0 and self.stopping is None:
+                lines = self._log(name).read_text(errors="replace").strip().splitlines() or ["ended"]
+                raise RunError(f"{name}: {lines[-1].removeprefix('mfk: ')}; all it printed is in {self._log(name)}")
+            elif code < 0:
+                yield name
+
+    def _log(self, name: str) -> Path:
+        return self.study.folder / "logs" / f"{name}.log"
 
     def _open(self) -> list[FrozenTrial]:
         return self.study.slots.trials(TrialState.WAITING, TrialState.RUNNING)
@@ -149,39 +175,34 @@ class Crew:
                 done = sum(t.state.is_finished() and AGAIN not in t.user_attrs for t in trials)
                 self.tell(line_about(self.study, trial, done))
 
-    def _last_line(self, log: str) -> str:
-        lines = (self.study.folder / log).read_text(errors="replace").strip().splitlines()
-        last = lines[-1].removeprefix("mfk: ") if lines else "ended"
-        return f"{last}; all it printed is in {self.study.folder / log}"
-
     def _stop(self, reason: str) -> None:
-        self.stopping = reason
-        for process in self.running.values():
-            process.terminate()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks the processes to save and stop, the second ends them."""
-
-        def request(number: int, frame: FrameType | None) -> None:
-            if self.stopping is None:
-                self.tell("stopping: trials at hand are being saved; once more ends them at once")
-                self._stop(signal.Signals(number).name)
-            else:
-                for process in self.running.values():
-                    process.kill()
-
-        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
+        """Ask all processes to save and stop; the first reason counts."""
+        if self.stopping is None:
+            self.stopping = reason
             for process in self.running.values():
                 process.terminate()
+
+    def _asked(self, name: str) -> None:
+        """The first Ctrl-C or SIGTERM asks the processes to save and stop, the second ends them."""
+        if self.stopping is None:
+            self.tell("stopping: trials at hand are being saved; once more ends them at once")
+            self._stop(name)
+        else:
             for process in self.running.values():
-                process.wait()
-            self.running.clear()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+                process.kill()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """No process is left behind, and signals go to all."""
+        with on_stop(self._asked):
+            try:
+                yield
+            finally:
+                for process in self.running.values():
+                    process.terminate()
+                for process in self.running.values():
+                    process.wait()
+                self.running.clear()
 
 
 @contextmanager

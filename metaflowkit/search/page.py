@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file with Optuna's own plots."""
+"""The end of a study: what is printed and written, and its report, one HTML file with Optuna's own plots."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ import base64
 import html
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib
 from optuna.trial import TrialState
 
 from metaflowkit.files import write_atomic
-from metaflowkit.search.results import importances, summary
+from metaflowkit.search.results import importances, summary, write_results
 from metaflowkit.search.study import Study
 
 PAIR = ("objective.delta", "inner.steps")
 
 
-def write_page(study: Study) -> str:
-    """Write ``report.html`` into the study's folder; returns its name."""
+def conclude(study: Study) -> list[str]:
+    """Write all results of a study into its folder; the lines to print about them."""
+    lines = summary(study)
+    written = [*write_results(study), write_page(study, lines)]
+    return [*lines, "", f"in {study.folder}: {', '.join(written)}"]
+
+
+def write_page(study: Study, lines: Sequence[str]) -> str:
+    """Write ``report.html`` into the study's folder, with the lines of its summary; returns its name."""
     parts = [f"<h2>{html.escape(title)}</h2>\n<img alt='{html.escape(title)}' src='data:image/png;base64,{picture}'>" for title, picture in _pictures(study)]
     name = html.escape(study.search.settings.name)
     head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{name}</title>\n<style>body {{ font: 15px sans-serif; margin: 2em auto; max-width: 60em }} img {{ max-width: 100% }} pre {{ overflow-x: auto }}</style>"
-    text = html.escape("\n".join(summary(study)))
+    text = html.escape("\n".join(lines))
     write_atomic(study.folder / "report.html", "\n".join([head, f"<h1>{name}</h1>\n<pre>{text}</pre>", *parts, "</html>\n"]).encode())
     return "report.html"
 
@@ -38,20 +45,20 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
     complete = [t for t in found.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     if not complete:
         return
-    metric = next(iter(study.search.settings.metrics))
-    several = len(study.search.settings.metrics) > 1
-    first: dict[str, Any] = {"target": (lambda t: t.values[0]), "target_name": metric}
+    metrics = [*study.search.settings.metrics]
+    first: dict[str, Any] = {"target": (lambda t: t.values[0]), "target_name": metrics[0]}
+    weights = importances(study)
     varied = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
     everywhere = [n for n in varied if all(n in t.params for t in complete)]
-    pair = [n for n in PAIR if n in everywhere] if set(PAIR) <= set(everywhere) else [n for n in importances(study) if n in everywhere][:2]
+    pair = [n for n in PAIR if n in everywhere] if set(PAIR) <= set(everywhere) else [n for n in weights if n in everywhere][:2]
     wanted: list[tuple[str, bool, Callable[[], Any]]] = [
         ("History", True, lambda: plots.plot_optimization_history(found, **first)),
-        ("Validation accuracy by outer step", not several, lambda: plots.plot_intermediate_values(found)),
-        ("Importances", bool(importances(study)), lambda: plots.plot_param_importances(found, **first)),
+        ("Validation accuracy by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(found)),
+        ("Importances", bool(weights), lambda: plots.plot_param_importances(found, **first)),
         ("Parallel coordinates", len(everywhere) > 1, lambda: plots.plot_parallel_coordinate(found, params=everywhere, **first)),
         ("Slices", bool(varied), lambda: plots.plot_slice(found, params=varied, **first)),
         (f"Contour of {' and '.join(pair)}", len(pair) == 2, lambda: plots.plot_contour(found, params=pair, **first)),
-        ("Pareto front", several and len(study.search.settings.metrics) < 4, lambda: plots.plot_pareto_front(found)),
+        ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(found)),
     ]
     for title, possible, draw in wanted:
         if possible:

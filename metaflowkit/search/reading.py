@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from metaflowkit import registry as r
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml, to_yaml
-from metaflowkit.nodes import Pipeline
+from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml
+from metaflowkit.nodes import Pipeline, plain
 from metaflowkit.pipeline import read_node, section
 from metaflowkit.registry import Choice
 from metaflowkit.schema import Count, Natural, Positive, nearest
-from metaflowkit.search.axes import Axis, Setting, changed, grid, own_point
+from metaflowkit.search.axes import Axis, Setting, changed, grid, merged
 from metaflowkit.search.space import Reader
 
 METRICS = ("val/accuracy", "seconds", "memory")
@@ -23,10 +24,14 @@ METRICS = ("val/accuracy", "seconds", "memory")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trial may take: ``seconds``, and ``memory`` in MiB beyond what the worker held before. Above them it is infeasible."""
+    """What a trial may take: ``seconds``, and ``memory`` in MiB beyond what is held before its first step. Above them it is infeasible."""
 
     seconds: Positive | None = None
     memory: Positive | None = None
+
+    def set(self) -> dict[str, float]:
+        """Those that are set."""
+        return {name: limit for name, limit in vars(self).items() if limit is not None}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Settings:
     """
 
     name: str
-    pipeline: Any
+    pipeline: str | dict[str, Any]
     space: dict[str, Any]
     set: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Literal["maximize", "minimize"]] = field(default_factory=lambda: {"val/accuracy": "maximize"})
@@ -93,11 +98,10 @@ class Search:
 
     def written_out(self) -> dict[str, Any]:
         """Everything in one mapping, which reads back to this search on any machine."""
-        s = self.settings
-        kept = {key: getattr(s, key) for key in ("metrics", "trials", "time_limit", "workers", "seed", "lease", "retries")}
-        parts = {"limits": vars(s.limits), "final": vars(s.final), "sampler": s.sampler.plain(), "pruner": s.pruner.plain()}
-        return {"name": s.name, "pipeline": self.pipeline.plain(), "space": s.space, **kept, **parts}
+        elsewhere = ("set", "storage")  # in the pipeline; and said to each command, since it may hold a password
+        return {key: plain(value) for key, value in vars(self.settings).items() if key not in elsewhere} | {"pipeline": self.pipeline.plain()}
 
+    @cached_property
     def points(self) -> list[dict[str, Any]]:
         """What is queued before anything is suggested: the baseline, or all of a grid with it first."""
         if self.settings.sampler.name != "grid":
@@ -107,7 +111,7 @@ class Search:
     @property
     def trials(self) -> int:
         """How many trials there are in all."""
-        return len(self.points()) if self.settings.sampler.name == "grid" else self.settings.trials
+        return len(self.points) if self.settings.sampler.name == "grid" else self.settings.trials
 
 
 def read_search(path: str | Path, overrides: Sequence[str] = (), **given: Any) -> Search:
@@ -139,11 +143,10 @@ def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()
     problems: list[str] = []
     named = root if "name" in root.value else put(root, "name", Node(name, root.mark))
     settings: Settings | None = section(named, Settings, "", (), problems)
-    reader = Reader(problems)
-    axes = reader.axes(root.value["space"]) if "space" in root.value else ()
+    axes = Reader(problems).axes(root.value["space"]) if "space" in root.value else ()
     if settings is None or problems:
         raise ConfigError(problems)
-    base = _base(root, settings, folder, overrides)
+    base = _base(root, folder, overrides)
     pipeline = read_node(base, settings.name)
     base = as_node(pipeline.plain(), base.mark)  # with every default, so that a path may pass through what the file leaves out
     problems += [*_proven(axes, base, settings.name), *_together(root, settings, axes)]
@@ -153,33 +156,27 @@ def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()
     def resolved(changes: Sequence[Setting]) -> Any:
         return read_node(changed(base, changes), settings.name).plain()
 
-    baseline: dict[str, Any] = {}
-    for axis in axes:
-        own = own_point([axis], pipeline.plain(), resolved)
-        if own is None:
-            mark = next(axis.extremes())[0][1].key
-            problems.append(
-                f"{mark}: space.{axis.path}: must contain the pipeline's own value, since the first trial is the pipeline itself; "
+    own = [axis.own(pipeline.plain(), resolved) for axis in axes]
+    if None in own:
+        raise ConfigError(
+            [
+                f"{axis.mark}: space.{axis.path}: must contain the pipeline's own value, since the first trial is the pipeline itself; "
                 f"widen it, or set the value elsewhere with set: {{{axis.path}: ...}}"
-            )
-        else:
-            baseline |= own
-    if problems:
-        raise ConfigError(problems)
-    return Search(settings, base, pipeline, axes, baseline)
+                for axis, point in zip(axes, own)
+                if point is None
+            ]
+        )
+    return Search(settings, base, pipeline, axes, merged(own))
 
 
-def _base(root: Node, settings: Settings, folder: Path, overrides: Sequence[str]) -> Node:
+def _base(root: Node, folder: Path, overrides: Sequence[str]) -> Node:
     given = root.value["pipeline"]
+    base = given
     if isinstance(given.value, str):
         path = folder / given.value
         if not path.is_file():
             raise ConfigError(f"{given.mark}: pipeline: there is no file {path}; give its path from this file's folder")
         base = read_yaml(path)
-    elif isinstance(given.value, dict):
-        base = given
-    else:
-        raise ConfigError(f"{given.mark}: pipeline: must be a file or a mapping, got {given.shown()}; write such as ../pipelines/quickstart.yaml")
     for path_, value in (root.value["set"].value if "set" in root.value else {}).items():
         base = put(base, path_, value)
     return apply_overrides(base, overrides)
@@ -215,19 +212,13 @@ def _together(root: Node, settings: Settings, axes: Sequence[Axis]) -> list[str]
         wrong("metrics", f"several metrics go without pruner, got the pruner {settings.pruner.name!r}; write pruner: none")
     if settings.sampler.name == "grid":
         try:
-            if len([*grid(axes)]) > 100_000:
+            if next(itertools.islice(grid(axes), 100_000, None), None) is not None:
                 wrong("sampler", "the grid has more than 100,000 points; take fewer, or another sampler")
         except ValueError as error:
             wrong("sampler", str(error))
     for axis, outer in itertools.permutations(axes, 2):
         if axis.path.startswith(f"{outer.path}."):
-            where = f"{next(axis.extremes())[0][1].key}: space.{axis.path}"
-            problems.append(f"{where}: lies inside {outer.path}, which is replaced as a whole; put it into the space of a choice there")
+            problems.append(f"{axis.mark}: space.{axis.path}: lies inside {outer.path}, which is replaced as a whole; put it into the space of a choice there")
     if "/" in settings.name or not settings.name.strip():
         wrong("name", f"must be a name that can be a folder's, got {settings.name!r}; leave the slash out")
     return problems
-
-
-def as_yaml(search: Search) -> str:
-    """The search written out, as YAML."""
-    return to_yaml(search.written_out())

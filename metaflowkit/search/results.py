@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 import warnings
 from collections import Counter
@@ -16,16 +15,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from metaflowkit.files import write_atomic
+from metaflowkit.journal import Journal
 from metaflowkit.nodes import Pipeline
 from metaflowkit.search.axes import suggest
-from metaflowkit.search.slots import AGAIN, ENDED
+from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import Study
+
+BEST = "best.yaml"
 
 
 def best_trials(study: Study) -> list[FrozenTrial]:
     """Complete trials within the limits, the best first; of several metrics only those that no other beats in all, by the first metric."""
     metrics = study.search.settings.metrics
-    limits = {name: limit for name, limit in vars(study.search.settings.limits).items() if limit is not None}
+    limits = study.search.settings.limits.set()
     found = [
         t
         for t in study.slots.trials(TrialState.COMPLETE)
@@ -89,24 +91,27 @@ def summary(study: Study) -> list[str]:
 
 def importances(study: Study) -> dict[str, float]:
     """How much of the first metric's variance each parameter explains (Optuna's fANOVA); empty with too few trials."""
-    optuna_study = study.slots.open()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return optuna.importance.get_param_importances(optuna_study, target=lambda t: t.values[0])
+            return optuna.importance.get_param_importances(study.slots.open(), target=lambda t: t.values[0])
         except (ValueError, RuntimeError):  # fewer than two complete trials, or all of one value
             return {}
 
 
-def test_table(runs: Sequence[Path]) -> list[str]:
+def accuracy_table(runs: Sequence[Path]) -> list[str]:
     """Test accuracy of several runs of one pipeline: mean and standard deviation over their seeds."""
-    found: dict[tuple[int, int, str], dict[str, list[float]]] = {}
+    found: dict[tuple[int, int, str], dict[str, dict[Path, float]]] = {}
     for run in runs:
-        for line in (run / "evaluations.jsonl").read_text().splitlines():
-            score = json.loads(line)
-            if score["split"] == "test" and score["weights"] in ("untrained", "best"):
-                found.setdefault((score["way"], score["shot"], score["readout"]), {}).setdefault(score["weights"], []).append(score["accuracy"])
-    rows = [f"| {way}-way {shot}-shot, {readout} | {_spread(by['untrained'])} | {_spread(by['best'])} |" for (way, shot, readout), by in found.items()]
+        for score in Journal(run / "evaluations.jsonl").read():
+            by = found.setdefault((score["way"], score["shot"], score["readout"]), {"untrained": {}, "best": {}})
+            if score["split"] == "test" and score["weights"] in by:
+                by[score["weights"]].setdefault(run, score["accuracy"])  # the run's own come first, before what was measured again
+    rows = [
+        f"| {way}-way {shot}-shot, {readout} | {_spread(by['untrained'])} | {_spread(by['best'])} |"
+        for (way, shot, readout), by in found.items()
+        if by["untrained"]
+    ]
     return [f"| test accuracy, % (mean and standard deviation of {len(runs)} seeds) | untrained | trained |", "|---|---|---|", *rows]
 
 
@@ -117,18 +122,18 @@ def write_results(study: Study) -> list[str]:
     metrics = list(study.search.settings.metrics)
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["trial", "state", "ended", *metrics, *params, "seconds", "memory", "goes on"])
+    table.writerow(["trial", "state", "ended", *metrics, *params, "seconds", "memory", GOES_ON])
     for t in trials:
         values = t.values or [""] * len(metrics)
-        known = [t.user_attrs.get(key, "") for key in ("seconds", "memory", "goes on")]
+        known = [t.user_attrs.get(key, "") for key in ("seconds", "memory", GOES_ON)]
         table.writerow([t.number, t.state.name.lower(), t.user_attrs.get(ENDED, ""), *values, *(t.params.get(n, "") for n in params), *known])
     write_atomic(study.folder / "trials.csv", text.getvalue().encode())
     best = best_trials(study)
     if not best:
         return ["trials.csv"]
     head = f"# trial {best[0].number} of the study {study.search.settings.name}: {_values(study, best[0])}\n"
-    write_atomic(study.folder / "best.yaml", (head + pipeline_of(study, best[0]).to_yaml()).encode())
-    return ["trials.csv", "best.yaml"]
+    write_atomic(study.folder / BEST, (head + pipeline_of(study, best[0]).to_yaml()).encode())
+    return ["trials.csv", BEST]
 
 
 def _kind(reason: str) -> str:
@@ -151,5 +156,6 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _spread(values: list[float]) -> str:
+def _spread(by_run: dict[Path, float]) -> str:
+    values = [*by_run.values()]
     return f"{100 * statistics.mean(values):.1f}" + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")

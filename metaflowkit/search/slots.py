@@ -85,14 +85,13 @@ class Slots:
         attempt = trial.user_attrs.get(ATTEMPT, 0) + counted
         try:
             self.storage.set_trial_user_attr(trial._trial_id, ENDED, reason)
-            if attempt > self.retries:
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-                return
-            self.storage.set_trial_user_attr(trial._trial_id, AGAIN, attempt)
+            if attempt <= self.retries:
+                self.storage.set_trial_user_attr(trial._trial_id, AGAIN, attempt)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         except UpdateFinishedTrialError:  # another saw to it
             return
-        self._put_again(self.trial(number))
+        if attempt <= self.retries:
+            self._put_again(self.trial(number))
 
     def collect(self) -> list[str]:
         """Give back the trials whose workers are gone.
@@ -102,13 +101,12 @@ class Slots:
         """
         lines = []
         for trial in self.trials(TrialState.RUNNING):
-            beat = trial.user_attrs.get(LEASE)
-            known, since = self.seen.get(trial.number, (None, 0.0))
-            if trial.number not in self.seen or beat != known:
-                self.seen[trial.number] = beat, self.clock()
-                since = self.clock()
-            if self.clock() - since > self.lease or _dead(beat):
-                reason = f"its worker {beat['worker'] if beat else ''} stopped answering".replace("  ", " ")
+            beat, now = trial.user_attrs.get(LEASE, {}), self.clock()
+            known, since = self.seen.setdefault(trial.number, (beat, now))
+            if beat != known:
+                self.seen[trial.number] = beat, now
+            elif now - since > self.lease or _dead(beat):
+                reason = f"its worker{' ' + beat['worker'] if beat else ''} stopped answering"
                 self.give_back(trial.number, reason, counted=True)
                 lines.append(f"trial {trial.number}: {reason}")
         return lines
@@ -120,8 +118,7 @@ class Slots:
 
     def _put_again(self, trial: FrozenTrial) -> None:
         point = trial.params or trial.system_attrs.get("fixed_params", {})
-        study = self.open()
-        study.enqueue_trial(point, user_attrs={ATTEMPT: trial.user_attrs[AGAIN], GOES_ON: trial.number})
+        self.open().enqueue_trial(point, user_attrs={ATTEMPT: trial.user_attrs[AGAIN], GOES_ON: trial.number})
 
 
 class Lease:
@@ -166,14 +163,14 @@ class Lease:
                     return
 
 
-def _dead(beat: Any) -> bool:
+def _dead(beat: dict[str, Any]) -> bool:
     """Whether the process that held a lease ran on this machine and is gone."""
-    if not isinstance(beat, dict) or beat.get("host") != socket.gethostname():
+    if beat.get("host") != socket.gethostname():
         return False
     try:
-        os.kill(int(beat["pid"]), 0)
+        os.kill(beat["pid"], 0)
     except ProcessLookupError:
         return True
-    except OSError:
-        return False
+    except PermissionError:  # it is another user's, and there
+        pass
     return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from metaflowkit.files import Mark, Node, to_yaml
-from metaflowkit.schema import Mismatch, Positive, coerce, nearest
+from metaflowkit.schema import Count, Mismatch, Positive, coerce, nearest
 from metaflowkit.search.axes import Axis, Number, Option, Options
 
 
@@ -60,23 +60,22 @@ class Reader:
                 raise self._wrong(node, f"{path}.{key}", "is missing; give both bounds, or a list of choices")
         bounds = [keys["low"].value, keys["high"].value, keys["step"].value if "step" in keys else None]
         natural = "int" if all(isinstance(b, int) and not isinstance(b, bool) for b in bounds if b is not None) else "float"
-        try:
-            kind = coerce(keys["type"], Literal["int", "float"], f"{path}.type") if "type" in keys else natural
-            number: Any = int if kind == "int" else float
-            low, high = (coerce(keys[key], number, f"{path}.{key}") for key in ("low", "high"))
-            step = coerce(keys["step"], Positive if kind == "float" else number, f"{path}.step") if keys.get("step") else None
-            log = coerce(keys["log"], bool, f"{path}.log") if "log" in keys else False
-        except Mismatch as mismatch:
-            raise self._wrong(mismatch.node, mismatch.path, mismatch.message) from None
+
+        def given(key: str, annotation: Any, default: Any) -> Any:
+            return coerce(keys[key], annotation, f"space.{path}.{key}") if key in keys else default
+
+        kind = given("type", Literal["int", "float"], natural)
+        low, high = (given(key, int if kind == "int" else float, None) for key in ("low", "high"))
+        step, log = given("step", Count if kind == "int" else Positive, None), given("log", bool, False)
         if not (math.isfinite(low) and math.isfinite(high)) or low >= high:
             raise self._wrong(keys["high"], f"{path}.high", f"must be above low, {low:g}, got {high:g}; swap or widen them")
         if log and low <= 0:
             raise self._wrong(keys["low"], f"{path}.low", f"must be above 0 where log is true, got {low:g}; raise it, or leave log out")
         if log and step is not None:
             raise self._wrong(keys["step"], f"{path}.step", "goes without log; keep one of them")
-        if step is not None and (step <= 0 or abs((high - low) / step - round((high - low) / step)) > 1e-9):
+        if step is not None and abs((high - low) / step - round((high - low) / step)) > 1e-9:
             raise self._wrong(keys["step"], f"{path}.step", f"must divide {high:g} - {low:g}, got {step:g}; change the step or a bound")
-        return Number(name, path, kind == "int", low, high, step, log, (node.key or node.mark, keys["low"].mark, keys["high"].mark))
+        return Number(name, path, kind == "int", low, high, step, log, node.key or node.mark, (keys["low"].mark, keys["high"].mark))
 
     def _options(self, node: Node, choices: Node, path: str, name: str) -> Options:
         if not isinstance(choices.value, list) or len(choices.value) < 2:
@@ -95,10 +94,7 @@ class Reader:
             if part not in ("value", "label", "space"):
                 raise self._wrong(child, f"{path}.{part}", f"is no known key of a choice; {nearest(part, ('value', 'label', 'space'))}", child.key)
         value = whole["value"]
-        try:
-            label = coerce(whole["label"], str, f"{path}.label") if "label" in whole else _label(value)
-        except Mismatch as mismatch:
-            raise self._wrong(mismatch.node, mismatch.path, mismatch.message) from None
+        label = coerce(whole["label"], str, f"space.{path}.label") if "label" in whole else _label(value)
         inside = self.axes(whole["space"], path, str(label)) if "space" in whole else ()
         return Option(label, Node(value.value, value.mark, key), inside)
 

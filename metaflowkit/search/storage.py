@@ -14,6 +14,7 @@ import optuna
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
+import sqlalchemy.pool
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.engine import make_url
 
@@ -110,7 +111,8 @@ def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStor
         raise ConfigError("storage: is no URL of a database; write such as postgresql://user@host/base or sqlite:///study.db") from None
     with reachable(location):
         try:
-            options: dict[str, Any] = {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
+            # no connection is held while a trial trains
+            options: dict[str, Any] = {"poolclass": sqlalchemy.pool.NullPool} | ({"connect_args": {"timeout": 60}} if local else {})
             storage = optuna.storages.RDBStorage(location, engine_kwargs=options)
             if local:
                 _one_after_the_other(storage.engine)
@@ -118,7 +120,7 @@ def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStor
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
             driver = str(error).splitlines()[0] if isinstance(error, sqlalchemy.exc.NoSuchModuleError) else "its driver is not installed"
             raise ConfigError(
-                f"storage: {shown(location)} cannot be used ({driver}); install one, such as psycopg2-binary for PostgreSQL or PyMySQL for MySQL"
+                f"storage: {shown(location)} cannot be used ({driver}); install one, such as psycopg[binary] for PostgreSQL or PyMySQL for MySQL"
             ) from None
 
 
@@ -135,8 +137,6 @@ def _one_after_the_other(engine: sqlalchemy.engine.Engine) -> None:
     @sqlalchemy.event.listens_for(engine, "begin")
     def begun(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    engine.dispose()  # what is connected already
 
 
 def shown(location: str) -> str:

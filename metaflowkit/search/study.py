@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import optuna
 
 from metaflowkit.errors import ConfigError, RunError
-from metaflowkit.files import Mark, as_node, differences, write_atomic
-from metaflowkit.search.reading import Search, as_yaml, search_of
+from metaflowkit.files import Mark, as_node, differences, to_yaml, write_atomic
+from metaflowkit.search import STORAGE_VARIABLE
+from metaflowkit.search.reading import Search, search_of
 from metaflowkit.search.slots import Slots
 from metaflowkit.search.storage import JOURNAL, experimental, open_storage, reachable, shown
 
 SEARCH = "search"
-ENVIRONMENT = "METAFLOWKIT_STORAGE"
 SAME = ("pipeline", "space", "metrics")
 
 
@@ -72,10 +71,10 @@ def enter(search: Search, folder: Path, location: str | None) -> Study:
         with experimental():
             study.set_metric_names(list(search.settings.metrics))
         slots = Slots(name, storage, search.settings.lease, search.settings.retries)
-        slots.fill(search.points(), search.trials)
+        slots.fill(search.points, search.trials)
     where = {"name": name, "storage": shown(location) if location else None}
     write_atomic(folder / "study.json", json.dumps(where, indent=2).encode())
-    write_atomic(folder / "search.yaml", as_yaml(search).encode())
+    write_atomic(folder / "search.yaml", to_yaml(wanted).encode())
     return Study(search, folder, location, slots)
 
 
@@ -84,7 +83,7 @@ def join(study: str, location: str | None = None, folder: Path | None = None) ->
 
     Args:
         study: its folder, or its name in a database.
-        location: the database's URL; None for what the folder or the environment variable METAFLOWKIT_STORAGE says.
+        location: the database's URL; None for what the folder says.
         folder: where this machine's run directories go; None for the study's folder, or ``studies/<name>``.
 
     Raises:
@@ -92,7 +91,6 @@ def join(study: str, location: str | None = None, folder: Path | None = None) ->
         RunError: the database does not answer.
     """
     path = Path(study)
-    location = location or os.environ.get(ENVIRONMENT) or None
     name = study
     if (path / "study.json").is_file():
         facts = json.loads((path / "study.json").read_text())
@@ -101,7 +99,7 @@ def join(study: str, location: str | None = None, folder: Path | None = None) ->
             location = None
         elif location is None:
             if "***" in facts["storage"]:
-                raise ConfigError(f"--storage: the study in {path} is kept in {facts['storage']}; give its URL with the password, or set {ENVIRONMENT}")
+                raise ConfigError(f"--storage: the study in {path} is kept in {facts['storage']}; give its URL with the password, or set {STORAGE_VARIABLE}")
             location = facts["storage"]
     elif location is None:
         raise ConfigError(f"{study}: is no folder of a study; give the --study-dir that mfk search named, or the study's name and --storage")

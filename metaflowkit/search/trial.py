@@ -10,11 +10,11 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from metaflowkit.doctor import peak_memory
 from metaflowkit.errors import ConfigError, DataError, DivergenceError
 from metaflowkit.evaluation import Score
 from metaflowkit.flow import Flow
 from metaflowkit.journal import Journal
+from metaflowkit.memory import peak_memory
 from metaflowkit.progress import Silent
 from metaflowkit.search.axes import suggest
 from metaflowkit.search.reading import Search
@@ -49,14 +49,17 @@ class Watch(Silent):
         trial: of the study.
         lease: whether it is still this worker's.
         search: what is searched.
+        spent: seconds that an earlier part of the run took.
     """
 
-    def __init__(self, trial: optuna.Trial, lease: Lease, search: Search) -> None:
+    def __init__(self, trial: optuna.Trial, lease: Lease, search: Search, spent: float) -> None:
         self.trial, self.lease = trial, lease
         self.limit = search.settings.limits.seconds
         self.pruning = len(search.settings.metrics) == 1 and search.settings.pruner.name != "none"
         self.grouped = search.settings.pruner.name == "wilcoxon"
-        self.started = time.monotonic()
+        self.started = time.monotonic() - spent
+        self.device: torch.device | None = None
+        self.held = 0.0
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         """See :class:`Silent`; a run that goes on has told another trial of its past.
@@ -66,6 +69,7 @@ class Watch(Silent):
         """
         if "val" not in flow.splits or not len(flow.splits["val"].classes):
             raise DataError("dataset: has no validation classes, and a search chooses by them; let the data set keep some")
+        self.device, self.held = flow.device, peak_memory(reset=True, device=flow.device)
         for line in Journal(folder / "metrics.jsonl").read():
             if line["step"] and "val/accuracy" in line and self.pruning and not self.grouped:
                 self.trial.report(line["val/accuracy"], line["step"])
@@ -91,6 +95,11 @@ class Watch(Silent):
         if self.limit is not None and time.monotonic() - self.started > self.limit:
             raise optuna.TrialPruned(f"over its {self.limit:g} seconds at outer step {step}")
 
+    def costs(self) -> dict[str, float]:
+        """Seconds, and where training began MiB, that the trial took until now."""
+        memory = {} if self.device is None else {"memory": (peak_memory(device=self.device) - self.held) / 2**20}
+        return {"seconds": time.monotonic() - self.started, **memory}
+
     def _values(self, step: int, score: Score) -> list[tuple[int, float]]:
         if not self.grouped:
             return [(step, score.accuracy)]
@@ -98,14 +107,14 @@ class Watch(Silent):
         return [(step * 1000 + i, sum(group) / len(group)) for i, group in enumerate(groups)]
 
 
-def run_trial(search: Search, trial: optuna.Trial, folder: Path, lease: Lease, goes_on: Path | None) -> Ended:
+def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, goes_on: Path | None) -> Ended:
     """Train the pipeline of a trial, without its test classes.
 
     Args:
         search: what is searched.
         trial: of the study.
         folder: the trial's run directory.
-        lease: of the trial.
+        watch: of the trial.
         goes_on: the directory of an earlier trial whose run goes on here.
 
     Raises:
@@ -119,7 +128,6 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, lease: Lease, g
     if goes_on is not None and (goes_on / "pipeline.yaml").is_file() and not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         goes_on.rename(folder)
-    held, watch = _reset(), Watch(trial, lease, search)
     metrics: dict[str, float] = {}
     state, reason = TrialState.COMPLETE, ""
     try:
@@ -132,22 +140,8 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, lease: Lease, g
         state, reason = TrialState.PRUNED, f"diverged: {error}"
     except ConfigError as error:
         state, reason = TrialState.PRUNED, f"cannot be built: {error.problems[0]}"
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        state, reason = TrialState.PRUNED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'on the CPU'}"
-    except RuntimeError as error:
-        if "not enough memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
             raise
-        state, reason = TrialState.PRUNED, f"out of memory: {str(error).splitlines()[0]}"
-    metrics |= {"seconds": time.monotonic() - watch.started, "memory": (_peak() - held) / 2**20}
-    return Ended(state, reason, metrics)
-
-
-def _reset() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    return peak_memory(reset=True)
-
-
-def _peak() -> float:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
+        state, reason = TrialState.PRUNED, f"out of memory: {(str(error) or 'on the CPU').splitlines()[0]}"
+    return Ended(state, reason, metrics | watch.costs())

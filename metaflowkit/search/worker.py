@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -20,8 +19,9 @@ from metaflowkit.errors import Interrupted, MetaflowkitError
 from metaflowkit.search.reading import Search
 from metaflowkit.search.slots import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slots
 from metaflowkit.search.storage import experimental
-from metaflowkit.search.trial import Ended, Lost, run_trial
+from metaflowkit.search.trial import Ended, Lost, Watch, run_trial
 from metaflowkit.seeding import seed_for
+from metaflowkit.stopping import on_stop
 
 TRIALS = "trials"
 
@@ -47,7 +47,8 @@ def work(search: Search, slots: Slots, folder: Path, index: int | None = None, t
     with experimental():
         sampler = registry.SAMPLERS.build(search.settings.sampler, seed=seed)
         pruner = registry.PRUNERS.build(search.settings.pruner, outer_steps=search.pipeline.outer.steps)
-    with _Stopped() as stopped:
+    stopped = threading.Event()
+    with on_stop(lambda name: stopped.set()):
         while not stopped.is_set():
             for line in slots.collect():
                 tell(line)
@@ -58,29 +59,30 @@ def work(search: Search, slots: Slots, folder: Path, index: int | None = None, t
                     return
                 stopped.wait(1.0)
                 continue
-            _do(search, slots, study, trial, folder, worker, tell)
+            with Lease(slots, trial, worker) as lease:
+                tell(f"trial {trial.number}: {_do(search, slots, study, trial, folder, lease)}")
     raise Interrupted("stopped, with no trial at hand")
 
 
-def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, folder: Path, worker: str, tell: Callable[[str], None]) -> None:
+def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:
+    """Run a trial and say how it ended."""
     started = time.monotonic()
+    goes_on, spent = _earlier(slots, folder, trial)
+    watch = Watch(trial, lease, search, spent)
     try:
-        with Lease(slots, trial, worker) as lease:
-            ended = run_trial(search, trial, run_folder(folder, trial.number), lease, _earlier(slots, folder, trial))
-            if lease.lost.is_set():
-                raise Lost
-            _tell(study, trial, ended, search, time.monotonic() - started)
-        tell(f"trial {trial.number}: {ended.reason or 'complete'}")
+        ended = run_trial(search, trial, run_folder(folder, trial.number), watch, goes_on)
+        if lease.lost.is_set():
+            raise Lost
+        _tell(study, trial, ended, search, time.monotonic() - started + spent)
+        return ended.reason or "complete"
     except (Lost, UpdateFinishedTrialError):
-        tell(f"trial {trial.number}: taken away, since this worker did not answer in time")
+        return "taken away, since this worker did not answer in time"
     except Interrupted:
+        trial.set_user_attr("seconds", watch.costs()["seconds"])
         slots.give_back(trial.number, "stopped and saved", counted=False)
         raise
-    except MetaflowkitError as error:
-        slots.give_back(trial.number, str(error), counted=True)
-        raise
     except Exception as error:
-        slots.give_back(trial.number, f"{type(error).__name__}: {error}", counted=True)
+        slots.give_back(trial.number, str(error) if isinstance(error, MetaflowkitError) else f"{type(error).__name__}: {error}", counted=True)
         raise
 
 
@@ -89,8 +91,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, ended: Ended, search: Search
         trial.set_user_attr(name, value)
     trial.set_user_attr("search seconds", seconds - ended.metrics.get("seconds", 0.0))
     trial.set_user_attr(ENDED, ended.reason)
-    limits: dict[str, Any] = {name: limit for name, limit in vars(search.settings.limits).items() if limit is not None}
-    for name, limit in limits.items():
+    for name, limit in search.settings.limits.set().items():
         trial.set_constraint(name, ended.metrics.get(name, limit) - limit)
     wanted = [ended.metrics.get(metric) for metric in search.settings.metrics]
     complete = ended.state == TrialState.COMPLETE and None not in wanted
@@ -102,26 +103,14 @@ def run_folder(folder: Path, number: int) -> Path:
     return folder / TRIALS / f"{number:04d}"
 
 
-def _earlier(slots: Slots, folder: Path, trial: optuna.Trial) -> Path | None:
-    """The run that a trial goes on with: that of one which was stopped and saved, not of one whose worker may still be at it."""
+def _earlier(slots: Slots, folder: Path, trial: optuna.Trial) -> tuple[Path | None, float]:
+    """The run that a trial goes on with, and its seconds: one that was stopped and saved, not one whose worker may still be at it."""
     number = trial.user_attrs.get(GOES_ON)
     if number is None:
-        return None
-    earlier = slots.trial(number)
-    saved = earlier.user_attrs.get(AGAIN) == earlier.user_attrs.get(ATTEMPT, 0)
-    return run_folder(folder, number) if saved else None
-
-
-class _Stopped(threading.Event):
-    """Set by SIGINT, SIGTERM, or the end of the process that started this one as a local worker."""
-
-    def __enter__(self) -> _Stopped:
-        self.previous = {number: signal.signal(number, lambda *_: self.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        return None, 0.0
+    earlier = slots.trial(number).user_attrs
+    saved = earlier[AGAIN] == earlier.get(ATTEMPT, 0)
+    return (run_folder(folder, number), earlier["seconds"]) if saved else (None, 0.0)
 
 
 def end_with(parent: int) -> None:

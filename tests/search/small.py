@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PIPELINE = """
-dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
-augment: {level: 1}
-tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
-model: {backbone: {name: conv4, width: 4}}
-inner: {steps: 1}
-outer: {steps: 4}
-evaluate: {every: 2, way: 3, query: 2, episodes: 4, val_episodes: 40, readouts: [prototype]}
-"""
+from tests.small import SMALL
+
+PIPELINE = SMALL.replace("val_episodes: 4", "val_episodes: 40, readouts: [prototype]")
 SPACE = "inner.rule.lr: {low: 0.01, high: 0.5, log: true}\n  objective.delta: {low: 1, high: 6}"
 
 

@@ -56,7 +56,7 @@ def test_every_suggestion_is_a_possible_pipeline_within_its_bounds(search) -> No
 def test_a_grid_holds_every_point_once_and_the_baseline_first(tmp_path) -> None:
     space = "inner.rule:\n    choices:\n      - {value: sgd, space: {lr: {low: 0.1, high: 0.3, step: 0.1}}}\n      - adam\n  inner.steps: {low: 1, high: 2}"
     search = read_search(search_file(tmp_path, space, "sampler: grid\ntrials: 3"))
-    points = search.points()
+    points = search.points
     assert search.trials == len(points) == (3 + 1) * 2
     assert points[0] == search.baseline
     assert len({tuple(sorted(p.items(), key=str)) for p in points}) == 8

@@ -31,6 +31,13 @@ def start(*arguments, folder) -> subprocess.Popen:
     )
 
 
+def finished(process: subprocess.Popen, code: int = 0) -> str:
+    """All that a command printed; it must have ended with this code."""
+    text, _ = process.communicate(timeout=180)
+    assert process.returncode == code, text
+    return text
+
+
 def until(condition, seconds: float = 60.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -47,8 +54,7 @@ def _running(folder):
 
 def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     process = start(search_file(tmp_path, SPACE, f"trials: 3\nworkers: 2\n{FINAL}"), folder=tmp_path)
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, text
+    text = finished(process)
     assert text.startswith("study directory studies/s: 3 trials, 2 workers")
     assert len(re.findall(r"^trial \d: [\d.]+ %  inner.rule.lr=[\d.]+ objective.delta=\d  \d+ s \(\d of 3; best ", text, re.MULTILINE)) == 3
     assert re.search(r"is the best; training it with 2 seeds, and evaluating on test classes", text)
@@ -61,9 +67,9 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     shown = CliRunner().invoke(main, ["search", "show", str(folder)])
     assert shown.exit_code == 0
     assert "study s: 3 complete of 3 trials" in shown.output
-    again = subprocess.run([sys.executable, "-m", "metaflowkit", "search", "s.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
-    assert "| 3-way 1-shot, prototype |" in again.stdout  # nothing is trained once more
-    assert "is the best; training" not in again.stdout
+    again = finished(start("s.yaml", folder=tmp_path))
+    assert "| 3-way 1-shot, prototype |" in again
+    assert "is the best; training" not in again  # nothing is trained once more
 
 
 @pytest.mark.slow
@@ -73,15 +79,13 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path) -> None:
     process = start(path, folder=tmp_path)
     until(lambda: _running(folder))
     process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, text
+    text = finished(process, 130)
     assert "stopping: trials at hand are being saved" in text
     assert "studies/s: stopped by SIGINT, 1 of 1 trials are left and nothing is lost; go on with the same command" in text
     first, second = join(str(folder)).slots.trials()
     assert (first.user_attrs[ENDED], second.state) == ("stopped and saved", TrialState.WAITING)
     process = start(path, folder=tmp_path)
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, text
+    text = finished(process)
     assert [t.state for t in join(str(folder)).slots.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
     assert [p.name for p in (folder / "trials").iterdir()] == ["0001"]
 
@@ -93,8 +97,7 @@ def test_a_worker_killed_in_mid_trial_loses_only_that_trial(tmp_path) -> None:
     process = start(path, folder=tmp_path)
     (victim,) = until(lambda: _running(folder))
     os.kill(until(lambda: join(str(folder)).slots.trial(victim.number).user_attrs.get("lease"))["pid"], signal.SIGKILL)
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, text
+    text = finished(process)
     assert re.search(rf"trial {victim.number}: its worker \S+ stopped answering", text)
     trials = join(str(folder)).slots.trials()
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 2
@@ -110,8 +113,8 @@ def test_a_worker_that_joins_shares_the_trials(tmp_path) -> None:
     process = start(path, folder=tmp_path)
     until(lambda: _running(folder))
     joined = start("--worker", folder, folder=tmp_path)
-    texts = [p.communicate(timeout=120)[0] for p in (process, joined)]
-    assert (process.returncode, joined.returncode) == (0, 0), texts
+    for each in (process, joined):
+        finished(each)
     trials = join(str(folder)).slots.trials()
     assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
     assert len({t.user_attrs["lease"]["pid"] for t in trials}) == 2
@@ -120,17 +123,15 @@ def test_a_worker_that_joins_shares_the_trials(tmp_path) -> None:
 @pytest.mark.slow
 def test_a_time_limit_saves_what_is_at_hand(tmp_path) -> None:
     process = start(search_file(tmp_path, SPACE, f"trials: 1\n{LONG}\ntime_limit: 0.1"), folder=tmp_path)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    text = finished(process, 130)
     assert "stopped by the time limit of 0.1 seconds, 1 of 1 trials are left and nothing is lost" in text
 
 
 def test_what_stops_every_trial_is_said_once_and_where_to_read_more(tmp_path) -> None:
     process = start(search_file(tmp_path, SPACE, "trials: 2\nset: {dataset.val_fraction: 0.0}"), folder=tmp_path)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "mfk: worker 0: dataset: has no validation classes" in text
-    assert "all it printed is in studies/s/workers/0.log" in text
+    text = finished(process, 1)
+    assert "mfk: worker-0: dataset: has no validation classes" in text
+    assert "all it printed is in studies/s/logs/worker-0.log" in text
     assert "Traceback" not in text
 
 
@@ -150,8 +151,7 @@ def test_two_commands_on_one_folder(tmp_path) -> None:
     path = search_file(tmp_path)
     with alone(tmp_path / "studies" / "s"):
         process = start(path, folder=tmp_path)
-        text, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+        text = finished(process, 1)
     assert "studies/s: another mfk search is at work here; join it with mfk search --worker studies/s" in text
 
 

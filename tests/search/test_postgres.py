@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from metaflowkit.errors import RunError
 from metaflowkit.search.study import join
 from tests.search.small import SPACE, search_file
-from tests.search.test_crew import LONG, start, until
+from tests.search.test_crew import LONG, finished, start, until
 from tests.search.test_slots import share
 
 pytestmark = pytest.mark.postgres
@@ -75,13 +75,12 @@ def test_a_search_over_the_database_that_a_second_machine_joins_and_whose_worker
     process = start(path, folder=tmp_path)
     until(lambda: (folder / "trials" / "0000" / "checkpoints").is_dir())
     joined = start("--worker", "joined", "--study-dir", elsewhere, folder=tmp_path)
-    slots = join(str(folder)).slots
+    slots = join(str(folder), server.url).slots
     until(lambda: any((elsewhere / "trials").glob("*/checkpoints")))
     mine = next(t for t in slots.trials(TrialState.RUNNING) if (elsewhere / "trials" / f"{t.number:04d}").is_dir())
     os.kill(joined.pid, signal.SIGKILL)
     joined.communicate()
-    text, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, text
+    text = finished(process)
     assert f"trial {mine.number}: its worker" in text
     assert sum(t.state == TrialState.COMPLETE for t in slots.trials()) == 4
     assert PASSWORD not in text + "".join(
@@ -102,17 +101,15 @@ def test_a_database_that_goes_away(server, tmp_path, monkeypatch) -> None:
         assert PASSWORD not in text
         assert "Traceback" not in text
         with pytest.raises(RunError, match="the database does not answer"):
-            join(str(tmp_path / "studies" / "gone"))
+            join(str(tmp_path / "studies" / "gone"), server.url)
     finally:
         server.start()
     process = start(path, folder=tmp_path)
-    text, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, text
+    text = finished(process)
 
 
 def test_a_wrong_password(server, tmp_path) -> None:
     process = start(search_file(tmp_path), "--storage", server.url.replace(PASSWORD, "wr0ng"), folder=tmp_path)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    text = finished(process, 1)
     assert 'password authentication failed for user "me"' in text
     assert "wr0ng" not in text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from metaflowkit.errors import ConfigError
-from metaflowkit.search.reading import as_yaml, read_search, search_of
+from metaflowkit.files import parse_yaml, to_yaml
+from metaflowkit.search.reading import read_search, search_of
 from tests.search.small import PIPELINE, SPACE, search_file
 
 
@@ -79,6 +80,12 @@ def test_mistakes_beside_the_space(tmp_path, more, says) -> None:
     assert all(str(tmp_path) in problem for problem in caught.value.problems)
 
 
+def test_a_grid_too_large_is_refused_before_it_is_built(tmp_path) -> None:
+    axes = "inner.rule.lr: {low: 0.1, high: 1.0, step: 0.0001}\n  inner.rule.weight_decay: {low: 0.0, high: 1.0, step: 0.0001}"
+    with pytest.raises(ConfigError, match=r"sampler: the grid has more than 100,000 points; take fewer, or another sampler"):
+        read_search(search_file(tmp_path, axes, "sampler: grid"))
+
+
 def test_all_mistakes_come_at_once(tmp_path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_search(
@@ -98,11 +105,9 @@ def test_a_missing_pipeline_and_a_wrong_one(tmp_path) -> None:
 
 
 def test_the_written_out_search_reads_back_to_the_same(tmp_path) -> None:
-    from metaflowkit.files import parse_yaml
-
     space = "augment: [{value: {level: 1}, label: mild}, {level: 2}]\n  inner.rule: [{value: sgd, space: {lr: {low: 0.01, high: 0.5, log: true}}}, adam]"
     search = read_search(search_file(tmp_path, space, "limits: {seconds: 9}\nset: {inner.steps: 2}"), trials=7)
-    again = search_of(parse_yaml(as_yaml(search), "again"), "other", tmp_path / "elsewhere")
+    again = search_of(parse_yaml(to_yaml(search.written_out()), "again"), "other", tmp_path / "elsewhere")
     assert again.settings.trials == 7
     assert again.pipeline.plain() == search.pipeline.plain()
     assert again.pipeline.inner.steps == 2

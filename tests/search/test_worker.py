@@ -17,7 +17,7 @@ from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.journal import Journal
 from metaflowkit.search import trial as trials
 from metaflowkit.search.reading import read_search
-from metaflowkit.search.results import best_trials, pipeline_of, summary, write_results
+from metaflowkit.search.results import accuracy_table, best_trials, pipeline_of, summary, write_results
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import enter
 from metaflowkit.search.worker import work
@@ -112,8 +112,16 @@ def test_values_that_do_not_go_together_are_recorded_as_such(entered) -> None:
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs[ENDED].startswith("no possible pipeline: ")
     assert "inner.order.last: must be at most inner.steps, 1, got 2" in trial.user_attrs[ENDED]
-    built = entered("objective.delta: [1, 5]\n  objective.grounded: [true, false]", "name: t\ntrials: 1")
-    assert built.search.baseline == {"objective.delta": 5, "objective.grounded": True}
+
+
+def test_what_only_building_can_find_is_recorded_as_such(entered) -> None:
+    study = entered("objective.delta: [0, 5]", "trials: 1")
+    study.slots.open().enqueue_trial({"objective.delta": 0})
+    _work(study)
+    trial = study.slots.trials()[1]
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs[ENDED].startswith("cannot be built: ")
+    assert "delta must be at least 1, got 0" in trial.user_attrs[ENDED]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +184,7 @@ def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_pat
     (reference,) = whole.slots.trials()
     assert (stopped_trial.state, stopped_trial.user_attrs[ENDED]) == (TrialState.FAIL, "stopped and saved")
     assert done.user_attrs[GOES_ON] == 0
+    assert done.user_attrs["seconds"] > stopped_trial.user_attrs["seconds"] > 0  # both parts of the run
     assert (done.values, done.intermediate_values) == (reference.values, reference.intermediate_values)
     assert not (cut.folder / "trials" / "0000").exists()
     assert len(Journal(cut.folder / "trials" / "0001" / "metrics.jsonl").read()) == len(Journal(whole.folder / "trials" / "0000" / "metrics.jsonl").read())
@@ -231,7 +240,10 @@ def test_every_sampler_and_a_fast_run_of_it(entered, sampler, monkeypatch) -> No
 def test_every_pruner_and_a_real_run_of_it(entered, pruner) -> None:
     study = entered(more=f"trials: 4\npruner: {pruner}")
     _work(study)
-    assert {t.state for t in study.slots.trials()} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    found = study.slots.trials()
+    assert len(found) == 4
+    assert {t.state for t in found} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert found[0].state == TrialState.COMPLETE  # there is nothing yet to be worse than
 
 
 def test_signals_are_put_back(entered) -> None:
@@ -243,4 +255,13 @@ def test_signals_are_put_back(entered) -> None:
     with pytest.raises(Interrupted, match="stopped, with no trial at hand"):
         _work(study)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert json.dumps(study.search.written_out())
+
+
+def test_a_run_that_was_measured_again_counts_once(tmp_path) -> None:
+    for seed, accuracy in ((0, 0.5), (1, 0.7)):
+        score = {"split": "test", "way": 5, "shot": 1, "readout": "prototype"}
+        lines = [{**score, "weights": "untrained", "accuracy": 0.2}, {**score, "weights": "best", "accuracy": accuracy}]
+        lines += [{**score, "weights": "best", "accuracy": 0.0}, {**score, "split": "val", "shot": 5, "weights": "best", "accuracy": 0.1}]
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert accuracy_table([tmp_path / "0", tmp_path / "1"])[2:] == ["| 5-way 1-shot, prototype | 20.0 ± 0.0 | 60.0 ± 14.1 |"]

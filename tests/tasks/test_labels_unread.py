@@ -12,16 +12,9 @@ from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.flow import build
 from metaflowkit.pipeline import read
 from metaflowkit.training import train
+from tests import small
 
-SMALL = """
-dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
-augment: {level: 1}
-tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
-model: {backbone: {name: conv4, width: 4}}
-inner: {steps: 1}
-outer: {steps: 3}
-evaluate: {every: 3, way: 3, query: 2, episodes: 4, val_episodes: 4, readouts: [prototype]}
-"""
+SMALL = small.SMALL.replace("steps: 4", "steps: 3").replace("every: 2", "every: 3").replace("val_episodes: 4", "val_episodes: 4, readouts: [prototype]")
 
 
 def test_permuted_training_labels_change_nothing_bit_for_bit(write, monkeypatch, tmp_path) -> None:

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM as requests that the program honours at a moment of its choice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def on_stop(request: Callable[[str], None], once: bool = False) -> Iterator[None]:
+    """While this context is open, ``request`` gets the name of each SIGINT and SIGTERM; outside the main thread nothing changes.
+
+    Args:
+        request: what to do about it, quickly.
+        once: the second one does what it did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        if once:
+            signal.signal(number, previous[signal.Signals(number)])
+        request(signal.Signals(number).name)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, asked)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
