@@ -23,7 +23,7 @@ from metaflowkit.search.reading import Search
 from metaflowkit.search.results import BEST, accuracy_table, best_trials, line_about
 from metaflowkit.search.slots import AGAIN
 from metaflowkit.search.storage import reachable
-from metaflowkit.search.study import Study, enter
+from metaflowkit.search.study import RUNNING, Study, enter
 from metaflowkit.stopping import on_stop
 
 POLL = 0.5
@@ -76,8 +76,7 @@ class Crew:
                 self._worker(f"worker-{i}")
             while self.running:
                 time.sleep(POLL)
-                for line in slots.collect():
-                    self.tell(line)
+                slots.collect()
                 self._tell_new(told)
                 if until is not None and time.monotonic() > until:
                     self._stop(f"the time limit of {settings.time_limit:g} seconds")
@@ -212,13 +211,22 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         RunError: somebody does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".running", "w") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUNNING).touch()
+    except OSError as error:
+        raise RunError(f"{folder}: cannot hold a study ({error.strerror}); choose another --study-dir") from None
+    with open(folder / RUNNING) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunError(f"{folder}: another mfk search is at work here; join it with mfk search --worker {folder}") from None
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [RUNNING]:  # nothing came of it
+                (folder / RUNNING).unlink()
+                folder.rmdir()
 
 
 def _cores() -> int:

@@ -30,7 +30,7 @@ def write_page(study: Study, lines: Sequence[str]) -> str:
     """Write ``report.html`` into the study's folder, with the lines of its summary; returns its name."""
     parts = [f"<h2>{html.escape(title)}</h2>\n<img alt='{html.escape(title)}' src='data:image/png;base64,{picture}'>" for title, picture in _pictures(study)]
     name = html.escape(study.search.settings.name)
-    head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{name}</title>\n<style>body {{ font: 15px sans-serif; margin: 2em auto; max-width: 60em }} img {{ max-width: 100% }} pre {{ overflow-x: auto }}</style>"
+    head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{name}</title>\n<style>body {{ font: 15px sans-serif; margin: 2em auto; max-width: 75em }} img {{ max-width: 100% }} pre {{ overflow-x: auto }}</style>"
     text = html.escape("\n".join(lines))
     write_atomic(study.folder / "report.html", "\n".join([head, f"<h1>{name}</h1>\n<pre>{text}</pre>", *parts, "</html>\n"]).encode())
     return "report.html"
@@ -46,7 +46,9 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
     if not complete:
         return
     metrics = [*study.search.settings.metrics]
-    first: dict[str, Any] = {"target": (lambda t: t.values[0]), "target_name": metrics[0]}
+    first: dict[str, Any] = {"target_name": metrics[0]}
+    if len(metrics) > 1:  # of one metric Optuna knows the direction; with a target it would take less for better
+        first["target"] = lambda t: t.values[0]
     weights = importances(study)
     varied = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
     everywhere = [n for n in varied if all(n in t.params for t in complete)]

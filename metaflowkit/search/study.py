@@ -16,7 +16,7 @@ from metaflowkit.search.reading import Search, search_of
 from metaflowkit.search.slots import Slots
 from metaflowkit.search.storage import JOURNAL, experimental, open_storage, reachable, shown
 
-SEARCH = "search"
+SEARCH, RUNNING = "search", ".running"
 SAME = ("pipeline", "space", "metrics")
 
 
@@ -51,7 +51,7 @@ def enter(search: Search, folder: Path, location: str | None) -> Study:
     """
     name = search.settings.name
     wanted = search.written_out()
-    known_files = {"study.json", JOURNAL, ".running"}
+    known_files = {"study.json", JOURNAL, RUNNING}
     if folder.is_dir() and not known_files & {p.name for p in folder.iterdir()} and any(folder.iterdir()):
         raise RunError(f"{folder}: is not empty and no study; choose another --study-dir")
     with reachable(location):

@@ -58,6 +58,7 @@ class Watch(Silent):
         self.pruning = len(search.settings.metrics) == 1 and search.settings.pruner.name != "none"
         self.grouped = search.settings.pruner.name == "wilcoxon"
         self.started = time.monotonic() - spent
+        self.steps = 0
         self.device: torch.device | None = None
         self.held = 0.0
 
@@ -69,6 +70,7 @@ class Watch(Silent):
         """
         if "val" not in flow.splits or not len(flow.splits["val"].classes):
             raise DataError("dataset: has no validation classes, and a search chooses by them; let the data set keep some")
+        self.steps = steps
         self.device, self.held = flow.device, peak_memory(reset=True, device=flow.device)
         for line in Journal(folder / "metrics.jsonl").read():
             if line["step"] and "val/accuracy" in line and self.pruning and not self.grouped:
@@ -90,7 +92,7 @@ class Watch(Silent):
         if self.pruning:
             for at, value in self._values(step, score):
                 self.trial.report(value, at)
-            if self.trial.should_prune():
+            if step < self.steps and self.trial.should_prune():  # at the end there is nothing left to save
                 raise optuna.TrialPruned(f"pruned at outer step {step}")
         if self.limit is not None and time.monotonic() - self.started > self.limit:
             raise optuna.TrialPruned(f"over its {self.limit:g} seconds at outer step {step}")

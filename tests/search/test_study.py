@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from metaflowkit.errors import ConfigError, RunError
+from metaflowkit.search.crew import run_search
 from metaflowkit.search.reading import read_search
 from metaflowkit.search.study import enter, join
 from tests.search.small import SPACE, search_file
@@ -73,6 +74,15 @@ def test_a_password_is_not_written_and_asked_for(tmp_path) -> None:
     (tmp_path / "study.json").write_text(json.dumps({"name": "s", "storage": "postgresql://me:***@host/base"}))
     with pytest.raises(ConfigError, match=r"--storage: the study in .* is kept in postgresql://me:\*\*\*@host/base; give its URL with the password"):
         join(str(tmp_path))
+
+
+def test_nothing_is_left_where_nothing_came_of_it(tmp_path) -> None:
+    with pytest.raises(RunError, match="the database does not answer"):
+        run_search(read_search(search_file(tmp_path)), tmp_path / "study", "sqlite:////nowhere/at/all.db")
+    assert not (tmp_path / "study").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file: cannot hold a study \(.*\); choose another --study-dir"):
+        run_search(read_search(search_file(tmp_path)), tmp_path / "file", None)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:

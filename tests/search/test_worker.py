@@ -16,6 +16,7 @@ from metaflowkit import training
 from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.journal import Journal
 from metaflowkit.search import trial as trials
+from metaflowkit.search.page import write_page
 from metaflowkit.search.reading import read_search
 from metaflowkit.search.results import accuracy_table, best_trials, pipeline_of, summary, write_results
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
@@ -62,12 +63,36 @@ def test_trials_are_runs_that_report_validation_and_never_see_test_classes(enter
     assert any(line.startswith("study s: 2 complete of 2 trials") for line in summary(study))
 
 
+def test_plots_take_more_accuracy_for_better(entered, monkeypatch) -> None:
+    import optuna.visualization.matplotlib as plots
+
+    shown = {}
+
+    def watched(name: str, draw):
+        return lambda *args, **more: shown.setdefault(name, more) and draw(*args, **more)
+
+    for name in ("plot_contour", "plot_parallel_coordinate", "plot_optimization_history"):
+        monkeypatch.setattr(plots, name, watched(name, getattr(plots, name)))
+    study = entered(more="trials: 3\npruner: none")
+    _work(study)
+    write_page(study, [])
+    assert set(shown) == {"plot_contour", "plot_parallel_coordinate", "plot_optimization_history"}
+    assert all("target" not in more and more["target_name"] == "val/accuracy" for more in shown.values())
+
+
 def test_the_study_may_prune(entered, monkeypatch) -> None:
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: trial.number == 1)
     study = entered()
     _work(study)
     trial = study.slots.trials()[1]
     assert (trial.state, trial.user_attrs[ENDED], list(trial.intermediate_values)) == (TrialState.PRUNED, "pruned at outer step 2", [2])
+
+
+def test_the_last_step_is_not_pruned_any_more(entered, monkeypatch) -> None:
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: trial.last_step == 4)
+    study = entered(more="trials: 1")
+    _work(study)
+    assert study.slots.trials()[0].state == TrialState.COMPLETE
 
 
 def test_wilcoxon_compares_groups_of_the_same_episodes(entered) -> None:
