@@ -279,9 +279,9 @@ def shares(case: Case, seconds: dict[str, list[float]]) -> str:
 
 
 def memory(case: Case, name: str) -> float:
-    """Peak memory in MiB of a contender in a process of its own, less what it held before."""
+    """Peak memory in MiB of a contender, less what it held before: the median of three processes of its own."""
     command = [sys.executable, __file__, "--case", case.name, "--memory-of", name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return statistics.median(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3))
 
 
 def floor(case: Case) -> float:

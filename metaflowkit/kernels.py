@@ -139,17 +139,18 @@ class _ConvolveBack(Function):
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
-    return F.max_pool2d_with_indices(x, [2, 2])
+    chosen, index = F.max_pool2d_with_indices(x, [2, 2])
+    return chosen, index.to(torch.int16 if x.shape[-2] * x.shape[-1] <= 2**15 else torch.int32)  # kept for long, and a third of what is kept as int64
 
 
 def _scatter(q: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
     """S' q."""
-    return q if index is None else _max_pool_backward(q, x, (2, 2), (2, 2), (0, 0), (1, 1), False, index)
+    return q if index is None else _max_pool_backward(q, x, (2, 2), (2, 2), (0, 0), (1, 1), False, index.long())
 
 
 def _gather(v: Tensor, index: Tensor | None) -> Tensor:
     """S v."""
-    return v if index is None else v.flatten(2).gather(2, index.flatten(2)).view_as(index)
+    return v if index is None else v.flatten(2).gather(2, index.flatten(2).long()).view_as(index)
 
 
 class _Normalise(Function):

@@ -7,6 +7,7 @@ import html
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -49,19 +50,22 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
     first: dict[str, Any] = {"target_name": metrics[0]}
     if len(metrics) > 1:  # of one metric Optuna knows the direction; with a target it would take less for better
         first["target"] = lambda t: t.values[0]
-    weights = importances(study)
+    groups = [[*weights] for weights, _ in importances(study)]
     varied = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
-    everywhere = [n for n in varied if all(n in t.params for t in complete)]
-    pair = [n for n in PAIR if n in everywhere] if set(PAIR) <= set(everywhere) else [n for n in weights if n in everywhere][:2]
     wanted: list[tuple[str, bool, Callable[[], Any]]] = [
         ("History", True, lambda: plots.plot_optimization_history(found, **first)),
         ("Validation accuracy by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(found)),
-        ("Importances", bool(weights), lambda: plots.plot_param_importances(found, **first)),
-        ("Parallel coordinates", len(everywhere) > 1, lambda: plots.plot_parallel_coordinate(found, params=everywhere, **first)),
         ("Slices", bool(varied), lambda: plots.plot_slice(found, params=varied, **first)),
-        (f"Contour of {' and '.join(pair)}", len(pair) == 2, lambda: plots.plot_contour(found, params=pair, **first)),
         ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(found)),
     ]
+    for group in groups:  # parameters that occur in the same trials
+        names = [n for n in group if n in varied]
+        pair = [*PAIR] if set(PAIR) <= set(names) else names[:2]
+        wanted += [
+            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, found, params=group, **first)),
+            (f"Parallel coordinates of {', '.join(names)}", len(names) > 1, partial(plots.plot_parallel_coordinate, found, params=names, **first)),
+            (f"Contour of {' and '.join(pair)}", len(pair) == 2, partial(plots.plot_contour, found, params=pair, **first)),
+        ]
     for title, possible, draw in wanted:
         if possible:
             yield title, _png(draw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import statistics
@@ -83,20 +84,30 @@ def summary(study: Study) -> list[str]:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)]
-    weights = importances(study)
-    lines += ["", "importance for " + metrics[0], *(f"  {name:<32}{weight:6.2f}" for name, weight in weights.items())] if weights else []
+    for weights, count in importances(study):
+        lines += ["", f"importance for {metrics[0]} in {count} complete trials", *(f"  {name:<32}{weight:6.2f}" for name, weight in weights.items())]
     spent, own = (sum(t.user_attrs.get(key, 0.0) for t in trials) for key in ("seconds", "search seconds"))
     return [*lines, "", f"trials took {spent:.0f} s, the search around them {100 * own / max(spent + own, 1e-9):.1f} % of it"]
 
 
-def importances(study: Study) -> dict[str, float]:
-    """How much of the first metric's variance each parameter explains (Optuna's fANOVA); empty with too few trials."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return optuna.importance.get_param_importances(study.slots.open(), target=lambda t: t.values[0])
-        except (ValueError, RuntimeError):  # fewer than two complete trials, or all of one value
-            return {}
+def importances(study: Study) -> list[tuple[dict[str, float], int]]:
+    """How much of the first metric's variance each parameter explains (Optuna's fANOVA), and in how many complete trials.
+
+    Parameters that occur in the same trials are weighed against each other: first those of all trials, then those that a
+    choice has of its own. One parameter alone, and what too few trials have, is left out.
+    """
+    together: dict[frozenset[int], list[str]] = {}
+    complete = study.slots.trials(TrialState.COMPLETE)
+    for name in dict.fromkeys(name for t in complete for name in t.params):
+        together.setdefault(frozenset(t.number for t in complete if name in t.params), []).append(name)
+    found = []
+    for trials, names in sorted(together.items(), key=lambda item: -len(item[0])):
+        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # fewer than two trials, or all of one value
+            warnings.simplefilter("ignore")
+            if len(names) > 1:
+                weights = optuna.importance.get_param_importances(study.slots.open(), params=names, target=lambda t: t.values[0])
+                found.append((weights, len(trials)))
+    return found
 
 
 def accuracy_table(runs: Sequence[Path]) -> list[str]:

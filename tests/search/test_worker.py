@@ -16,9 +16,10 @@ from metaflowkit import training
 from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.journal import Journal
 from metaflowkit.search import trial as trials
+from metaflowkit.search.axes import suggest
 from metaflowkit.search.page import write_page
 from metaflowkit.search.reading import read_search
-from metaflowkit.search.results import accuracy_table, best_trials, pipeline_of, summary, write_results
+from metaflowkit.search.results import accuracy_table, best_trials, importances, pipeline_of, summary, write_results
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import enter
 from metaflowkit.search.worker import work
@@ -78,6 +79,25 @@ def test_plots_take_more_accuracy_for_better(entered, monkeypatch) -> None:
     write_page(study, [])
     assert set(shown) == {"plot_contour", "plot_parallel_coordinate", "plot_optimization_history"}
     assert all("target" not in more and more["target_name"] == "val/accuracy" for more in shown.values())
+
+
+def test_settings_of_a_choice_are_weighed_among_the_trials_that_have_them(entered) -> None:
+    rule = "inner.rule: {choices: [{value: sgd, space: {lr: {low: 0.1, high: 1.0}, momentum: {low: 0.0, high: 0.9}}}, adam]}"
+    study = entered(f"{rule}\n  objective.delta: {{low: 1, high: 6}}", "trials: 1")
+    found = study.slots.open()
+    for _ in range(30):
+        trial = found.ask()
+        suggest(trial, study.search.axes)
+        found.tell(trial, trial.params.get("inner.rule.lr (sgd)", 0.5))
+    have = sum("inner.rule.lr (sgd)" in trial.params for trial in study.slots.trials(TrialState.COMPLETE))
+    (everywhere, of_all), (of_sgd, count) = importances(study)
+    assert (set(everywhere), of_all) == ({"inner.rule", "objective.delta"}, 30)
+    assert (set(of_sgd), count) == ({"inner.rule.lr (sgd)", "inner.rule.momentum (sgd)"}, have)
+    assert of_sgd["inner.rule.lr (sgd)"] > 0.8
+    assert f"importance for val/accuracy in {have} complete trials" in "\n".join(summary(study))
+    write_page(study, [])
+    page = (study.folder / "report.html").read_text()
+    assert "<h2>Contour of inner.rule.lr (sgd) and inner.rule.momentum (sgd)</h2>" in page
 
 
 def test_the_study_may_prune(entered, monkeypatch) -> None:
