@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,3 +52,14 @@ def test_shares_of_a_targets_steps(monkeypatch) -> None:
     seconds = {"student alone": 1.0, "this, auto": 2.0, "target of no step": 1.5, "target, not grounded": 1.75, "5 more differentiated steps": 3.0}
     drifting = {name: [s, s + 7, s + 1] for name, s in seconds.items()}  # a slower moment for all of them changes nothing
     assert shares(case, drifting) == "of as many differentiated steps: the target's steps 0.12; grounded on the query set and read out 0.50"
+
+
+@pytest.mark.slow
+def test_workers_of_a_search() -> None:
+    small = ["model.backbone.width=2", "dataset.train=[cyrillic]", "dataset.val_script=cyrillic", "tasks.way=3", "outer.steps=2", "evaluate.val_episodes=2"]
+    settings = [word for override in small for word in ("--set", override)]
+    options = ("--trials", 2, "--repeats", 1, "--cores", 2)
+    done = run(ROOT / "pipelines" / "quickstart.yaml", *settings, *options, script="search_workers.py")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^workers (\d), threads each (\d): +\d+ trials/h", done.stdout, re.MULTILINE) == [("1", "1"), ("1", "2"), ("2", "1")]
+    assert re.search(r"the search around the runs takes \d+\.\d\d % of their time", done.stdout)

@@ -20,7 +20,7 @@ from metaflowkit.files import write_atomic
 from metaflowkit.search import STORAGE_VARIABLE
 from metaflowkit.search.page import conclude
 from metaflowkit.search.reading import Search
-from metaflowkit.search.results import BEST, accuracy_table, best_trials, line_about
+from metaflowkit.search.results import BASELINE, BEST, accuracy_table, best_trials, line_about
 from metaflowkit.search.slots import AGAIN
 from metaflowkit.search.storage import reachable
 from metaflowkit.search.study import RUNNING, Study, enter
@@ -91,35 +91,43 @@ class Crew:
             raise Interrupted(f"{self.study.folder}: stopped by {self.stopping}, {left}; go on with the same command")
 
     def finish(self) -> list[str]:
-        """Train the best pipeline with each of the last seeds and evaluate it on test classes.
+        """Train the best pipeline with each of the last seeds and evaluate it on test classes; the pipeline itself too where that is wanted.
 
         Returns:
             Lines about the accuracies.
         """
-        settings, folder = self.study.search.settings, self.study.folder
+        final, folder = self.study.search.settings.final, self.study.folder
         best = best_trials(self.study)
-        if not best or not settings.final.seeds:
+        if not best or not final.seeds:
             return []
-        runs = {seed: folder / "final" / f"trial-{best[0].number:04d}-seed-{seed}" for seed in settings.final.seeds}
-        waiting = [seed for seed, run in runs.items() if not (run / "report.md").is_file()]
+        sources = {f"trial {best[0].number}": BEST}
+        if final.baseline and best[0].params != self.study.search.baseline:
+            write_atomic(folder / BASELINE, self.study.search.pipeline.to_yaml().encode())
+            sources["the pipeline itself"] = BASELINE
+        runs = {label: [folder / "final" / f"{label.replace(' ', '-')}-seed-{seed}" for seed in final.seeds] for label in sources}
+        waiting = [
+            (sources[label], seed, run) for label, all_of_it in runs.items() for seed, run in zip(final.seeds, all_of_it) if not (run / "report.md").is_file()
+        ]
         if waiting:
-            self.tell(f"trial {best[0].number} is the best; training it with {len(runs)} seeds, and evaluating on test classes")
+            self.tell(f"training {' and '.join(sources)} with seeds {', '.join(map(str, final.seeds))}, and evaluating on test classes")
         with self._watched():
             while (waiting and self.stopping is None) or self.running:
-                while waiting and len(self.running) < settings.workers and self.stopping is None:
-                    seed = waiting.pop(0)
-                    changes = [f"{path}={json.dumps(value)}" for path, value in {**settings.final.set, "seed": seed}.items()]  # JSON is YAML
-                    resume = ["--resume"] if (runs[seed] / "pipeline.yaml").is_file() else []
-                    sets = [part for change in changes for part in ("--set", change)]
-                    self._start(f"seed-{seed}", ["run", str(folder / BEST), *sets, "--run-dir", str(runs[seed]), *resume])
+                while waiting and len(self.running) < self.study.search.settings.workers and self.stopping is None:
+                    self._final(*waiting.pop(0))
                 time.sleep(POLL)
                 for name in self._ended():
                     self._stop(f"the end of {name}")
         if self.stopping is not None:
             raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command")
-        lines = accuracy_table([*runs.values()])
+        lines = accuracy_table(runs)
         write_atomic(folder / "test.md", "\n".join(lines).encode())
         return lines
+
+    def _final(self, source: str, seed: int, run: Path) -> None:
+        changes = [f"{path}={json.dumps(value)}" for path, value in {**self.study.search.settings.final.set, "seed": seed}.items()]  # JSON is YAML
+        resume = ["--resume"] if (run / "pipeline.yaml").is_file() else []
+        sets = [part for change in changes for part in ("--set", change)]
+        self._start(run.name, ["run", str(self.study.folder / source), *sets, "--run-dir", str(run), *resume])
 
     def _worker(self, name: str) -> None:
         self._start(name, ["search", "--worker", str(self.study.folder), "--index", name.removeprefix("worker-")])

@@ -36,10 +36,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Final:
-    """The last part: the best pipeline, with the changes of ``set``, is trained with each of ``seeds`` and evaluated on test classes."""
+    """The last part: the best pipeline, with the changes of ``set``, is trained with each of ``seeds`` and evaluated on test classes.
+
+    ``baseline`` does the same to the pipeline that the search started from.
+    """
 
     seeds: list[Natural] = field(default_factory=lambda: [0, 1, 2])
     set: dict[str, Any] = field(default_factory=dict)
+    baseline: bool = False
 
 
 @dataclass(frozen=True)

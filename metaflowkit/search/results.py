@@ -8,7 +8,6 @@ import io
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from metaflowkit.search.axes import suggest
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import Study
 
-BEST = "best.yaml"
+BEST, BASELINE = "best.yaml", "baseline.yaml"
 
 
 def best_trials(study: Study) -> list[FrozenTrial]:
@@ -110,20 +109,24 @@ def importances(study: Study) -> list[tuple[dict[str, float], int]]:
     return found
 
 
-def accuracy_table(runs: Sequence[Path]) -> list[str]:
-    """Test accuracy of several runs of one pipeline: mean and standard deviation over their seeds."""
-    found: dict[tuple[int, int, str], dict[str, dict[Path, float]]] = {}
-    for run in runs:
-        for score in Journal(run / "evaluations.jsonl").read():
-            by = found.setdefault((score["way"], score["shot"], score["readout"]), {"untrained": {}, "best": {}})
-            if score["split"] == "test" and score["weights"] in by:
-                by[score["weights"]].setdefault(run, score["accuracy"])  # the run's own come first, before what was measured again
+def accuracy_table(runs: dict[str, list[Path]]) -> list[str]:
+    """Test accuracy of several pipelines: mean and standard deviation over the runs of each, which differ in their seed."""
+    found: dict[tuple[int, int, str], dict[tuple[str, str], dict[Path, float]]] = {}
+    for label, all_of_it in runs.items():
+        for run in all_of_it:
+            for score in Journal(run / "evaluations.jsonl").read():
+                if score["split"] == "test" and score["weights"] in ("untrained", "best"):
+                    by = found.setdefault((score["way"], score["shot"], score["readout"]), {})
+                    # the run's own come first, before what was measured again
+                    by.setdefault((label, score["weights"]), {}).setdefault(run, score["accuracy"])
     rows = [
-        f"| {way}-way {shot}-shot, {readout} | {_spread(by['untrained'])} | {_spread(by['best'])} |"
+        f"| {way}-way {shot}-shot, {readout} | {label} | {_spread(by[label, 'untrained'])} | {_spread(by.get((label, 'best'), {}))} |"
         for (way, shot, readout), by in found.items()
-        if by["untrained"]
+        for label in runs
+        if (label, "untrained") in by
     ]
-    return [f"| test accuracy, % (mean and standard deviation of {len(runs)} seeds) | untrained | trained |", "|---|---|---|", *rows]
+    count = max(map(len, runs.values()))
+    return [f"| test accuracy, % (mean and standard deviation, seeds: {count}) | of | untrained | trained |", "|---|---|---|---|", *rows]
 
 
 def write_results(study: Study) -> list[str]:
@@ -169,4 +172,6 @@ def _short(value: Any) -> str:
 
 def _spread(by_run: dict[Path, float]) -> str:
     values = [*by_run.values()]
+    if not values:
+        return ""
     return f"{100 * statistics.mean(values):.1f}" + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")

@@ -120,7 +120,7 @@ def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStor
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
             driver = str(error).splitlines()[0] if isinstance(error, sqlalchemy.exc.NoSuchModuleError) else "its driver is not installed"
             raise ConfigError(
-                f"storage: {shown(location)} cannot be used ({driver}); install one, such as psycopg[binary] for PostgreSQL or PyMySQL for MySQL"
+                f"storage: {shown(location)} cannot be used ({driver}); install one, such as psycopg[binary] for PostgreSQL or PyMySQL for MySQL, then mysql+pymysql://..."
             ) from None
 
 

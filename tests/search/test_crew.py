@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import optuna
 import pytest
 from click.testing import CliRunner
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
 from metaflowkit.cli import main
 from metaflowkit.pipeline import read
-from metaflowkit.search.crew import alone
+from metaflowkit.search.crew import Crew, alone
+from metaflowkit.search.page import conclude
+from metaflowkit.search.reading import read_search
 from metaflowkit.search.slots import AGAIN, ENDED
-from metaflowkit.search.study import join
+from metaflowkit.search.study import enter, join
 from tests.search.small import SPACE, search_file
 
 LONG = "set: {outer.steps: 60, evaluate.every: 20}"
@@ -57,8 +63,8 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     text = finished(process)
     assert text.startswith("study directory studies/s: 3 trials, 2 workers")
     assert len(re.findall(r"^trial \d: [\d.]+ %  inner.rule.lr=[\d.]+ objective.delta=\d  \d+ s \(\d of 3; best ", text, re.MULTILINE)) == 3
-    assert re.search(r"is the best; training it with 2 seeds, and evaluating on test classes", text)
-    assert re.search(r"3-way 1-shot, prototype \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \|", text)
+    assert re.search(r"^training trial \d with seeds 0, 1, and evaluating on test classes", text, re.MULTILINE)
+    assert re.search(r"3-way 1-shot, prototype \| trial \d \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \|", text)
     folder = tmp_path / "studies" / "s"
     assert (folder / "report.html").read_text().count("data:image/png") >= 5
     assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
@@ -69,7 +75,32 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     assert "study s: 3 complete of 3 trials" in shown.output
     again = finished(start("s.yaml", folder=tmp_path))
     assert "| 3-way 1-shot, prototype |" in again
-    assert "is the best; training" not in again  # nothing is trained once more
+    assert "training trial" not in again  # nothing is trained once more
+
+
+def test_the_pipeline_itself_may_be_trained_like_the_best_one(tmp_path, monkeypatch) -> None:
+    def ran(crew, name: str, arguments) -> None:
+        run = Path(arguments[arguments.index("--run-dir") + 1])
+        run.mkdir(parents=True)
+        score = {"split": "test", "way": 5, "shot": 1, "readout": "prototype", "weights": "best"}
+        accuracy = read(arguments[1]).objective.settings["delta"] / 10
+        lines = [{**score, "accuracy": accuracy}, {**score, "weights": "untrained", "accuracy": 0.1}]
+        (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (run / "report.md").write_text("")
+
+    monkeypatch.setattr(Crew, "_start", ran)
+    space = read_search(search_file(tmp_path, "objective.delta: {low: 1, high: 6}", "trials: 2\nfinal: {seeds: [0, 1], baseline: true}"))
+    study = enter(space, tmp_path / "study", None)
+    found = study.slots.open()
+    for delta, accuracy in ((space.baseline["objective.delta"], 0.3), (6, 0.4)):
+        found.add_trial(optuna.trial.create_trial(value=accuracy, params={"objective.delta": delta}, distributions={"objective.delta": IntDistribution(1, 6)}))
+    conclude(study)
+    said: list[str] = []
+    assert Crew(study, said.append).finish()[2:] == [
+        "| 5-way 1-shot, prototype | trial 3 | 10.0 ± 0.0 | 60.0 ± 0.0 |",
+        "| 5-way 1-shot, prototype | the pipeline itself | 10.0 ± 0.0 | 50.0 ± 0.0 |",
+    ]
+    assert said == ["training trial 3 and the pipeline itself with seeds 0, 1, and evaluating on test classes"]
 
 
 @pytest.mark.slow

@@ -309,4 +309,4 @@ def test_a_run_that_was_measured_again_counts_once(tmp_path) -> None:
         lines += [{**score, "weights": "best", "accuracy": 0.0}, {**score, "split": "val", "shot": 5, "weights": "best", "accuracy": 0.1}]
         (tmp_path / str(seed)).mkdir()
         (tmp_path / str(seed) / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert accuracy_table([tmp_path / "0", tmp_path / "1"])[2:] == ["| 5-way 1-shot, prototype | 20.0 ± 0.0 | 60.0 ± 14.1 |"]
+    assert accuracy_table({"trial 3": [tmp_path / "0", tmp_path / "1"]})[2:] == ["| 5-way 1-shot, prototype | trial 3 | 20.0 ± 0.0 | 60.0 ± 14.1 |"]
