@@ -14,7 +14,7 @@ import matplotlib
 from optuna.trial import TrialState
 
 from metaflowkit.files import write_atomic
-from metaflowkit.search.results import importances, summary, write_results
+from metaflowkit.search.results import fanova, importances, summary, write_results
 from metaflowkit.search.study import Study
 
 PAIR = ("objective.delta", "inner.steps")
@@ -62,7 +62,7 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
         names = [n for n in group if n in varied]
         pair = [*PAIR] if set(PAIR) <= set(names) else names[:2]
         wanted += [
-            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, found, params=group, **first)),
+            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, found, evaluator=fanova(), params=group, **first)),
             (f"Parallel coordinates of {', '.join(names)}", len(names) > 1, partial(plots.plot_parallel_coordinate, found, params=names, **first)),
             (f"Contour of {' and '.join(pair)}", len(pair) == 2, partial(plots.plot_contour, found, params=pair, **first)),
         ]
@@ -79,7 +79,10 @@ def _png(draw: Callable[[], Any]) -> str:
         drawn = draw()
         axes = drawn.flat[0] if hasattr(drawn, "flat") else drawn
         figure = axes.figure
-        figure.set_size_inches(max(9.0, 2.6 * getattr(drawn, "size", 1)), 5.0)
+        figure.set_size_inches(max(9.0, 3.4 * getattr(drawn, "size", 1)), 5.0)
+        legend = axes.get_legend()
+        if legend is not None and len(legend.get_texts()) > 12:  # a line for every trial
+            legend.remove()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
         plt.close(figure)

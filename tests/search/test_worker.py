@@ -94,6 +94,7 @@ def test_settings_of_a_choice_are_weighed_among_the_trials_that_have_them(entere
     assert (set(everywhere), of_all) == ({"inner.rule", "objective.delta"}, 30)
     assert (set(of_sgd), count) == ({"inner.rule.lr (sgd)", "inner.rule.momentum (sgd)"}, have)
     assert of_sgd["inner.rule.lr (sgd)"] > 0.8
+    assert importances(study) == [(everywhere, of_all), (of_sgd, count)]  # not others at another look
     assert f"importance for val/accuracy in {have} complete trials" in "\n".join(summary(study))
     write_page(study, [])
     page = (study.folder / "report.html").read_text()
