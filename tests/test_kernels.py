@@ -159,3 +159,18 @@ def test_convolutions_have_the_same_bits_with_and_without_second_derivatives() -
             value = net(x)
         found.append([value, *torch.autograd.grad(value.sin().sum(), list(net.parameters()))])
     assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+def test_places_of_a_large_image_are_kept_whole() -> None:
+    norm = nn.BatchNorm2d(1, track_running_stats=False).double()
+    x = torch.randn(2, 1, 184, 184, dtype=torch.float64, requires_grad=True)  # more places than 16 bits can count
+
+    def derivatives() -> list[torch.Tensor]:
+        (first,) = torch.autograd.grad((norm_then_pool(x, norm) ** 3).sum(), x, create_graph=True)
+        return [first, *torch.autograd.grad((first**2).sum(), x)]
+
+    expected = derivatives()
+    with FastKernels():
+        found = derivatives()
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() < 1e-11 * b.norm()

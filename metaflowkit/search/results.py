@@ -77,7 +77,7 @@ def summary(study: Study) -> list[str]:
     metrics, names = list(study.search.settings.metrics), [*dict.fromkeys(name for t in best[:10] for name in t.params)]
     rows = [["trial", *metrics, *names, "seconds"]]
     for t in best[:10]:
-        mark = " (the pipeline itself)" if t.number == 0 else ""
+        mark = " (the pipeline itself)" if t.params == study.search.baseline else ""
         rows.append(
             [f"{t.number}{mark}", *_each(study, t), *(_short(t.params[n]) if n in t.params else "" for n in names), f"{t.user_attrs.get('seconds', 0):.0f}"]
         )
