@@ -27,14 +27,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function, has_torch_function
+
+from metaflowkit.moments import AccurateNorms, batch_norm, channels_last, gradient_sums, moments
 
 
-class FastKernels(TorchFunctionMode):
+class FastKernels(AccurateNorms):
     """Within this context convolutions and batch normalisations are those of this module, where they can be.
 
     Values agree with torch's to rounding. Batch normalisation is replaced where it uses the statistics of the current set
-    and keeps none; a third derivative of it raises. Not for use inside torch.func's transforms.
+    and keeps none; a third derivative of it raises. What is not replaced (other data types, autocast, input that torch
+    refuses) is torch's own. Not for use inside torch.func's transforms.
 
     Args:
         second: whether second derivatives will be taken; without, convolutions stay torch's own, whose values and first
@@ -43,12 +46,7 @@ class FastKernels(TorchFunctionMode):
 
     def __init__(self, second: bool = True) -> None:
         super().__init__()
-        self.second = second
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Calls ``func`` or what replaces it."""
-        replacement: Callable[..., Any] = _REPLACED.get(func, func) if self.second or func is not torch.conv2d else func
-        return replacement(*args, **(kwargs or {}))
+        self.replaced = _REPLACED if second else _WITHOUT_CONVOLUTIONS
 
 
 def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
@@ -67,9 +65,14 @@ def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
-    if type(norm) is nn.BatchNorm2d and norm.running_mean is None and norm.weight is not None:
+    if type(norm) is nn.BatchNorm2d and norm.running_mean is None and _normalises(x, norm.weight, norm.bias, norm.eps) and min(x.shape[2:]) > 1:
         return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
-    return F.max_pool2d(norm(x), 2)
+    return _norm_and_pool(x, norm)
+
+
+def _norm_and_pool(x: Tensor, norm: nn.Module) -> Tensor:
+    with AccurateNorms():
+        return F.max_pool2d(norm(x), 2)
 
 
 def _batch_norm(
@@ -82,19 +85,35 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    if not training or running_mean is not None or weight is None or bias is None or input.dim() != 4:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _Normalise.apply(input, weight, bias, eps, False)  # type: ignore[no-any-return]
+    if training and running_mean is None and _normalises(input, weight, bias, eps):
+        return _Normalise.apply(input, weight, bias, eps, False)  # type: ignore[no-any-return]
+    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _normalises(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> bool:
+    """Whether :class:`_Normalise` takes this input; torch's own refuses some of the rest with a message of its own."""
+    if weight is None or bias is None or x.dim() != 4 or not _plain(x, weight, bias):
+        return False
+    return eps > 0 and x.numel() > x.shape[1] > 0 and weight.shape == bias.shape == x.shape[1:2]
+
+
+def _plain(*tensors: Tensor) -> bool:
+    """Whether the tensors have one data type that the kernels here are written for, and autocast leaves it alone."""
+    first = tensors[0]
+    same = all(t.dtype == first.dtype for t in tensors)
+    return same and first.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(first.device.type)
 
 
 def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-    if isinstance(padding, str) or input.dim() != 4:
+    if isinstance(padding, str) or input.dim() != 4 or not _plain(input, weight) or not input.numel():
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     geometry = (*((v, v) if isinstance(v, int) else v for v in (stride, padding, dilation)), False, (0, 0), groups)
     return _Convolve.apply(input, weight, bias, geometry)  # type: ignore[no-any-return]
 
 
-_REPLACED: dict[Any, Callable[..., Tensor]] = {norm_then_pool: _norm_then_pool, F.batch_norm: _batch_norm, torch.conv2d: _conv2d}
+AccurateNorms.replaced[norm_then_pool] = _norm_and_pool
+_WITHOUT_CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {**AccurateNorms.replaced, norm_then_pool: _norm_then_pool, F.batch_norm: _batch_norm}
+_REPLACED: dict[Any, Callable[..., Tensor]] = {**_WITHOUT_CONVOLUTIONS, torch.conv2d: _conv2d}
 
 
 class _Convolve(Function):
@@ -150,7 +169,12 @@ def _scatter(q: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
 
 def _gather(v: Tensor, index: Tensor | None) -> Tensor:
     """S v."""
-    return v if index is None else v.flatten(2).gather(2, index.flatten(2).long()).view_as(index)
+    if index is None:
+        return v
+    places = index.flatten(2).long()
+    if not channels_last(v):
+        return v.flatten(2).gather(2, places).view_as(index)
+    return v.flatten(2).mT.gather(1, places.mT).mT.unflatten(2, index.shape[2:])
 
 
 class _Normalise(Function):
@@ -158,40 +182,35 @@ class _Normalise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, pool: bool) -> Tensor:
+        mean, var = moments(x)
+        r = (var + eps).rsqrt()
+        chosen = index = None
         if pool:
-            mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
             if (gamma < 0).any():  # there the largest value of y is the smallest of x
                 sign = torch.where(gamma < 0, -1.0, 1.0).to(x)[:, None, None]
                 chosen, index = _pooled(x * sign)
                 chosen *= sign
             else:
                 chosen, index = _pooled(x)
-            y, _, _ = torch.native_batch_norm(chosen, gamma, beta, mean, var, False, 0.0, eps)
-            ctx.save_for_backward(x, gamma, mean, (var + eps).rsqrt_(), chosen, index)
-        else:
-            y, mean, r = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, eps)
-            ctx.save_for_backward(x, gamma, mean, r, None, None)
-        ctx.eps = eps
+        y, _, _ = torch.native_batch_norm(x if chosen is None else chosen, gamma, beta, mean, var, False, 0.0, eps)
+        ctx.save_for_backward(x, gamma, mean, r, chosen, index)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         back: Callable[..., Any] = _NormaliseBack.apply if torch.is_grad_enabled() else _normalise_back
-        return *back(g, *ctx.saved_tensors, ctx.eps), None, None
+        return *back(g, *ctx.saved_tensors), None, None
 
 
 def _normalise_back(
-    g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None, eps: float
+    g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dx, dgamma, dbeta) of :class:`_Normalise`."""
-    if chosen is None:
-        return _batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, _ALL)  # type: ignore[no-any-return]
-    # sums over what was chosen, and one array of the size of x
-    _, slope, total = _batch_norm_backward(g, chosen, gamma, None, None, mean, r, True, eps, _SUMS)
+    slope, total = gradient_sums(g, x if chosen is None else chosen, mean, r)
     scale = gamma * r
     share = scale / -(x.numel() // x.shape[1])
     of_x = share * r * slope
-    dx = _scatter(g * scale[:, None, None], x, index)
+    dx = _scatter(g * scale[:, None, None], x, index)  # the one array of the size of x
     dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(share * total, of_x, mean, value=-1)[:, None, None])
     return dx, slope, total
 
@@ -202,7 +221,7 @@ class _NormaliseBack(Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
         dx, slope, total = _normalise_back(*inputs)
-        g, x, gamma, mean, r, chosen, index, ctx.eps = inputs
+        g, x, gamma, mean, r, chosen, index = inputs
         ctx.save_for_backward(g, x, gamma, mean, r, chosen, index, total, slope)
         return dx, slope, total
 
@@ -212,7 +231,7 @@ class _NormaliseBack(Function):
             found = _NormaliseBack.second(ctx, *cotangents)
         if torch.is_grad_enabled():
             found = _Last.apply(found, *cotangents, *ctx.saved_tensors[:3])
-        return *found, None, None, None, None, None
+        return *found, None, None, None, None
 
     @staticmethod
     def second(ctx: Any, to_x: Tensor, to_gamma: Tensor, to_beta: Tensor) -> tuple[Tensor, ...]:
@@ -220,14 +239,14 @@ class _NormaliseBack(Function):
         g, x, gamma, mean, r, chosen, index, total, slope = ctx.saved_tensors
         m = x.numel() // x.shape[1]
         scale, part = gamma * r, slope / -m
-        _, t, t_total = _batch_norm_backward(to_x, x, gamma, None, None, mean, r, True, ctx.eps, _SUMS)
+        t, t_total = gradient_sums(to_x, x, mean, r)
         t, t_mean = t / m, t_total / m
         picked = _gather(to_x, index)
         on_g = r * torch.addcmul(to_gamma, scale, t, value=-1)
         for_g = torch.addcmul((to_beta - scale * t_mean - on_g * mean)[:, None, None], x if chosen is None else chosen, on_g[:, None, None])
         for_g.addcmul_(picked, scale[:, None, None])
         # q, with one pass over (picked, g): batch normalisation's sums with mean 0 and deviation 1
-        _, overlap, _ = _batch_norm_backward(g, picked, gamma, None, None, torch.zeros_like(r), torch.ones_like(r), True, ctx.eps, _SUMS)
+        overlap, _ = gradient_sums(g, picked, torch.zeros_like(r), torch.ones_like(r))
         q = overlap - t_mean * total - t * slope
         on_to = scale * r * part
         on_x = r * (on_g * part - on_to * t - scale * r * q / m)
@@ -250,6 +269,4 @@ class _Last(Function):
 
 
 _convolution_backward = torch.ops.aten.convolution_backward.default
-_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 _max_pool_backward = torch.ops.aten.max_pool2d_with_indices_backward.default
-_ALL, _SUMS = (True, True, True), (False, True, True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import without_dropout
+from metaflowkit.kernels import FastKernels
 from metaflowkit.models.model import Model
 from metaflowkit.models.norms import measured
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
@@ -42,5 +43,5 @@ class Learner:
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Features [T, n, D] of T sets of examples [T, n, ...]; each set is normalised by its own statistics, unless stored ones are part of the model."""
-        with measured(), without_dropout(self.model):
+        with measured(), without_dropout(self.model), FastKernels(second=False):
             return torch.stack([self.model.backbone(examples) for examples in x])

@@ -17,6 +17,7 @@ from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import exact_kernels
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
+from metaflowkit.moments import AccurateNorms
 from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -71,7 +72,8 @@ class _Taker:
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         # Put in place instead of passed as ``params=``, with which attention modules read stale weights.
         self.network.update_params([params[name] for name in self.names])
-        return self.network(support, x, way)  # type: ignore[no-any-return]
+        with AccurateNorms():
+            return self.network(support, x, way)  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
         with torch.enable_grad():

@@ -1,0 +1,127 @@
+"""Normalisation whose sums per channel are accurate in float32, however the images lie in memory.
+
+On a CPU, torch sums channels-last images pixel after pixel into one float32 number per channel. The variance of real images is then
+off by 1e-4 and more (``python benchmarks/channels_last_statistics.py`` measures it), and an inner loop amplifies that until the
+meta-gradient points elsewhere. There are two remedies here:
+
+* :func:`moments` and :func:`gradient_sums` run the same kernels on another view of the same memory, in which each pixel of a
+  channel is a channel of its own: every number is then a sum over the images alone, and torch's accurate sum over the
+  pixels follows. They carry no graph and cost little more than torch's own.
+* :class:`AccurateNorms` gives torch's own layers a contiguous copy of their input, for which torch's kernels are accurate in
+  every derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_SUMS = (False, True, True)
+ROWS = 256  # values that one float32 number may add up in a row
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel.
+
+    Args:
+        x: [n, C, ...], at least one value per channel.
+
+    Returns:
+        Mean and variance, [C] each, without graph.
+    """
+    pixels = _pixels(x)
+    if pixels is None:
+        return torch.batch_norm_update_stats(x, None, None, 0.0)
+    mean, variance = (v.view(-1, x.shape[1]) for v in torch.batch_norm_update_stats(pixels, None, None, 0.0))
+    whole = mean.mean(0)
+    return whole, (mean - whole).square_().add_(variance).mean(0)
+
+
+def gradient_sums(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums per channel in batch normalisation's derivative.
+
+    Args:
+        g: [n, C, ...].
+        x: of the same shape.
+        mean: m, [C].
+        r: one over the deviation, [C].
+
+    Returns:
+        sum of g (x - m) r, and sum of g, [C] each, without graph.
+    """
+    pixels = _pixels(x)
+    if pixels is None:
+        _, slope, total = _batch_norm_backward(g, x, r, None, None, mean, r, True, 0.0, _SUMS)
+        return slope, total
+    copies = pixels.shape[1] // x.shape[1]
+    mean, r = mean.repeat(copies), r.repeat(copies)
+    g = g.contiguous(memory_format=_layout(x)).as_strided(pixels.shape, pixels.stride())
+    _, slope, total = _batch_norm_backward(g, pixels, r, None, None, mean, r, True, 0.0, _SUMS)
+    return slope.view(copies, -1).sum(0), total.view(copies, -1).sum(0)
+
+
+class AccurateNorms(TorchFunctionMode):
+    """Within this context torch's batch and group normalisation are accurate for every memory layout.
+
+    Values and derivatives of every order are torch's own, of a contiguous copy of the input where the layout calls for one.
+    Not for use inside torch.func's transforms, which have accurate kernels of their own.
+    """
+
+    replaced: dict[Any, Callable[..., Any]] = {}  # noqa: RUF012, filled below
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Calls ``func`` or what replaces it."""
+        return self.replaced.get(func, func)(*args, **(kwargs or {}))
+
+
+def _on_a_copy(function: Callable[..., Tensor], rows: bool = True) -> Callable[..., Tensor]:
+    """The function, whose input is copied where torch's sums would be inaccurate; ``rows``: also that of [n, C], which is summed like pixels."""
+
+    def call(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if channels_last(input):
+            return function(input.contiguous(), *args, **kwargs).contiguous(memory_format=_layout(input))
+        if rows and input.dim() == 2 and len(input) > ROWS and input.device.type == "cpu":
+            return function(input.mT.contiguous()[None], *args, **kwargs)[0].mT
+        return function(input, *args, **kwargs)
+
+    return call
+
+
+batch_norm, group_norm = _on_a_copy(F.batch_norm), _on_a_copy(F.group_norm, rows=False)
+AccurateNorms.replaced = {F.batch_norm: batch_norm, F.group_norm: group_norm, torch.batch_norm: _on_a_copy(torch.batch_norm)}
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether torch takes its channels-last kernels for images or volumes on a CPU."""
+    return x.dim() in (4, 5) and x.device.type == "cpu" and x.is_contiguous(memory_format=_layout(x)) and not x.is_contiguous()
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _pixels(x: Tensor) -> Tensor | None:
+    """Channels-last images [n, C, H, W] as [1, k * C, n * H * W / k, 1] of the same memory, channels last again; None where rows are few.
+
+    The k that become channels are a row of pixels, or all of an image where rows of pixels are many.
+    """
+    if not channels_last(x):
+        return None
+    n, channels, *axes = x.shape
+    for copies in (1, axes[-1], math.prod(axes)):
+        rows = x.numel() // (copies * channels)
+        if rows <= ROWS:
+            break
+    if copies == 1:
+        return None
+    size = copies * channels
+    return x.as_strided((1, size, rows, 1), (x.numel(), 1, size, size))
+
+
+_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
