@@ -202,9 +202,7 @@ class _Normalise(Function):
         return *back(g, *ctx.saved_tensors), None, None
 
 
-def _normalise_back(
-    g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _normalise_back(g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """(dx, dgamma, dbeta) of :class:`_Normalise`."""
     slope, total = gradient_sums(g, x if chosen is None else chosen, mean, r)
     scale = gamma * r

@@ -174,3 +174,71 @@ def test_places_of_a_large_image_are_kept_whole() -> None:
         found = derivatives()
     for a, b in zip(found, expected, strict=True):
         assert (a - b).norm() < 1e-11 * b.norm()
+
+
+def outcome(function) -> tuple:
+    """Type and text of what a function raises, or data type and values of what it returns."""
+    try:
+        result = function()
+    except Exception as error:
+        return type(error), str(error)
+    return result.dtype, result.detach()
+
+
+def image(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_(dtype.is_floating_point or dtype.is_complex)
+
+
+def batch_norm(x, channels: int = 3, eps: float = 1e-5):
+    return F.batch_norm(x, None, None, torch.full((channels,), 0.5), torch.ones(channels), True, 0.1, eps)
+
+
+def pooled(x, channels: int = 3, eps: float = 1e-5):
+    return norm_then_pool(x, nn.BatchNorm2d(channels, track_running_stats=False, eps=eps))
+
+
+def cast(function):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return function()
+
+
+def second_derivative(dtype: torch.dtype) -> torch.Tensor:
+    x, weight = image(2, 3, 6, 6, dtype=dtype), image(4, 3, 3, 3, dtype=dtype)
+    (g,) = torch.autograd.grad(F.conv2d(x, weight).abs().square().sum(), weight, create_graph=True)
+    return torch.autograd.grad(g.abs().square().sum(), weight)[0]
+
+
+UNUSUAL = {
+    "eps of 0": lambda: batch_norm(image(4, 3, 8, 8), eps=0.0),
+    "eps of 0, pooled": lambda: pooled(image(4, 3, 8, 8), eps=0.0),
+    "eps below 0": lambda: batch_norm(image(4, 3, 8, 8), eps=-1.0),
+    "one value per channel": lambda: batch_norm(image(1, 3, 1, 1)),
+    "one value per channel, pooled": lambda: pooled(image(1, 3, 1, 1)),
+    "nothing left by pooling": lambda: pooled(image(4, 3, 1, 2)),
+    "no images": lambda: batch_norm(image(0, 3, 8, 8)),
+    "no images, pooled": lambda: pooled(image(0, 3, 8, 8)),
+    "no images, convolved": lambda: F.conv2d(image(0, 3, 8, 8), image(4, 3, 3, 3)),
+    "too few weights": lambda: batch_norm(image(4, 3, 8, 8), channels=2),
+    "too few weights, pooled": lambda: pooled(image(4, 3, 8, 8), channels=2),
+    "complex": lambda: F.conv2d(image(2, 3, 6, 6, dtype=torch.complex64), image(4, 3, 3, 3, dtype=torch.complex64)),
+    "complex, differentiated twice": lambda: second_derivative(torch.complex128),
+    "complex, normalised": lambda: batch_norm(image(2, 3, 6, 6, dtype=torch.complex64)),
+    "bfloat16 by float32": lambda: batch_norm(image(4, 3, 8, 8, dtype=torch.bfloat16)),
+    "float64 by float32": lambda: batch_norm(image(4, 3, 8, 8, dtype=torch.float64)),
+    "whole numbers": lambda: F.conv2d(image(1, 3, 5, 5).long(), image(4, 3, 3, 3).long()),
+    "autocast, convolved": lambda: cast(lambda: F.conv2d(image(2, 3, 8, 8), image(4, 3, 3, 3))),
+    "autocast, normalised": lambda: cast(lambda: batch_norm(F.conv2d(image(2, 3, 8, 8), image(3, 3, 3, 3)))),
+    "autocast, pooled": lambda: cast(lambda: pooled(F.conv2d(image(2, 3, 8, 8), image(3, 3, 3, 3)))),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_input_is_answered_as_by_torch(name) -> None:
+    expected = outcome(UNUSUAL[name])
+    with FastKernels():
+        result = outcome(UNUSUAL[name])
+    assert result[0] == expected[0]
+    if isinstance(expected[1], str):
+        assert result[1] == expected[1]
+    else:
+        torch.testing.assert_close(result[1], expected[1])
