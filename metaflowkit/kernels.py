@@ -174,7 +174,7 @@ def _gather(v: Tensor, index: Tensor | None) -> Tensor:
     places = index.flatten(2).long()
     if not channels_last(v):
         return v.flatten(2).gather(2, places).view_as(index)
-    return v.flatten(2).mT.gather(1, places.mT).mT.unflatten(2, index.shape[2:])
+    return v.flatten(2).mT.gather(1, places.mT).mT.view(index.shape)
 
 
 class _Normalise(Function):

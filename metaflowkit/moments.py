@@ -113,7 +113,7 @@ def _pixels(x: Tensor) -> Tensor | None:
     """
     if not channels_last(x):
         return None
-    n, channels, *axes = x.shape
+    channels, *axes = x.shape[1:]
     for copies in (1, axes[-1], math.prod(axes)):
         rows = x.numel() // (copies * channels)
         if rows <= ROWS:

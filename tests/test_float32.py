@@ -1,0 +1,77 @@
+"""The meta-gradients that users get, in float32 on real images, against those in float64."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.flow import Flow, build
+from metaflowkit.pipeline import read
+
+ROOT = Path(__file__).parents[1]
+BOUND, TASKS, STEPS = 1e-3, 12, 50
+PIPELINES = ["quickstart", "omniglot_bmssl_5w1s", "omniglot_umtra_5w1s", "omniglot_bmssl_20w1s"]
+
+
+@pytest.fixture
+def precision(monkeypatch):
+    """The benchmark of float32 gradients, whose table this test keeps true."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import float32_gradients
+
+    return float32_gradients
+
+
+@pytest.fixture
+def flow(request: pytest.FixtureRequest) -> Flow:
+    name = request.param
+    overrides = [f"dataset.root={request.getfixturevalue('data') / 'omniglot'}"] if name.startswith("omniglot") else []
+    return build(read(ROOT / "pipelines" / f"{name}.yaml", overrides))
+
+
+def check(precision, flow: Flow, *engines, fault: float | None = None) -> None:
+    """The median distance is small in every engine, and ``fault`` times as large with torch's own sums."""
+    parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
+    exact = precision.exact_gradients(parts, tasks)
+    for engine in engines:
+        distance = median(precision.distances(engine, parts, tasks, exact))
+        assert distance < BOUND, engine.description
+        if fault is not None:
+            with precision.torch_sums():
+                assert median(precision.distances(engine, parts, tasks, exact)) > fault * distance, engine.description
+
+
+@pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
+def test_untrained_and_trained(precision, flow) -> None:
+    check(precision, flow, VectorizedEngine(1, 1), fault=100)
+    precision.advance(flow, STEPS)
+    check(precision, flow, VectorizedEngine(1, 1))
+
+
+@pytest.mark.parametrize("flow", PIPELINES[1:2], indirect=True)
+def test_untrained(precision, flow) -> None:
+    check(precision, flow, VectorizedEngine(1, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flow", PIPELINES, indirect=True)
+def test_shipped_pipelines(precision, flow) -> None:
+    check(precision, flow, VectorizedEngine(1, 1), HigherEngine(), fault=10)
+    precision.advance(flow, STEPS)
+    check(precision, flow, VectorizedEngine(1, 1), HigherEngine())
+
+
+def test_measured_embeddings(precision) -> None:
+    """What accuracy is read from: embeddings in float32 against float64."""
+    flow = build(read(ROOT / "pipelines" / "quickstart.yaml"))
+    learner, x = flow.learner, flow.episode(1).query.x
+    exact = dataclasses.replace(learner, parts=dataclasses.replace(learner.parts, model=copy.deepcopy(learner.model).double())).embed(x.double())
+    assert (learner.embed(x) - exact).norm() < 3e-6 * exact.norm()
+    with precision.torch_sums():
+        assert (learner.embed(x) - exact).norm() > 1e-5 * exact.norm()
