@@ -4,8 +4,9 @@
     python benchmarks/meta_gradient.py --case conv4-32 --repeats 3 --json times.json --plot times.png
 
 Contenders are this library's engines and, on the network as it is written by hand, plain ``higher`` as its own MAML example uses
-it, a loop of ``functional_call`` and ``torch.autograd``, and, where installed, TorchOpt's MetaSGD. Before anything is timed, their
-gradients are compared in float64. The delta cases compare a bootstrap with the student alone and with differentiated steps instead.
+it, the same on channels-last images (where torch's normalisation loses digits), a loop of ``functional_call`` and
+``torch.autograd``, and, where installed, TorchOpt's MetaSGD. Images are letters of matplotlib's typefaces. Before anything is timed, their
+gradients are compared in float64, and each in float32 with float64 on single tasks. The delta cases compare a bootstrap with the student alone and with differentiated steps instead.
 Times are medians of interleaved repeats, to be read as ratios; run it on a quiet machine. Peak memory is that of a process of
 its own for each contender, less what it held before. The floor is the time that convolutions and matrix products alone would
 take: operations counted by torch's flop counter over the functional_call loop, divided by the rates measured here.
@@ -18,8 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
@@ -105,16 +109,25 @@ class Problem:
         return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self.model.named_parameters()}
 
 
-def make(case: Case, dtype: torch.dtype = torch.float32) -> Problem:
-    """The problem of a case, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
+@lru_cache
+def letters(size: int) -> Tensor:
+    """Real images in the float32 range 0..1, [n, 1, size, size]."""
+    return Glyphs(image_size=size).load()["train"].x.float() / 255
+
+
+def make(case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
+    """The problem of a case: weights and tasks of letters, always the same for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    channels, *size = case.shape
+    pool = letters(size[0])
     backbone = BACKBONES[case.backbone](case.shape, width=case.width)
     model = Model(backbone, Linear(backbone.features, case.way)).to(dtype)
 
     def examples(count: int) -> Labelled:
         y = torch.arange(case.way).repeat_interleave(count).expand(case.tasks, -1).contiguous()
-        return Labelled(torch.rand(case.tasks, case.way * count, *case.shape, generator=generator).to(dtype), y)
+        chosen = torch.randint(len(pool), (case.tasks, case.way * count), generator=generator)
+        return Labelled(pool[chosen].expand(-1, -1, channels, -1, -1).contiguous().to(dtype), y)
 
     return Problem(case, model, Episode(examples(case.shot), examples(case.query), case.way))
 
@@ -151,6 +164,16 @@ def library(engine: Any, steps: int | None = None, delta: int | None = None, gro
         return run
 
     return prepare
+
+
+def channels_last(prepare: Callable[[Problem], Callable[[], None]]) -> Callable[[Problem], Callable[[], None]]:
+    """A contender on images with channels last, for which torch's normalisation is inaccurate."""
+
+    def prepared(problem: Problem) -> Callable[[], None]:
+        support, query = (Labelled(laid_out(s.x), s.y) for s in problem.episode[:2])
+        return prepare(replace(problem, episode=Episode(support, query, problem.case.way)))
+
+    return prepared
 
 
 def plain_higher(problem: Problem) -> Callable[[], None]:
@@ -210,6 +233,8 @@ def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]
     """What competes in a case, the reference first."""
     model = make(replace(case, tasks=1)).model
     found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
+    if case.backbone in ("conv4", "resnet12"):
+        found["plain higher, channels last"] = channels_last(plain_higher)
     if case.delta:  # the last step of a grounded target is on the larger query set
         engine = auto(model)
         return {
@@ -250,6 +275,22 @@ def check(case: Case) -> float | None:
             raise click.ClickException(f"{case.name}: {name} is {away:.1e} away from the reference")
         worst = max(worst, away)
     return worst
+
+
+def float32_distances(case: Case, count: int) -> dict[str, float]:
+    """The relative distance of each contender's gradient in float32 from float64: the median over single tasks, each with weights of its own."""
+    one, distances = replace(case, tasks=1), defaultdict(list)
+    for seed in range(count if not case.delta else 0):
+        exact = make(one, torch.float64, seed)
+        functional_loop(exact)()
+        reference = exact.gradients()
+        length = torch.stack([g.square().sum() for g in reference.values()]).sum().sqrt()
+        for name, prepare in contenders(one).items():
+            problem = make(one, seed=seed)
+            prepare(problem)()
+            squares = [(g.double() - reference[n]).square().sum() for n, g in problem.gradients().items()]
+            distances[name].append((torch.stack(squares).sum().sqrt() / length).item())
+    return {name: statistics.median(values) for name, values in distances.items()}
 
 
 def times(case: Case, repeats: int) -> dict[str, list[float]]:
@@ -307,10 +348,11 @@ def _fastest(run: Callable[[], Any]) -> float:
 @click.command(help=__doc__)
 @click.option("--case", "names", multiple=True, help="Names of cases; all of them by default.")
 @click.option("--repeats", default=5, show_default=True)
+@click.option("--float32", "tasks32", default=5, show_default=True, help="Single tasks on which float32 is held against float64.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the figures.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Where to draw the ratios.")
 @click.option("--memory-of", hidden=True)
-def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path: Path | None, memory_of: str | None) -> None:
+def main(names: tuple[str, ...], repeats: int, tasks32: int, json_path: Path | None, plot_path: Path | None, memory_of: str | None) -> None:
     """Run the cases and print the table."""
     known = {case.name: case for case in [*CASES, SMALL]}
     if unknown := [name for name in names if name not in known]:
@@ -327,7 +369,7 @@ def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path
     results = []
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for case in [known[name] for name in names] or CASES:
-        away = check(case)
+        away, rounded = check(case), float32_distances(case, tasks32)
         found = times(case, repeats)
         least = None if case.delta else floor(case)
         reference = statistics.median(next(iter(found.values())))
@@ -338,8 +380,10 @@ def main(names: tuple[str, ...], repeats: int, json_path: Path | None, plot_path
             middle, held = statistics.median(seconds), memory(case, name)
             spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
             over = f"  {middle / least:4.1f} x floor" if least else ""
-            click.echo(f"  {name:<28} {middle:8.3f} s ({spread})  {reference / middle:5.2f} x as fast  {held:7.0f} MiB{over}")
-            results.append({"case": case.name, "contender": name, "seconds": seconds, "median": middle, "MiB": held, "floor": least, "agree": away})
+            error = f"  float32 {rounded[name]:.0e}" if name in rounded else ""
+            click.echo(f"  {name:<28} {middle:8.3f} s ({spread})  {reference / middle:5.2f} x as fast  {held:7.0f} MiB{over}{error}")
+            facts = {"case": case.name, "contender": name, "seconds": seconds, "median": middle, "MiB": held, "floor": least}
+            results.append({**facts, "agree": away, "float32": rounded.get(name)})
         if case.delta:
             click.echo("  " + shares(case, found))
     if json_path is not None:

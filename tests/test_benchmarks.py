@@ -20,13 +20,14 @@ def run(*arguments: object, script: str = "meta_gradient.py") -> subprocess.Comp
 
 
 def test_smallest_case(tmp_path) -> None:
-    done = run("--case", "small", "--repeats", 1, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
+    done = run("--case", "small", "--repeats", 1, "--float32", 3, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "a.json").read_text())["results"]
     names = [result["contender"] for result in results]
     assert names[:4] == ["plain higher", "functional_call", "this, auto", "this, higher"]
     assert all(result["agree"] < 1e-9 and result["floor"] > 0 and result["median"] > 0 for result in results)
     assert all(name in done.stdout for name in names)
+    assert all(result["float32"] < 1e-3 for result in results if "channels last" not in result["contender"])
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
