@@ -29,20 +29,14 @@ UNKNOWN = "training images have no classes, so the measured ones may be among th
 
 @DATASETS.register("folder")
 class Folder:
-    """Any folder tree or zip of images.
+    """Any folder tree or zip of images, with classes or without.
 
-    Layouts, which ``layout: auto`` recognises (a top folder that holds everything does not count, unless ``depth`` is set):
+    EXIF orientation is applied, of several frames the first is read, 16-bit images are divided by 257, and floats must lie in 0..1.
+    Hidden files, ``__MACOSX`` and previews are no images.
 
-    - ``flat``: images alone. All of them are training images without classes; accuracy cannot be measured on them.
-    - ``classes``: ``<class>/<image>``. The classes are shared out among training, validation and test.
-    - ``splits``: ``train/<class>/<image>``, ``val/...`` (or ``valid``, ``validation``), ``test/...``. The splits are taken as they
-      lie; images directly in ``train/`` are training images without classes.
-
-    Transparent pixels show ``alpha``; of several frames the first is read; EXIF orientation is applied; 16-bit images are divided
-    by 257 and floats must lie in 0..1. Hidden files, ``__MACOSX`` and previews are no images.
-
-    Decoded images are cached. A zip has changed where a name, size or checksum in its directory has; a folder where a name, a size or a time
-    has (the system's own time of change, too). Where a file system keeps no such times, set ``verify``.
+    Decoded images are cached. A zip has changed where a name, size or checksum in its directory has, which is exact; a folder where a
+    name, size or time has. Both cost next to nothing. Only where a file system keeps no time of change can a rewritten file of the same
+    size pass unnoticed; there, set ``verify``.
 
     Args:
         root: the folder or the zip.
@@ -55,14 +49,18 @@ class Folder:
             null for 0.6, 0.2, 0.2.
         split_seed: seed of that draw.
         split_files: instead of a draw, the path of a list of class names for each split.
-        layout: ``auto``, ``flat``, ``classes`` or ``splits``, see above.
+        layout: ``flat``: images alone, which all train without classes, so that accuracy cannot be measured on them; ``classes``:
+            ``<class>/<image>``, and classes are shared out among training, validation and test; ``splits``: ``train/<class>/<image>``,
+            ``val/`` (or ``valid/``, ``validation/``) and ``test/``, taken as they lie, where images directly in ``train/`` train without
+            classes; ``auto`` recognises which it is.
         split_by: ``class`` keeps the classes of the splits disjoint, as few-shot evaluation on new classes needs; ``image`` has the same
             classes in all splits and other images of them.
         labelled_root: a second folder or zip whose classes are shared out among validation and test (0.5 each by default, or as its
             own ``val/`` and ``test/`` lie); all images of ``root`` are then training images without classes.
         alpha: what lies behind transparent pixels.
         unreadable: ``error`` names the files that cannot be read, ``skip`` leaves them out and says how many.
-        verify: read all files at every start and tell by their content whether they have changed.
+        verify: read all files at every start to see whether they have changed, instead of trusting names, sizes and times (of a zip:
+            the checksums in its directory).
     """
 
     def __init__(
