@@ -91,6 +91,10 @@ def evaluate(
     """
     if split not in flow.splits:
         raise DataError(f"split {split!r}: is not at hand here, only {', '.join(flow.splits)}; choose one of them")
+    if not flow.splits[split].classes:
+        raise DataError(
+            f"split {split!r}: has no classes, so accuracy cannot be measured on it; choose another split, or another data set with --set dataset=..."
+        )
     readouts = _checked(readouts)
     if any(norm.means.isnan().any() for norm in stored_norms(flow.learner.model)):
         raise ConfigError("model.backbone.norm: its statistics have not been taken yet; load the weights of a run, or call flow.calibrate(start=True)")
@@ -133,6 +137,7 @@ def protocol(flow: Flow, readouts: Iterable[str]) -> str:
         views = evaluation_views(flow.pipeline)
         shown = f"{views} augmented views of each support image" if views else "the support images"
         facts.append(f"'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}")
+    facts += dict.fromkeys(images.note for images in flow.splits.values() if images.note)
     return "; ".join([*facts, f"episodes are drawn with seed {flow.pipeline.evaluate.seed}"])
 
 

@@ -15,6 +15,7 @@ from metaflowkit import registry as r
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.calibration import calibrate
+from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
@@ -46,7 +47,7 @@ class Flow:
         device: where it computes.
         shape: (C, H, W) of the images.
         splits: labelled images by split; without ``train`` where the tasks to learn from read no labels.
-        tasks: outer step -> Episode of uint8 images; None in a flow built for evaluation.
+        tasks: outer step -> Episode of images as the data set gave them; None in a flow built for evaluation.
         stage: augmentation.
         learner: model, inner loop, objective.
     """
@@ -73,8 +74,9 @@ class Flow:
         return Labelled(self.augmented(self.images(examples.x), role, "train", step), examples.y.to(self.device))
 
     def images(self, x: Tensor) -> Tensor:
-        """uint8 images [..., C, H, W] as floats in 0..1 on the device."""
-        return laid_out(x.to(self.device).float() / 255)
+        """Images [..., C, H, W], uint8 or float in 0..1, as float32 in 0..1 on the device."""
+        x = x.to(self.device)
+        return laid_out(x.float() / 255 if x.dtype == torch.uint8 else x.float())
 
     def augmented(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
         """Float images through the augmentation stage; see :class:`metaflowkit.augment.stage.Stage`."""
@@ -108,7 +110,8 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     for plugin in pipeline.plugins:
         importlib.import_module(plugin)
     device = _device(pipeline.device)
-    splits = dict(_named(pipeline, "dataset", lambda: r.DATASETS.build(pipeline.dataset)).load())
+    loaded = _named(pipeline, "dataset", lambda: r.DATASETS.build(pipeline.dataset)).load()
+    splits = check_splits(pipeline.dataset.name, loaded, unread=("train",) if train and not _reads_labels(pipeline) else ())
     some = next((images for images in splits.values() if len(images.x)), None)
     if some is None or (train and not ("train" in splits and len(splits["train"].x))):
         raise DataError("dataset: has no training images; give its training split a share of the classes")
@@ -124,9 +127,17 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     return flow
 
 
+def _reads_labels(pipeline: Pipeline) -> bool:
+    return bool(r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True))
+
+
 def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
     """The tasks to learn from; those without labels get the images alone, and the labelled split leaves the flow."""
-    reads_labels = r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True)
+    reads_labels = _reads_labels(pipeline)
+    if reads_labels and not splits["train"].classes:
+        raise DataError(
+            f"tasks: {pipeline.tasks.name!r} reads labels, and the training images have no classes; choose tasks: views, or give images in a folder per class"
+        )
     pool = splits["train"] if reads_labels else splits.pop("train").unlabelled()
     return _named(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
 

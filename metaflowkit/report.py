@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from metaflowkit.files import write_atomic
 from metaflowkit.flow import Flow
 from metaflowkit.run import Run
 from metaflowkit.tasks.labelled import LabelledTasks
+
+UNMEASURED = (
+    "test accuracy was not measured, since it needs images in classes and there are no test classes; the next command measures it on a folder that has them"
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,13 @@ class Report:
             for b, a in zip(self.before, self.after):
                 lines.append(f"{f'{a.way}-way {a.shot}-shot, {a.readout}':<24}{b!s:>16}  ->{a!s:>14}")
             lines.append(f"({self.after[0].episodes} episodes, ± 95 % confidence of the mean; {self.protocol})")
-        if self.best is not None:
+        else:
+            lines.append(UNMEASURED)
+        if self.best is not None and math.isnan(self.best["accuracy"]):
+            lines.append(
+                f"there are no validation classes to choose by, so the weights of step {self.best['step']}, the last, are kept; {self.seconds:.0f} s in all"
+            )
+        elif self.best is not None:
             lines.append(f"best validation accuracy at step {self.best['step']}; {self.seconds:.0f} s in all")
         if self.worse():
             lines.append("WARNING: training made the network WORSE than it was before the first step:")
@@ -69,7 +80,7 @@ class Report:
     def markdown(self) -> str:
         """The report as Markdown."""
         rows = [f"| {a.way}-way {a.shot}-shot | {a.readout} | {b} | {a} |" for b, a in zip(self.before, self.after)]
-        table = ["| test episodes | readout | untrained | trained |", "|---|---|---|---|", *rows] if rows else []
+        table = ["| test episodes | readout | untrained | trained |", "|---|---|---|---|", *rows] if rows else [f"{UNMEASURED}: `{self.following}`"]
         warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in self.worse())] if self.worse() else []
         return "\n".join(["# Report", "", *table, "", self.protocol, *warning, "", "![validation accuracy](curve.png)", ""])
 
@@ -101,7 +112,9 @@ def _following(run: Run, flow: Flow) -> str:
             with contextlib.suppress(DataError, KeyError):
                 LabelledTasks(flow.splits[split], 0, way, 1, flow.pipeline.evaluate.query)
                 return f"{command} --way {way} --shot 1" + (f" --split {split}" if split != "test" else "")
-    return f"{command} --set dataset=digits"
+    channels, size, _ = flow.shape
+    mode = "grey" if channels == 1 else "color"
+    return f"{command} --set 'dataset={{name: folder, root: FOLDER, image_size: {size}, mode: {mode}, fractions: {{test: 1.0}}}}'"
 
 
 def _curve(run: Run, flow: Flow) -> bytes:

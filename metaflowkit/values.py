@@ -120,14 +120,16 @@ class ImageSet:
     """The images of one split in memory.
 
     Attributes:
-        x: uint8 images, [n, C, H, W].
-        y: class index of each image, int64 [n].
-        classes: names, in the order of the indices.
+        x: images, [n, C, H, W], uint8 in 0..255 or float in 0..1.
+        y: class index of each image, int64 [n]; [0] where images have no classes.
+        classes: names, in the order of the indices; none where images have no classes.
+        note: what a reader must know beside an accuracy on these images, such as that training has seen their classes.
     """
 
     x: Tensor
     y: Tensor
     classes: tuple[str, ...]
+    note: str = ""
 
     def unlabelled(self) -> Tensor:
         """The images alone: the only form in which a self-supervised task ever gets its training split."""

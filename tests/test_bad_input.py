@@ -98,8 +98,8 @@ def test_data_errors_leave_no_run_directory(pipeline, shapes, tmp_path) -> None:
     (shapes / "class3" / "2.png").write_bytes((shapes / "class3" / "2.png").read_bytes()[:40])
     code, output = mfk("run", pipeline, "--run-dir", run)
     assert code == 1
-    assert "class3/2.png: is no readable image" in output
-    assert "mend or remove that file" in output
+    assert "1 of 60 images cannot be read; mend or remove them" in output
+    assert "class3/2.png: is no image in a known format" in output
     (shapes / "class3" / "2.png").unlink()
     code, output = mfk("run", pipeline, "--run-dir", run, "--set", "evaluate.way=3")
     assert code == 1
@@ -155,7 +155,7 @@ def test_evaluate_refuses_what_does_not_fit(pipeline, tmp_path) -> None:
     for arguments, code, says in [
         (("--set", "model.backbone.width=8"), 1, "its weights do not fit this model"),
         (("--way", "9"), 1, "9"),
-        (("--split", "val", "--set", "dataset.fractions={train: 0.5, test: 0.5}"), 1, "the split has 0 of its 0 classes"),
+        (("--split", "val", "--set", "dataset.fractions={train: 0.5, test: 0.5}"), 1, "split 'val': has no classes, so accuracy cannot be measured on it"),
         (("--set", "evaluate.wey=3"), 2, "did you mean 'way'?"),
     ]:
         found, output = mfk("evaluate", run, *arguments)

@@ -249,6 +249,21 @@ def test_a_split_that_is_not_at_hand_is_refused(flow) -> None:
         evaluate(unlabelled, "train")
 
 
+def test_a_split_without_classes_is_refused(flow) -> None:
+    images = flow.splits["test"]
+    bare = dataclasses.replace(flow, splits={"test": dataclasses.replace(images, y=images.y[:0], classes=())})
+    with pytest.raises(DataError) as caught:
+        evaluate(bare)
+    assert str(caught.value) == (
+        "split 'test': has no classes, so accuracy cannot be measured on it; choose another split, or another data set with --set dataset=..."
+    )
+
+
+def test_protocol_says_what_a_data_set_notes_of_its_images(flow) -> None:
+    noted = dataclasses.replace(flow, splits={name: dataclasses.replace(images, note="classes were seen") for name, images in flow.splits.items()})
+    assert protocol(noted, ["prototype"]) == f"{TRANSDUCTIVE}; classes were seen; episodes are drawn with seed 0"
+
+
 def test_too_few_classes_are_refused_with_their_number(flow) -> None:
     have = len(flow.splits["test"].classes)
     with pytest.raises(DataError, match=f"way {have + 1} with shot 1 and query 2 needs {have + 1} classes of 3 images"):

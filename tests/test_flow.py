@@ -254,6 +254,66 @@ def test_an_operation_that_is_refused_bears_its_place(pipeline) -> None:
         build(pipeline(f"augment=[RandomInvert, {crop}]"))
 
 
+FLOATS = '''
+import torch
+
+from metaflowkit.registry import DATASETS
+from metaflowkit.values import ImageSet
+
+
+@DATASETS.register("floats")
+class Floats:
+    """Six classes of float images, as a plugin may give them.
+
+    Args:
+        scale: of the images, which lie in 0..1 at 1.
+        labels: whether training images have labels.
+    """
+
+    def __init__(self, scale: float = 1.0, labels: bool = True) -> None:
+        self.scale, self.labels = scale, labels
+
+    def load(self):
+        x = torch.linspace(0, self.scale, 60 * 256).reshape(60, 1, 16, 16)
+        y = torch.arange(6).repeat_interleave(10)
+        names = tuple("abcdef")
+        train = ImageSet(x[:30], y[:30], names[:3]) if self.labels else ImageSet(x[:30], y[:0], ())
+        return {"train": train, "test": ImageSet(x[30:], y[30:] - 3, names[3:])}
+'''
+
+
+@pytest.fixture
+def floats(pipeline, write, tmp_path, monkeypatch):
+    """Read the small pipeline on float images of a plugin."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(FLOATS, "float_images.py")
+    return lambda settings="", *overrides: pipeline("plugins=[float_images]", f"dataset={{name: floats{settings}}}", "augment=[]", *overrides)
+
+
+def test_float_images_of_a_plugin_are_not_scaled_again(floats) -> None:
+    flow = build(floats())
+    x = torch.linspace(0, 1, 60 * 256).reshape(60, 1, 16, 16)[:30]
+    for image in flow.episode(1).query.x.flatten(0, 1):
+        assert (x == image).flatten(1).all(1).any()
+    assert torch.equal(flow.images(x.double()), x)
+    assert flow.images(x.double()).dtype == torch.float32
+
+
+def test_a_data_set_that_breaks_its_contract_is_refused_before_the_run(floats) -> None:
+    with pytest.raises(DataError) as caught:
+        build(floats(", scale: 255.0"))
+    assert str(caught.value) == "dataset 'floats', split 'train': float images must lie in 0..1, got 0 to 127.492; scale them, or give uint8"
+
+
+def test_tasks_that_read_labels_are_refused_where_there_are_none(floats) -> None:
+    build(floats(", labels: false"))
+    with pytest.raises(DataError) as caught:
+        build(floats(", labels: false", "tasks=labelled", "inner.loss=cross_entropy"))
+    assert str(caught.value) == (
+        "tasks: 'labelled' reads labels, and the training images have no classes; choose tasks: views, or give images in a folder per class"
+    )
+
+
 def test_more_pseudo_classes_than_images_are_refused(flow, pipeline) -> None:
     have = len(flow.tasks.images)
     with pytest.raises(DataError, match=rf"^tasks\.way: {have + 1} pseudo-classes need {have + 1} images, the training split has {have};"):

@@ -37,13 +37,13 @@ def test_lines_show_both_scores_the_place_and_the_next_command() -> None:
         ({"test": 10, "val": 10}, "mfk evaluate 'runs/a b' --way 10 --shot 1"),
         ({"test": 9, "val": 10}, "mfk evaluate 'runs/a b' --way 2 --shot 1"),
         ({"test": 1, "val": 2}, "mfk evaluate 'runs/a b' --way 2 --shot 1 --split val"),
-        ({}, "mfk evaluate 'runs/a b' --set dataset=digits"),
+        ({}, "mfk evaluate 'runs/a b' --set 'dataset={name: folder, root: FOLDER, image_size: 28, mode: color, fractions: {test: 1.0}}'"),
     ],
     ids=str,
 )
 def test_the_next_command_fits_the_classes_there_are(counts, command) -> None:
     splits = {split: ImageSet(torch.zeros(2 * n, 1, 2, 2), torch.arange(n).repeat(2), tuple(map(str, range(n)))) for split, n in counts.items()}
-    flow = SimpleNamespace(splits=splits, pipeline=SimpleNamespace(evaluate=SimpleNamespace(query=1)))
+    flow = SimpleNamespace(splits=splits, shape=(3, 28, 28), pipeline=SimpleNamespace(evaluate=SimpleNamespace(query=1)))
     assert _following(Run(Path("runs/a b")), flow) == command
 
 
@@ -54,3 +54,15 @@ def test_worse_than_untrained_is_said_loudly(case, says) -> None:
     assert "WARNING: training made the network WORSE" in text
     assert says in text
     assert "**Training made the network worse:**" in found.markdown()
+
+
+def test_without_test_or_validation_classes_the_report_says_so() -> None:
+    unmeasured = Report(Path("runs/x"), [], [], {"step": 50, "accuracy": float("nan")}, None, 61.0, "protocol", "mfk evaluate runs/x --set ...")
+    assert unmeasured.lines() == [
+        "test accuracy was not measured, since it needs images in classes and there are no test classes; the next command measures it on a folder that has them",
+        "there are no validation classes to choose by, so the weights of step 50, the last, are kept; 61 s in all",
+        "run directory: runs/x",
+        "next: mfk evaluate runs/x --set ...",
+    ]
+    assert "test accuracy was not measured" in unmeasured.markdown()
+    assert "not measured" not in "\n".join(report(0.5, 0.6, 0.5, 0.6).lines())

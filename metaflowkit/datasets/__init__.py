@@ -1,4 +1,4 @@
-"""Datasets: images grouped by class, uint8 in memory. The import lines below are the list of what exists."""
+"""Datasets: images in memory, grouped by class where they have classes. The import lines below are the list of what exists."""
 
 from metaflowkit.datasets.digits import Digits
 from metaflowkit.datasets.folder import Folder

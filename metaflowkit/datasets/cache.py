@@ -1,23 +1,53 @@
-"""The disk cache of decoded images, keyed by content and settings."""
+"""The disk cache of decoded images, keyed by content and settings, with a limit to its size."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
-import io
 import json
 import os
+import re
+import tempfile
+import time
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from metaflowkit.errors import RunError
-from metaflowkit.files import write_atomic
+from metaflowkit.errors import ConfigError
 
-FORMAT = 2
+FORMAT = 3
+ENTRY = re.compile(r"[0-9a-f]{32}\.(images|pt)")  # .pt: of format 2
+PARTIAL = ".images.partial"
+SIZE_VARIABLE = "METAFLOWKIT_CACHE_SIZE"
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+DEFAULT_SIZE = "10 GiB"
+DAY = 24 * 3600
+
+Arrays = tuple[Tensor, Tensor, list[str]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache.
+
+    Attributes:
+        path: the file.
+        title: what it was decoded from.
+        size: bytes.
+        used: when it was last read or written, in seconds since the epoch.
+    """
+
+    path: Path
+    title: str
+    size: int
+    used: float
 
 
 def cache_folder() -> Path:
@@ -26,27 +56,170 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metaflowkit"
 
 
-def cached(key: dict[str, Any], make: Callable[[], tuple[Tensor, Tensor, list[str]]]) -> tuple[Tensor, Tensor, list[str]]:
+def size_limit() -> int:
+    """Bytes that the cache may take: ``$METAFLOWKIT_CACHE_SIZE``, such as ``500 MiB``, else 10 GiB.
+
+    Raises:
+        ConfigError: the variable holds no size.
+    """
+    text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"{SIZE_VARIABLE}: must be a size in bytes, got {text!r}; write such as 500 MiB or 10 GiB, or 0 for no cache")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def cached(key: dict[str, Any], make: Callable[[], Arrays], title: str) -> Arrays:
     """What ``make`` returns, from the cache where it is there and whole.
 
-    An entry is a SHA-256 and the tensors it was made of: a damaged one is made again, and a cache that cannot be written is done without.
+    An entry carries a CRC-32 of what it holds: a damaged one is made again, and a cache that cannot be written is done without.
 
     Args:
         key: fingerprint of the content and every setting that shapes the result, as JSON values.
-        make: decodes: images uint8 [n, C, H, W], class index int64 [n], class names.
+        make: decodes: images uint8 [n, C, H, W], an int64 number for each, such as its class, and texts, such as class names.
+        title: what is decoded, for :func:`entries`.
     """
-    name = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()[:32]
-    path = cache_folder() / f"{name}.pt"
+    result = lookup(key)
+    if result is None:
+        result = make()
+        store(key, result, title)
+    return result
+
+
+def lookup(key: dict[str, Any]) -> Arrays | None:
+    """What the cache holds under a key; None where that is nothing or damaged."""
+    return _read(_path(key))
+
+
+def store(key: dict[str, Any], result: Arrays, title: str) -> None:
+    """Keep a result under a key where the cache can be written; see :func:`cached`."""
+    limit, path = size_limit(), _path(key)
     with contextlib.suppress(OSError):
-        content = path.read_bytes()
-        checksum, payload = content[:32], content[32:]
-        if hashlib.sha256(payload).digest() == checksum:
-            stored = torch.load(io.BytesIO(payload), weights_only=True)
-            return stored["x"], stored["y"], stored["classes"]
-    x, y, classes = make()
-    buffer = io.BytesIO()
-    torch.save({"x": x, "y": y, "classes": classes}, buffer)
-    payload = buffer.getvalue()
-    with contextlib.suppress(RunError):
-        write_atomic(path, hashlib.sha256(payload).digest() + payload)
-    return x, y, classes
+        _write(path, result, title, limit)
+        _shrink(limit, path)
+
+
+def entries() -> list[Entry]:
+    """What the cache holds, the most recently used first."""
+    found = []
+    for path in _files(ENTRY.fullmatch):
+        with contextlib.suppress(OSError), open(path, "rb") as handle:
+            facts = os.fstat(handle.fileno())
+            header = _header(handle) if path.suffix == ".images" else None
+            found.append(Entry(path, header["title"] if header else "damaged, or of an earlier version", facts.st_size, facts.st_mtime))
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def remove(path: Path) -> bool:
+    """Remove an entry unless a process is reading it; whether it was removed."""
+    with contextlib.suppress(OSError), open(path, "rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+        return True
+    return False
+
+
+def _remove_partials() -> None:
+    """Remove what writers left that were killed; a file that is being written is locked and stays."""
+    for path in _files(lambda name: name.endswith(PARTIAL)):
+        remove(path)
+
+
+def _path(key: dict[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()[:32]
+    return cache_folder() / f"{name}.images"
+
+
+def _files(chosen: Callable[[str], object]) -> list[Path]:
+    try:
+        return [path for path in cache_folder().iterdir() if chosen(path.name)]
+    except OSError:
+        return []
+
+
+def _header(handle: BinaryIO) -> dict[str, Any] | None:
+    """The first line of an entry, a checksum and a JSON object; None where it is damaged."""
+    checksum, _, text = handle.readline().rstrip(b"\n").partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    header = json.loads(text)
+    return header if isinstance(header, dict) else None
+
+
+def _read(path: Path) -> Arrays | None:
+    """An entry, or None where there is none or it is damaged; its time of change becomes that of its last use."""
+    try:
+        with open(path, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            header = _header(handle)
+            if header is None:
+                return None
+            shape = tuple(header["shape"])
+            x = np.fromfile(handle, np.uint8, int(np.prod(shape)))
+            y = np.fromfile(handle, np.int64, shape[0])
+            if x.size != np.prod(shape) or y.size != shape[0] or zlib.crc32(y.data, zlib.crc32(x.data)) != header["crc"]:
+                return None
+    except (OSError, ValueError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return torch.from_numpy(x.reshape(shape)), torch.from_numpy(y), header["texts"]
+
+
+def _write(path: Path, result: Arrays, title: str, limit: int) -> None:
+    """Write an entry under a name of its own and rename it, so that of several writers of one entry each leaves a whole one."""
+    x, y = (np.ascontiguousarray(tensor.numpy()) for tensor in result[:2])
+    if x.nbytes + y.nbytes > limit:
+        return
+    header = {"title": title, "shape": x.shape, "crc": zlib.crc32(y.data, zlib.crc32(x.data)), "texts": result[2]}
+    text = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=PARTIAL)
+    try:
+        with open(number, "wb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            handle.write(b"%08x %s\n" % (zlib.crc32(text), text))
+            handle.write(x.data)
+            handle.write(y.data)
+            handle.flush()
+            os.replace(partial, path)
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def _shrink(limit: int, newest: Path) -> None:
+    """Remove the entries that were not used for longest until the rest takes no more than the limit."""
+    _remove_partials()
+    facts = {}
+    for path in _files(ENTRY.fullmatch):
+        with contextlib.suppress(OSError):
+            facts[path] = path.stat()
+    total = sum(stat.st_size for stat in facts.values())
+    for path in sorted(facts, key=lambda path: (path == newest, facts[path].st_mtime_ns)):
+        if total <= limit:
+            return
+        if remove(path):
+            total -= facts[path].st_size
+
+
+def report(clear: bool = False, name: str = "", unused: float = 0.0) -> list[str]:
+    """The lines of ``mfk cache``.
+
+    Args:
+        clear: remove the entries.
+        name: only those whose short name or title holds this.
+        unused: only those that were not used for so many days.
+    """
+    chosen = [e for e in entries() if (name in e.title or e.path.stem.startswith(name)) and time.time() - e.used >= unused * DAY]
+    lines = []
+    for entry in chosen:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        line = f"{entry.path.stem[:8]}  {entry.size / UNITS['M']:8.1f} MiB  {used}  {entry.title}"
+        if clear:
+            line += "  removed" if remove(entry.path) else "  is being read, kept"
+        lines.append(line)
+    if clear and not name and not unused:
+        _remove_partials()
+    total = sum(entry.size for entry in chosen)
+    return [*lines, f"{len(chosen)} entries, {total / UNITS['M']:.1f} MiB, in {cache_folder()} (limit {size_limit() / UNITS['M']:,.0f} MiB, {SIZE_VARIABLE})"]

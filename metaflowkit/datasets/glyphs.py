@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.datasets.cache import cached
+from metaflowkit.datasets.source import digest, stamp
 from metaflowkit.datasets.splits import draw_fractions, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
@@ -73,9 +73,9 @@ class Glyphs:
     def load(self) -> dict[str, ImageSet]:
         """Render, or read from the cache, and split by script."""
         paths = _face_paths(self.faces)
-        content = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+        content = digest(f"{path} {stamp(path)}" for path in paths)
         key = {"glyphs": content, "faces": self.faces, "size": self.image_size, "min_faces": self.min_faces}
-        x, y, names = cached(key, lambda: _render(paths, self.image_size, self.min_faces))
+        x, y, names = cached(key, lambda: _render(paths, self.image_size, self.min_faces), f"glyphs, {self.image_size}x{self.image_size}")
         scripts = [_script(name) for name in names]
         for script in [*self.train, *self.test, self.val_script]:
             if script not in scripts:

@@ -1,130 +1,186 @@
-"""Decoding image files from a folder tree or from zips, once, into one uint8 tensor."""
+"""Decoding image files, once, into one uint8 tensor."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from metaflowkit.datasets.cache import cached
+from metaflowkit.datasets.source import Source, shown
 from metaflowkit.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 Mode = Literal["grey", "color"]
+Ground = Literal["white", "black"]
+NAMED = 20  # unreadable files that a message names
+SIXTEEN_BITS = 65535
 
 
 @dataclass(frozen=True)
-class Source:
-    """The image files under a folder or inside a zip.
+class Decoding:
+    """How image files become arrays.
 
     Attributes:
-        root: the folder or the zip file.
-        names: paths of the images inside it, with ``/``, sorted.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-
-    def read(self) -> Iterable[tuple[str, bytes]]:
-        """(name, content) of every image in order.
-
-        Raises:
-            DataError: naming the first file that cannot be read.
-        """
-        with contextlib.ExitStack() as stack:
-            archive = None if self.root.is_dir() else stack.enter_context(zipfile.ZipFile(self.root))
-            for name in self.names:
-                try:
-                    content = archive.read(name) if archive else (self.root / name).read_bytes()
-                except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-                    raise DataError(f"{self.root}: {name}: cannot be read ({error}); mend or remove that file") from None
-                yield name, content
-
-    def fingerprint(self) -> str:
-        """SHA-256 over names and contents, so that a cache never outlives a change of the files."""
-        digest = hashlib.sha256()
-        if self.root.is_dir():
-            for name, content in self.read():
-                digest.update(f"{name}\0{len(content)}\0".encode())
-                digest.update(content)
-        else:
-            digest.update(self.root.read_bytes())
-        return digest.hexdigest()
-
-
-def open_source(root: Path) -> Source:
-    """List the images under a folder or inside a zip.
-
-    Raises:
-        DataError: ``root`` does not exist, is no zip, or holds no image.
-    """
-    if root.is_dir():
-        names = [p.relative_to(root).as_posix() for p in root.rglob("*") if _is_image(p)]
-    elif root.is_file():
-        try:
-            with zipfile.ZipFile(root) as archive:
-                names = [n for n in archive.namelist() if n.lower().endswith(SUFFIXES) and "__MACOSX" not in n]
-        except zipfile.BadZipFile:
-            raise DataError(f"{root}: is neither a folder nor a whole zip file; give a folder of images or download it again") from None
-    else:
-        raise DataError(f"{root}: does not exist; set dataset.root to the folder or zip that holds the images")
-    if not names:
-        raise DataError(f"{root}: holds no image ({', '.join(SUFFIXES)}); set dataset.root to the folder or zip that does")
-    return Source(root, tuple(sorted(names)))
-
-
-def _is_image(path: Path) -> bool:
-    """A file by the name of an image, or a link by one: a link that leads nowhere is named when it is read."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and (path.is_file() or path.is_symlink())
-
-
-def decode(source: Source, size: int, mode: Mode, invert: bool = False) -> Tensor:
-    """Decode every image of a source.
-
-    Args:
-        source: the files.
         size: side S of the square result in pixels; other shapes are resized (area filter) after a central square crop.
         mode: ``grey`` (C = 1) or ``color`` (C = 3).
         invert: swap black and white, for ink on paper.
-
-    Returns:
-        uint8 [n, C, S, S], in the order of ``source.names``.
-
-    Raises:
-        DataError: naming the first file that cannot be decoded.
+        alpha: what lies behind transparent pixels.
     """
 
-    def one(item: tuple[str, bytes]) -> np.ndarray:
-        name, content = item
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                return to_array(image, size, mode, invert)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{source.root}: {name}: is no readable image ({error}); mend or remove that file") from None
-
-    with ThreadPoolExecutor() as pool:
-        return torch.from_numpy(np.stack(list(pool.map(one, source.read()))))
+    size: int
+    mode: Mode
+    invert: bool = False
+    alpha: Ground = "white"
 
 
-def to_array(image: Image.Image, size: int, mode: Mode, invert: bool = False) -> np.ndarray:
-    """One PIL image as uint8 [C, size, size]; see :func:`decode`."""
-    if image.mode.startswith("I;16"):  # convert() would cut sixteen bits off at 255 instead of scaling them
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("L" if mode == "grey" else "RGB")
-    if invert:
+@dataclass(frozen=True)
+class Images:
+    """What was decoded of a source.
+
+    Attributes:
+        x: uint8 [n, C, S, S].
+        rows: which of the source's names these n images are.
+        failures: a line for every file that was left out.
+    """
+
+    x: Tensor
+    rows: list[int]
+    failures: tuple[str, ...]
+
+
+def read_images(source: Source, how: Decoding, unreadable: Literal["error", "skip"] = "error", advice: str = "", verify: bool = False) -> Images:
+    """The images of a source, decoded or from the cache.
+
+    Args:
+        source: the files.
+        how: see :class:`Decoding`.
+        unreadable: refuse files that cannot be decoded, or leave them out.
+        advice: what else can be done about them, for the message.
+        verify: see :meth:`Source.fingerprint`.
+
+    Raises:
+        DataError: naming the files that cannot be decoded, or saying that no file can.
+    """
+    key = {"files": source.fingerprint(verify), **vars(how)}
+
+    def make() -> tuple[Tensor, Tensor, list[str]]:
+        images, rows, failures = decode(source, how)
+        if failures and unreadable == "error":
+            raise _refusal(source, failures, advice)
+        return images, rows, failures
+
+    x, rows, failures = cached(key, make, f"{shown(str(source.root))}, {how.size}x{how.size} {how.mode}")
+    if failures and (unreadable == "error" or not len(x)):
+        raise _refusal(source, failures, advice)
+    return Images(x, rows.tolist(), tuple(failures))
+
+
+def listed_failures(failures: tuple[str, ...] | list[str]) -> str:
+    """The first failures, a line each, and how many more there are."""
+    more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
+    return "".join(f"\n  {line}" for line in [*failures[:NAMED], *more])
+
+
+def _refusal(source: Source, failures: list[str], advice: str) -> DataError:
+    return DataError(f"{source.root}: {len(failures)} of {len(source.names)} images cannot be read; mend or remove them{advice}{listed_failures(failures)}")
+
+
+def decode(source: Source, how: Decoding) -> tuple[Tensor, Tensor, list[str]]:
+    """Decode every image of a source.
+
+    Returns:
+        uint8 [n, C, S, S]; the position in ``source.names`` of each; a line for every file that cannot be decoded.
+    """
+    count = len(source.names)
+    x = np.empty((count, 1 if how.mode == "grey" else 3, how.size, how.size), dtype=np.uint8)
+    with source.opened() as read, warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs; what is beyond them is an error
+
+        def one(i: int) -> str | None:
+            try:
+                with _open(read(source.names[i])) as image:
+                    x[i] = to_array(image, how)
+            except (OSError, ValueError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:
+                return f"{shown(source.names[i])}: {error}"
+            return None
+
+        failures = list(pool.map(one, range(count)))
+    rows = torch.tensor([i for i, failure in enumerate(failures) if failure is None], dtype=torch.int64)
+    images = torch.from_numpy(x)
+    return images if len(rows) == count else images[rows], rows, [failure for failure in failures if failure is not None]
+
+
+def _open(content: bytes) -> Image.Image:
+    """The first frame of an image file, its pixels read and turned as its EXIF orientation says.
+
+    Raises:
+        ValueError: it cannot be decoded; Pillow itself raises errors of many kinds for damaged files.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:
+        raise ValueError("is no image in a known format") from None
+    except Exception as error:
+        raise ValueError(f"is damaged ({error})") from None
+
+
+def to_array(image: Image.Image, how: Decoding) -> np.ndarray:
+    """One PIL image as uint8 [C, S, S].
+
+    Floats are read as 0..1, 16 bits as 0..65535; transparent pixels show ``how.alpha``.
+
+    Raises:
+        ValueError: floats outside 0..1, whole numbers outside 16 bits, or a drawing that its ground hides.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.has_transparency_data:
+        image = _composed(image.convert("RGBA"), how.alpha)
+    image = image.convert("L" if how.mode == "grey" else "RGB")
+    if how.invert:
         image = ImageOps.invert(image)
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BOX if min(image.size) >= size else Image.Resampling.BILINEAR)
+    size = (how.size, how.size)
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.BOX if min(image.size) >= how.size else Image.Resampling.BILINEAR)
     array = np.asarray(image, dtype=np.uint8)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Floats of 0..1, or whole numbers of 16 bits, as uint8: times 255, or divided by 257."""
+    low, high = pixels.min(), pixels.max()
+    if pixels.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):  # neither holds for NaN
+            raise ValueError(f"holds floats from {low:g} to {high:g}; scale them to 0..1")
+        return np.asarray(np.rint(pixels * 255), dtype=np.uint8)
+    if low < 0 or high > SIXTEEN_BITS:
+        raise ValueError(f"holds whole numbers from {low} to {high}; scale them to 0..{SIXTEEN_BITS}")
+    return np.asarray(np.rint(pixels / 257), dtype=np.uint8)
+
+
+def _composed(image: Image.Image, ground: Ground) -> Image.Image:
+    """An RGBA image on a ground."""
+
+    def over(color: str) -> Image.Image:
+        below = Image.new("RGBA", image.size, color)
+        below.alpha_composite(image)
+        return below.convert("RGB")
+
+    def even(result: Image.Image) -> bool:
+        return all(low == high for low, high in result.getextrema())  # type: ignore[misc]
+
+    result, other = over(ground), "black" if ground == "white" else "white"
+    if even(result) and not even(over(other)):
+        raise ValueError(f"shows nothing on a {ground} ground behind its transparent pixels; it needs a {other} one")
+    return result

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from metaflowkit.datasets.cache import cached
-from metaflowkit.datasets.images import Source, decode, open_source
+from metaflowkit.datasets.images import Decoding, read_images
+from metaflowkit.datasets.source import Source, open_source
 from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
@@ -56,8 +55,9 @@ class Omniglot:
     def load(self) -> dict[str, ImageSet]:
         """Decode, or read from the cache, and split."""
         sources = [self._source(part) for part in PARTS]
-        key = {"omniglot": [source.fingerprint() for source in sources], "size": self.image_size}
-        x, y, names = cached(key, lambda: _decode(sources, self.image_size))
+        names, labels = _classes(sources)
+        how = Decoding(self.image_size, "grey", invert=True)
+        x, y = torch.cat([read_images(source, how, advice=" or download Omniglot again").x for source in sources]), torch.tensor(labels)
         splits = {}
         for split, chosen in self._members(names).items():
             images = select(x, y, names, chosen)
@@ -91,21 +91,22 @@ class Omniglot:
         return members
 
 
-def _decode(sources: list[Source], size: int) -> tuple[Tensor, Tensor, list[str]]:
+def _classes(sources: list[Source]) -> tuple[list[str], list[int]]:
+    """The characters by part, alphabet and number, and the index of each image's character."""
     names: list[str] = []
     labels: list[int] = []
-    place: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for part, source in zip(PARTS, sources):
         for file in source.names:
             pieces = file.split("/")
             if len(pieces) < 3:
                 raise DataError(f"{source.root}: {file}: is not <alphabet>/<character>/<image>; give Omniglot's own folder tree")
             name = "/".join([part, *pieces[-3:-1]])
-            if name not in place:
-                place[name] = len(names)
+            if name not in numbers:
+                numbers[name] = len(names)
                 names.append(name)
-            labels.append(place[name])
-    return torch.cat([decode(source, size, "grey", invert=True) for source in sources]), torch.tensor(labels), names
+            labels.append(numbers[name])
+    return names, labels
 
 
 def _rotated(images: ImageSet) -> ImageSet:

@@ -1,7 +1,8 @@
-"""Class-disjoint splits: drawn by seed or read from lists of classes."""
+"""Splits, by class or by image within a class: drawn by seed or read from lists of classes."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +26,48 @@ def select(x: Tensor, y: Tensor, names: Sequence[str], chosen: Sequence[int]) ->
     return ImageSet(x[torch.cat(rows)], torch.cat(labels), tuple(names[c] for c in chosen))
 
 
-def draw_fractions(count: int, fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
+def grouped(x: Tensor, classes: Sequence[str | None], rows: Sequence[int]) -> ImageSet:
+    """The images in these rows, whose classes are those named for them, in the order of the names."""
+    names = sorted({str(classes[i]) for i in rows})
+    numbers = {name: i for i, name in enumerate(names)}
+    ordered = sorted(rows, key=lambda i: numbers[str(classes[i])])
+    return ImageSet(x[ordered], torch.tensor([numbers[str(classes[i])] for i in ordered], dtype=torch.int64), tuple(names))
+
+
+def unlabelled(x: Tensor) -> ImageSet:
+    """Images without classes."""
+    return ImageSet(x, torch.zeros(0, dtype=torch.int64), ())
+
+
+def draw_images(classes: Sequence[str], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
+    """Deal the images of every class to train, val and test; the splits then have the same classes and other images of them.
+
+    Args:
+        classes: the class of each image.
+        fractions: share of each class's images in each split.
+        seed: of the shuffles, one for each class.
+
+    Returns:
+        The images of each split by their position in ``classes``.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, name in enumerate(classes):
+        members[name].append(i)
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for name, rows in members.items():
+        for split, drawn in draw_fractions(len(rows), fractions, seed, f"datasets/split/{name}").items():
+            splits[split] += [rows[i] for i in drawn]
+    return splits
+
+
+def draw_fractions(count: int, fractions: dict[str, float], seed: int, purpose: str = "datasets/split") -> dict[str, list[int]]:
     """Shuffle 0..count-1 with the seed and deal them to train, val and test.
 
     Args:
         count: number of classes.
         fractions: share of each split; they add up to 1 or less.
         seed: of the shuffle; the same seed gives the same split on every machine.
+        purpose: what is drawn; see :func:`metaflowkit.seeding.seed_for`.
 
     Raises:
         ValueError: unknown split names, negative shares, or shares above 1 in sum.
@@ -39,7 +75,7 @@ def draw_fractions(count: int, fractions: dict[str, float], seed: int) -> dict[s
     unknown = set(fractions) - set(SPLITS)
     if unknown or any(f < 0 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
         raise ValueError(f"fractions must name train, val and test with shares that add up to at most 1, got {fractions}; correct them")
-    order = torch.randperm(count, generator=generator_for(seed, "datasets/split")).tolist()
+    order = torch.randperm(count, generator=generator_for(seed, purpose)).tolist()
     ends, done, total = {}, 0, 0.0
     for name in SPLITS:
         total += fractions.get(name, 0.0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import inspect
+import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaflowkit.datasets.cache import cached
-from metaflowkit.datasets.images import to_array
+from metaflowkit.datasets.cache import lookup, store
+from metaflowkit.datasets.images import Decoding, to_array
+from metaflowkit.datasets.source import digest, tree_stamps
 from metaflowkit.datasets.splits import disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
@@ -52,34 +53,35 @@ class TorchvisionSet:
     ) -> None:
         if fractions is not None and classes is not None:
             raise ValueError("fractions and classes both say how classes are split; keep one")
-        self.set, self.root, self.download, self.image_size, self.mode = set, root, download, image_size, mode
+        self.set, self.root, self.download, self.how = set, root, download, Decoding(image_size, mode)
         self.fractions = fractions or {"train": 0.6, "val": 0.2, "test": 0.2}
         self.split_seed, self.classes = split_seed, classes
         draw_fractions(0, self.fractions, 0)
 
     def load(self) -> dict[str, ImageSet]:
-        """Open every part of the set, decode, and split by class."""
-        parts = list(self._parts())
-        sizes = [len(part) for part in parts]
-        import torchvision
-
-        key = {
-            "torchvision": self.set,
-            "root": self.root,
-            "sizes": sizes,
-            "classes": [str(name) for name in getattr(parts[0], "classes", None) or []],
-            "size": self.image_size,
-            "mode": self.mode,
-            "version": torchvision.__version__,
-        }
-        in_memory = all(isinstance(getattr(part, "data", None), (np.ndarray, Tensor)) for part in parts)
-        content = {"sample": [self._sample(part) for part in parts], "whole": [_whole(part) for part in parts] if in_memory else _files(Path(self.root))}
-        x, y, names = cached({**key, **content}, lambda: self._decode(parts))
+        """Open every part of the set and decode it, or read it from the cache, and split by class."""
+        key = self._key()
+        decoded = lookup(key) if key else None
+        if decoded is None:
+            parts = list(self._parts())
+            key = self._key() if self.download else key
+            decoded = self._decode(parts)
+            if key:
+                store(key, decoded, f"torchvision {self.set} in {self.root}, {self.how.size}x{self.how.size} {self.how.mode}")
+        x, y, names = decoded
         if self.classes is not None:
             chosen = disjoint(names, {split: listed(names, wanted, f"dataset.classes.{split}") for split, wanted in self.classes.items()})
         else:
             chosen = draw_fractions(len(names), self.fractions, self.split_seed)
         return {split: select(x, y, names, members) for split, members in chosen.items()}
+
+    def _key(self) -> dict[str, Any] | None:
+        """What identifies the decoded images: the files below ``root``, by names, sizes and times; None where there are none."""
+        root = Path(self.root)
+        stamps = tree_stamps(root)
+        if not stamps:
+            return None
+        return {"torchvision": self.set, "files": digest([os.fspath(root.resolve()), *stamps]), "version": version("torchvision"), **vars(self.how)}
 
     def _parts(self) -> Iterator[Any]:
         from torchvision import datasets
@@ -109,46 +111,24 @@ class TorchvisionSet:
             raise DataError(f"{self.root}: torchvision cannot open {self.set} ({failure}); it needs arguments that this data set cannot give")
 
     def _decode(self, parts: list[Any]) -> tuple[Tensor, Tensor, list[str]]:
-        mode: Literal["grey", "color"] = "grey" if self.mode == "grey" else "color"
         images, labels = [], []
         for part in parts:
             for i in range(len(part)):
-                image, label = self._item(part, i)
+                array, label = self._item(part, i)
                 if not isinstance(label, (int, np.integer)):
                     raise DataError(
                         f"dataset.set: {self.set} labels its images with {type(label).__name__}, not with one class each; choose a classification set"
                     )
-                images.append(to_array(image, self.image_size, mode))
+                images.append(array)
                 labels.append(int(label))
         names = [str(name) for name in getattr(parts[0], "classes", None) or range(max(labels) + 1)]
         return torch.from_numpy(np.stack(images)), torch.tensor(labels), names
 
-    def _item(self, part: Any, i: int) -> tuple[Any, Any]:
+    def _item(self, part: Any, i: int) -> tuple[np.ndarray, Any]:
         try:
             image, label = part[i]
+            return to_array(image, self.how), label
         except (OSError, SyntaxError, ValueError) as error:
             files = next((getattr(part, name) for name in ("samples", "_samples", "_image_files") if hasattr(part, name)), None)
             file = f"image {i}" if files is None else str(files[i][0] if isinstance(files[i], tuple) else files[i])
             raise DataError(f"{self.root}: {self.set}: {file}: is no readable image ({error}); mend that file or download the set again") from None
-        return image, label
-
-    def _sample(self, part: Any) -> list[str]:
-        """Some 64 images with their labels, spread over a part: what decoding gives (all of them would have to be decoded each time)."""
-        picked = [self._item(part, i) for i in range(0, len(part), max(1, len(part) // 64))]
-        return [hashlib.sha256(np.asarray(image).tobytes() + repr(label).encode()).hexdigest() for image, label in picked]
-
-
-def _whole(part: Any) -> str:
-    """Every byte and label of a part that holds its images in memory."""
-    labels = np.asarray(getattr(part, "targets", getattr(part, "labels", ())))
-    return hashlib.sha256(np.ascontiguousarray(part.data).tobytes() + labels.tobytes()).hexdigest()
-
-
-def _files(root: Path) -> str:
-    """Size and time of every file below a folder, so that a changed image is decoded anew."""
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        with contextlib.suppress(OSError):  # a link that leads nowhere
-            facts = path.stat()
-            digest.update(f"{path.relative_to(root)}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-    return digest.hexdigest()

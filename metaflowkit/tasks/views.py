@@ -20,7 +20,7 @@ class Views:
     labels do not reach it.
 
     Args:
-        images: the unlabelled pool, uint8 [n, C, H, W].
+        images: the unlabelled pool, [n, C, H, W].
         seed: the run's seed.
         way: images, hence pseudo-classes, per task (N).
         shot: support views of each image (S).
@@ -48,7 +48,7 @@ class Views:
             step: outer step; the same (seed, step) gives the same tasks.
 
         Returns:
-            Episode with x uint8 [T, N*S, C, H, W] and [T, N*Q, C, H, W]; different images within a task.
+            Episode with x [T, N*S, C, H, W] and [T, N*Q, C, H, W]; different images within a task.
         """
         generator = generator_for(self.seed, "tasks/train", step)
         drawn = torch.stack([torch.randperm(len(self.images), generator=generator)[: self.way] for _ in range(self.meta_batch)])

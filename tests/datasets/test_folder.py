@@ -131,14 +131,193 @@ def test_one_class_is_too_few(fields, tmp_path) -> None:
         Folder(str(fields), depth=1).load()
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "1.png").write_bytes(png(np.zeros((8, 8), np.uint8)))
-    with pytest.raises(DataError, match="holds one class, 'only'"):
-        Folder(str(tmp_path)).load()
+    for settings in ({"depth": 1}, {"layout": "classes"}):
+        with pytest.raises(DataError, match=r"holds one class, 'only'.*\(or set dataset\.depth, or dataset\.layout to flat\)"):
+            Folder(str(tmp_path), **settings).load()
+
+
+def test_a_top_folder_that_holds_everything_does_not_count(fields, tree) -> None:
+    for root in (fields, tree.parent, tree):
+        found = everything(Folder(str(root), image_size=8).load())
+        assert sorted(found) == CLASSES
+        assert torch.equal(found["Class3"], everything(Folder(str(fields), depth=2, image_size=8).load())["EuroSAT_RGB/Class3"])
+
+
+def tones(root: Path, *names: str) -> Path:
+    """Even images of a tone each, 0, 1, 2, ... in the order of the names."""
+    for tone, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(np.full((4, 4, 3), tone, np.uint8)))
+    return root
+
+
+def summary(splits) -> dict[str, dict[str, list[int]] | list[int]]:
+    """The tones of each split's images by class, or in a list where they have no classes."""
+    first = {split: images.x[:, 0, 0, 0].tolist() for split, images in splits.items()}
+    return {
+        split: {name: [t for t, y in zip(first[split], images.y) if y == i] for i, name in enumerate(images.classes)} if images.classes else first[split]
+        for split, images in splits.items()
+    }
+
+
+def archived(root: Path) -> Path:
+    with zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive:
+        for path in sorted(root.rglob("*.png")):
+            archive.write(path, path.relative_to(root).as_posix())
+    return root.with_suffix(".zip")
+
+
+@pytest.mark.parametrize("names", [("1.png", "2.png", "3.png"), ("all/1.png", "all/2.png", "all/3.png")], ids=["direct", "in a top folder"])
+def test_images_without_classes_all_train(tmp_path, names) -> None:
+    root = tones(tmp_path / "photos", *names)
+    for place in (root, archived(root)):
+        splits = Folder(str(place), image_size=4).load()
+        assert summary(splits) == {"train": [0, 1, 2], "val": [], "test": []}
+        assert all(images.x.shape[1:] == (3, 4, 4) and images.classes == () and len(images.y) == 0 for images in splits.values())
+
+
+def test_nested_images_without_classes_where_the_user_says_so(tmp_path) -> None:
+    root = tones(tmp_path, "2019/05/1.png", "2019/2.png", "2020/3.png", "4.png")
+    assert summary(Folder(str(root), image_size=4, layout="flat").load()) == {"train": [0, 1, 2, 3], "val": [], "test": []}
+    with pytest.raises(DataError, match=r"holds images directly and in folders, such as 4\.png and 2019/05/1\.png; set dataset\.layout to flat"):
+        Folder(str(root), image_size=4).load()
+
+
+def test_splits_are_taken_as_they_lie(tmp_path) -> None:
+    root = tones(tmp_path / "set", "train/a/1.png", "train/a/2.png", "train/b/1.png", "valid/c/1.png", "test/d/1.png", "test/e/1.png")
+    expected = {"train": {"a": [0, 1], "b": [2]}, "val": {"c": [3]}, "test": {"d": [4], "e": [5]}}
+    for place in (root, archived(root)):
+        assert summary(Folder(str(place), image_size=4).load()) == expected
+    assert summary(Folder(str(root), image_size=4, layout="splits", split_seed=3).load()) == expected
+    with pytest.raises(
+        DataError, match=r"its folders say which images are in which split; leave dataset\.fractions and split_files out, or set dataset\.layout"
+    ):
+        Folder(str(root), image_size=4, fractions={"train": 1.0}).load()
+
+
+def test_training_images_may_have_no_classes_where_others_have(tmp_path) -> None:
+    root = tones(tmp_path, "train/1.png", "train/2.png", "val/c/1.png", "test/d/1.png")
+    assert summary(Folder(str(root), image_size=4).load()) == {"train": [0, 1], "val": {"c": [2]}, "test": {"d": [3]}}
+
+
+def test_a_class_in_two_splits_is_refused_unless_it_is_asked_for(tmp_path) -> None:
+    root = tones(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "val/d/1.png", "test/a/2.png", "test/b/2.png")
+    with pytest.raises(DataError) as caught:
+        Folder(str(root), image_size=4).load()
+    assert str(caught.value) == (
+        f"{root}: class 'a' is in train and in test (2 in all are in several splits); few-shot accuracy is measured on classes that training has not seen, "
+        "so keep each in one split, or set dataset.split_by to image for the same classes in training and test"
+    )
+    splits = Folder(str(root), image_size=4, split_by="image").load()
+    assert summary(splits) == {"train": {"a": [0], "b": [1], "c": [2]}, "val": {"d": [3]}, "test": {"a": [4], "b": [5]}}
+
+
+def test_images_of_each_class_are_shared_out(tmp_path) -> None:
+    root = tones(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(10)))
+    load = {seed: summary(Folder(str(root), image_size=4, split_by="image", split_seed=seed).load()) for seed in (0, 1)}
+    assert summary(Folder(str(root), image_size=4, split_by="image").load()) == load[0] != load[1]
+    for splits in load.values():
+        assert {split: {name: len(tones) for name, tones in by_class.items()} for split, by_class in splits.items()} == {
+            "train": {"a": 6, "b": 6}, "val": {"a": 2, "b": 2}, "test": {"a": 2, "b": 2},
+        }  # fmt: skip
+        for c, name in enumerate("ab"):
+            assert sorted(t for by_class in splits.values() for t in by_class[name]) == list(range(10 * c, 10 * c + 10))
+    assert [t % 10 for t in load[0]["test"]["a"]] != [t % 10 for t in load[0]["test"]["b"]]  # a draw of its own for each class
+    halves = summary(Folder(str(root), image_size=4, split_by="image", fractions={"train": 0.5, "test": 0.5}).load())
+    assert [len(halves[split].get("a", [])) if halves[split] else 0 for split in ("train", "val", "test")] == [5, 0, 5]
+
+
+def test_a_second_root_with_classes_is_measured_on(tmp_path) -> None:
+    pool = tones(tmp_path / "pool", "x/1.png", "x/2.png", "3.png")
+    classes = tones(tmp_path / "classes", *(f"{c}/1.png" for c in "abcd"))
+    splits = summary(Folder(str(pool), image_size=4, labelled_root=str(classes)).load())
+    assert splits["train"] == [2, 0, 1]
+    assert (len(splits["val"]), len(splits["test"])) == (2, 2)
+    assert sorted([*splits["val"], *splits["test"]]) == list("abcd")
+    tested = summary(Folder(str(pool), image_size=4, labelled_root=str(classes), fractions={"test": 1.0}).load())
+    assert (tested["val"], sorted(tested["test"])) == ([], list("abcd"))
+    lying = tones(tmp_path / "lying", "val/a/1.png", "test/b/1.png")
+    assert summary(Folder(str(pool), image_size=4, labelled_root=str(lying)).load()) == {"train": [2, 0, 1], "val": {"a": [0]}, "test": {"b": [1]}}
+    for name, says in [
+        ("train/c/1.png", "lying: holds training images, but those of dataset.root are learned from; leave its train/ or dataset.labelled_root out")
+    ]:
+        tones(lying, name)
+        with pytest.raises(DataError, match=says):
+            Folder(str(pool), image_size=4, labelled_root=str(lying)).load()
+    with pytest.raises(DataError, match="pool/x: holds images and no class folders; accuracy is measured on classes, so give each a folder"):
+        Folder(str(pool), image_size=4, labelled_root=str(pool / "x")).load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"split_by": "image", "split_files": {"train": "list.txt"}},
+            "split_by 'image' draws images of the same classes; leave split_files and labelled_root out",
+        ),
+        ({"split_by": "image", "labelled_root": "b"}, "split_by 'image' draws images of the same classes; leave split_files and labelled_root out"),
+        ({"layout": "flat", "depth": 1}, "layout 'flat' has no classes that depth could name; leave one of them out"),
+        ({"layout": "classes", "labelled_root": "b"}, "with labelled_root all images of root are training images without classes, got layout 'classes'"),
+        ({"labelled_root": "b", "fractions": {"train": 0.5}}, "with labelled_root the training images are those of root; name val and test alone"),
+    ],
+)
+def test_settings_that_exclude_each_other(settings, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        Folder("a", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"fractions": {"train": 1.0}}, {"split_files": {"train": "list.txt"}}, {"split_by": "image"}], ids=str)
+def test_images_without_classes_cannot_be_split(tmp_path, settings) -> None:
+    with pytest.raises(
+        DataError, match=r"has no classes to split; leave dataset\.fractions, split_files and split_by out, or put images into a folder per class"
+    ):
+        Folder(str(tones(tmp_path, "1.png")), image_size=4, **settings).load()
+
+
+def test_unreadable_files_are_left_out_and_counted_each_time(tmp_path, caplog) -> None:
+    root = tones(tmp_path, *(f"{c}/{i}.png" for c in "abcde" for i in range(2)))
+    for name in ("a/0.png", "c/1.png"):
+        (root / name).write_bytes(b"none")
+    with pytest.raises(
+        DataError, match=r"2 of 10 images cannot be read; mend or remove them, or leave them out with dataset\.unreadable: skip\n  a/0\.png: .*\n  c/1"
+    ):
+        Folder(str(root), image_size=4).load()
+    for _ in range(2):
+        caplog.clear()
+        splits = summary(Folder(str(root), image_size=4, unreadable="skip").load())
+        assert {name: tones for by_class in splits.values() for name, tones in by_class.items()} == {"a": [1], "b": [2, 3], "c": [4], "d": [6, 7], "e": [8, 9]}
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"{root}: left out 2 of 10 images, which cannot be read\n  a/0.png: is no image in a known format\n  c/1.png: ")
+
+
+def test_alpha_is_the_ground_of_transparent_pixels(tmp_path) -> None:
+    from PIL import Image
+
+    tones(tmp_path, "a/1.png", "b/1.png")
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2] = (90, 90, 90, 255)
+    for name in ("a", "b"):
+        Image.fromarray(pixels).save(tmp_path / name / "1.png")
+    for alpha, tone in (("white", 255), ("black", 0)):
+        for x in everything(Folder(str(tmp_path), image_size=4, alpha=alpha).load()).values():
+            assert x[0, 0, :, 0].tolist() == [90, 90, tone, tone]
+
+
+def test_another_layout_is_read_from_the_same_entry_of_the_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("METAFLOWKIT_CACHE", str(tmp_path / "cache"))
+    root = tones(tmp_path / "set", "train/a/1.png", "val/b/1.png", "test/c/1.png")
+    for settings in ({}, {"layout": "flat"}, {"depth": 2}, {"unreadable": "skip"}, {"split_by": "image"}):
+        Folder(str(root), image_size=4, **settings).load()
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+    for i, settings in enumerate([{"invert": True}, {"mode": "grey"}, {"alpha": "black"}, {"image_size": 3}]):
+        Folder(str(root), **{"image_size": 4, **settings}).load()
+        assert len(list((tmp_path / "cache").iterdir())) == i + 2
 
 
 def test_a_cut_image_is_named(tree) -> None:
     path = tree / "Class4" / "Class4_7.png"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DataError, match=r"EuroSAT_RGB: Class4/Class4_7\.png: is no readable image"):
+    with pytest.raises(DataError, match=r"EuroSAT_RGB: 1 of 250 images cannot be read; mend or remove them, or leave .*\n  Class4/Class4_7\.png: is damaged"):
         Folder(str(tree), image_size=8).load()
 
 
@@ -171,3 +350,19 @@ def test_real_eurosat(data) -> None:
     means = {name.split("/")[1]: x.float().mean((0, 2, 3)) for name, x in found.items()}
     assert means["SeaLake"][2] > means["SeaLake"][0]  # water is more blue than red
     assert means["Industrial"].mean() > means["Forest"].mean()
+
+
+def test_what_a_reader_of_an_accuracy_must_know_is_noted(tmp_path) -> None:
+    classes = tones(tmp_path / "classes", *(f"{c}/{i}.png" for c in "abcde" for i in range(5)))
+    flat = tones(tmp_path / "flat", "1.png", "2.png")
+
+    def notes(root: Path, **settings) -> list[str]:
+        return [images.note for images in Folder(str(root), image_size=4, **settings).load().values()]
+
+    seen = "same classes in training and test (other images of them), not new classes"
+    assert notes(classes) == ["", "", ""]
+    assert notes(classes, split_by="image") == ["", seen, seen]
+    unknown = "training images have no classes, so the measured ones may be among them"
+    assert sorted(notes(flat, labelled_root=str(classes))) == ["", unknown, unknown]
+    assert notes(flat) == ["", "", ""]
+    assert notes(classes, fractions={"test": 1.0}) == ["", "", ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.datasets.splits import draw_fractions, listed, read_list, select
+from metaflowkit.datasets.splits import draw_fractions, draw_images, grouped, listed, read_list, select, unlabelled
 from metaflowkit.errors import DataError
 
 
@@ -69,3 +69,27 @@ def test_unreadable_and_empty_lists(write, tmp_path) -> None:
         with pytest.raises(DataError, match=says) as caught:
             read_list(str(path))
         assert str(path) in str(caught.value)
+
+
+def test_images_are_dealt_within_each_class() -> None:
+    classes = [name for name in "abc" for _ in range(10)]
+    dealt = draw_images(classes, {"train": 0.5, "test": 0.3}, 0)
+    assert {split: [sum(classes[i] == name for i in rows) for name in "abc"] for split, rows in dealt.items()} == {
+        "train": [5, 5, 5], "val": [0, 0, 0], "test": [3, 3, 3],
+    }  # fmt: skip
+    assert len({i for rows in dealt.values() for i in rows}) == 24
+    assert draw_images(classes, {"train": 0.5, "test": 0.3}, 0) == dealt != draw_images(classes, {"train": 0.5, "test": 0.3}, 1)
+
+
+def test_grouped_keeps_the_rows_class_by_class_and_leaves_out_classes_without_images() -> None:
+    x = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1)
+    images = grouped(x, ["c", "a", "b", "a", None], [0, 1, 3])
+    assert images.x.flatten().tolist() == [1, 3, 0]
+    assert images.y.tolist() == [0, 0, 1]
+    assert images.classes == ("a", "c")
+    assert grouped(x, ["a"] * 5, []).x.shape == (0, 1, 1, 1)
+
+
+def test_unlabelled_images_have_neither_labels_nor_classes() -> None:
+    images = unlabelled(torch.zeros(4, 3, 5, 5, dtype=torch.uint8))
+    assert (len(images.x), len(images.y), images.y.dtype, images.classes) == (4, 0, torch.int64, ())
