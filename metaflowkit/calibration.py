@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from metaflowkit.engines.auto import simplest
+from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.safety import without_dropout
 from metaflowkit.learner import Learner
 from metaflowkit.models.norms import stored_norms
@@ -33,7 +34,7 @@ def calibrate(learner: Learner, episodes: Iterable[Episode], start: bool) -> Non
         if stepwise:
             engine.adapt(learner.parts, episode.support, episode)
         else:
-            with without_dropout(learner.model):
+            with without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model):
                 learner.model.backbone(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
     for norm in norms:
         norm.settle()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import without_dropout
 from metaflowkit.models.model import Model
@@ -41,6 +42,10 @@ class Learner:
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """Features [T, n, D] of T sets of examples [T, n, ...]; each set is normalised by its own statistics, unless stored ones are part of the model."""
+        """Features [T, n, D] of T sets of examples [T, n, ...], each by itself; what the model writes to its buffers is dropped after each set."""
         with measured(), without_dropout(self.model):
-            return torch.stack([self.model.backbone(examples) for examples in x])
+            return torch.stack([self._features(examples) for examples in x])
+
+    def _features(self, examples: Tensor) -> Tensor:
+        with TaskBuffers(self.model).within(self.model):
+            return self.model.backbone(examples)  # type: ignore[no-any-return]
