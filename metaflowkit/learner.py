@@ -9,9 +9,11 @@ from torch import Tensor
 
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.parts import Engine, Parts
+from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import without_dropout
 from metaflowkit.models.model import Model
 from metaflowkit.models.norms import measured
+from metaflowkit.seeding import seeded
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
 
 
@@ -39,6 +41,19 @@ class Learner:
     def adapt(self, support: Labelled, episode: Episode) -> Adaptation:
         """Adapt on ``support`` [T, n, ...] and score each task's query set."""
         return self.engine.adapt(self.parts, support, episode)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Call the backbone once as the inner loop does, to refuse before a run what can only be seen in its ``forward``.
+
+        Args:
+            shape: of an image, (C, H, W).
+
+        Raises:
+            ConfigError: it calls ``torch.utils.checkpoint``.
+        """
+        like = next(iter(self.model.parameters()))
+        with torch.enable_grad(), no_recomputation(), seeded(0, like.device):
+            self._features(torch.rand(2, *shape).to(like))
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ def train(
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
+    flow.learner.check(flow.shape)
     run = open_run(folder, pipeline, resume, overwrite)
     started = time.monotonic()
     stop = _Stop()

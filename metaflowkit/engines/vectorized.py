@@ -117,7 +117,7 @@ class VectorizedEngine:
             try:
                 found = batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets))
             except RuntimeError as error:
-                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform")):
+                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield found

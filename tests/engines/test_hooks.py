@@ -20,7 +20,7 @@ from metaflowkit.kernels import norm_then_pool
 from metaflowkit.models.mlp import MLP
 from metaflowkit.models.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
-from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
+from tests.oracles import Smooth, finite_difference, make_episode, make_parts
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}
 
