@@ -12,6 +12,7 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.adam import Adam
+from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.inner.sgd import SGD
@@ -71,7 +72,7 @@ def test_freezing_changes_the_gradient_of_the_rest(way) -> None:
     assert relative({name: right[name] for name in left}, left) > 1e-4
 
 
-@pytest.mark.parametrize(("rule", "remat"), list(itertools.product([SGD(lr=0.3), Adam(lr=0.1, eps=0.1)], [False, True])), ids=str)
+@pytest.mark.parametrize(("rule", "remat"), list(itertools.product([SGD(lr=0.3), Adam(lr=0.1, eps=0.1)], [False, True])), ids=["sgd", "sgd, remat", "adam", "adam, remat"])
 def test_a_bootstrapped_target_leaves_them_too(rule, remat) -> None:
     parts, episode = frozen(parts_of(rule, BootstrappedKL(2), remat=remat)), make_episode()
     found = [engine.outcome(parts, episode).gradients for engine in ENGINES.values()]
@@ -111,3 +112,15 @@ def test_a_network_of_which_all_is_frozen_can_be_measured(engine) -> None:
     chosen = auto(parts.model) if engine == "auto" else ENGINES[engine]
     torch.testing.assert_close(chosen.adapt(parts, episode.support, episode).logits, expected)
     assert chosen.outcome(parts, episode).gradients == {}
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_an_inner_loss_of_frozen_parameters_alone_moves_nothing(engine) -> None:
+    """The features do not depend on the head, which alone is left to adapt."""
+    backbone = Smooth().requires_grad_(False)
+    parts, episode = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Linear(backbone.features, 3), backbone), make_episode()
+    outcome = ENGINES[engine].outcome(parts, episode)
+    assert outcome.gradients.keys() == {"head.weight", "head.bias"}
+    assert outcome.gradients["head.weight"].any()
+    adapted = ENGINES[engine].adapt(parts, episode.support, episode).params
+    assert all(torch.equal(adapted[name], p.expand_as(adapted[name])) for name, p in parts.model.named_parameters())
