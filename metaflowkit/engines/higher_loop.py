@@ -91,6 +91,8 @@ class _Taker:
             if not self.tracked:
                 params = {name: p.detach().requires_grad_() if name in self.fast else p.detach() for name, p in params.items()}
             value = loss(params)
+            if not self.fast:
+                return params, state
             if not value.requires_grad:  # it depends on none of them: their gradient is zero, where torch would refuse to take one
                 value = value + 0 * params[self.fast[0]].sum()
         self.network.update_params([params[name] for name in self.names])

@@ -72,7 +72,9 @@ def test_freezing_changes_the_gradient_of_the_rest(way) -> None:
     assert relative({name: right[name] for name in left}, left) > 1e-4
 
 
-@pytest.mark.parametrize(("rule", "remat"), list(itertools.product([SGD(lr=0.3), Adam(lr=0.1, eps=0.1)], [False, True])), ids=["sgd", "sgd, remat", "adam", "adam, remat"])
+@pytest.mark.parametrize(
+    ("rule", "remat"), list(itertools.product([SGD(lr=0.3), Adam(lr=0.1, eps=0.1)], [False, True])), ids=["sgd", "sgd, remat", "adam", "adam, remat"]
+)
 def test_a_bootstrapped_target_leaves_them_too(rule, remat) -> None:
     parts, episode = frozen(parts_of(rule, BootstrappedKL(2), remat=remat)), make_episode()
     found = [engine.outcome(parts, episode).gradients for engine in ENGINES.values()]
@@ -124,3 +126,12 @@ def test_an_inner_loss_of_frozen_parameters_alone_moves_nothing(engine) -> None:
     assert outcome.gradients["head.weight"].any()
     adapted = ENGINES[engine].adapt(parts, episode.support, episode).params
     assert all(torch.equal(adapted[name], p.expand_as(adapted[name])) for name, p in parts.model.named_parameters())
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_inner_steps_without_anything_to_move_change_nothing(engine) -> None:
+    """Which a build refuses, and freezing after it brings about."""
+    parts, episode = parts_of(adapts=frozenset({"head.weight", "head.bias"})), make_episode()
+    parts.model.head.requires_grad_(False)
+    still = parts_of(steps=0)
+    torch.testing.assert_close(ENGINES[engine].outcome(parts, episode).value, ENGINES["one by one"].outcome(still, episode).value)

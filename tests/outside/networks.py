@@ -44,6 +44,25 @@ class Resnet(nn.Module):
         return self.net(x.expand(-1, 3, -1, -1))
 
 
+@BACKBONES.register("outside_timm")
+class Timm(nn.Module):
+    """A network of timm as it comes, where timm is installed.
+
+    Args:
+        model: its name there.
+    """
+
+    def __init__(self, model: str = "resnet10t") -> None:
+        super().__init__()
+        import timm
+
+        self.net = timm.create_model(model, in_chans=1, num_classes=0)
+        self.features = self.net.num_features
+
+    def forward(self, x):
+        return self.net(x)
+
+
 @BACKBONES.register("outside_running")
 class Running(Small):
     """torch's own batch normalisation.

@@ -71,6 +71,18 @@ def test_the_protocol_follows_from_the_modules_and_what_they_do(pipeline, backbo
     assert unchanged(flow, before)
 
 
+@pytest.mark.parametrize(("model", "says"), [("resnet10t", CURRENT), ("mobilenetv3_small_050", CURRENT), ("convnext_atto", NOTHING)])
+def test_networks_of_timm(pipeline, model, says) -> None:
+    pytest.importorskip("timm")
+    flow = build(pipeline(f"{{name: outside_timm, model: {model}}}"))
+    before = state(flow)
+    assert protocol(flow, ["prototype"]).startswith(f"{says}; episodes are drawn")
+    gradients = flow.learner.outcome(flow.episode(1)).gradients
+    assert all(g.isfinite().all() for g in gradients.values())
+    evaluate(flow, "test", 3, 1, 2, 4, ["prototype", "adapted"])
+    assert unchanged(flow, before)
+
+
 @pytest.mark.parametrize("backbone", ["outside_running", "outside_instance", "outside_counting", "{name: outside_running, evaluating: true}"])
 def test_measuring_and_meta_gradients_write_to_no_buffer(pipeline, backbone) -> None:
     for engine in ("higher", "{name: vectorized, chunk: 1}"):
