@@ -142,7 +142,11 @@ def _chance(module: nn.Module) -> float:
 
 @contextmanager
 def exact_kernels(model: nn.Module) -> Iterator[None]:
-    """Kernels that have second derivatives: attention by plain products, recurrent layers without cuDNN."""
+    """Kernels that have second derivatives: attention by plain products, recurrent layers without cuDNN.
+
+    Raises:
+        ConfigError: the model calls an operation that has none in torch.
+    """
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         fast = torch.backends.mha.get_fastpath_enabled()
@@ -150,7 +154,15 @@ def exact_kernels(model: nn.Module) -> Iterator[None]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "derivative for aten::" not in str(error):
+                raise
+            raise ConfigError(
+                f"inner.order: the network calls an operation without second derivative ({str(error).splitlines()[0]}); "
+                "replace it, such as Hardsigmoid by Sigmoid, or choose inner.order: first"
+            ) from error
 
 
 @contextmanager

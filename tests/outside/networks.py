@@ -60,7 +60,7 @@ class Timm(nn.Module):
         self.features = self.net.num_features
 
     def forward(self, x):
-        return self.net(x)
+        return self.net(nn.functional.interpolate(x, scale_factor=2))
 
 
 @BACKBONES.register("outside_running")
