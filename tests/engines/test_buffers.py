@@ -195,3 +195,10 @@ def test_a_tensor_under_two_names_stays_one_and_is_put_back_after_an_error() -> 
         _ = 1 // int(model[1].b.sum().item() - 2)
     assert model[0].b is model[1].b is shared
     assert not shared.any()
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_every_product_of_the_implicit_order_starts_from_the_buffers_after_the_steps(engine) -> None:
+    """So that the solver, which calls the network over and over, solves one system, and goes on to the same solution."""
+    few, many = (ENGINES[engine].outcome(parts_of(Rebinding, order=Implicit(iterations=n), proximal=1.0), make_episode()).gradients for n in (60, 90))
+    assert relative(few, many) < 1e-8
