@@ -51,6 +51,7 @@ def test_a_network_that_makes_modules_in_its_forward_is_refused() -> None:
     ):
         HigherEngine().outcome(parts, episode)
     plain = make_parts(SGD(), Contrastive(), QueryLoss(), Prototype(), Smooth())
+    plain.model.load_state_dict(parts.model.state_dict())
     assert relative(VectorizedEngine(1).outcome(parts, episode).gradients, HigherEngine().outcome(plain, episode).gradients) < 1e-9
 
 
