@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from metaflowkit.engines.auto import simplest
+from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.safety import without_dropout
 from metaflowkit.kernels import FastKernels
 from metaflowkit.learner import Learner
@@ -34,7 +35,7 @@ def calibrate(learner: Learner, episodes: Iterable[Episode], start: bool) -> Non
         if stepwise:
             engine.adapt(learner.parts, episode.support, episode)
         else:
-            with without_dropout(learner.model), FastKernels(second=False):
+            with without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
                 learner.model.backbone(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
     for norm in norms:
         norm.settle()

@@ -19,15 +19,11 @@ from metaflowkit.nodes import Readout
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.schema import nearest
 from metaflowkit.seeding import seed_for
+from metaflowkit.sharing import statistics
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, Labelled
 
 BATCH = 20
-STATISTICS = {
-    "batch": "batch normalisation uses the statistics of the current set (transductive)",
-    "per_step": "batch normalisation uses statistics of training tasks, a set for every number of inner steps (inductive)",
-    "frozen": "batch normalisation uses statistics of training tasks under the untrained weights (inductive)",
-}
 
 
 @dataclass(frozen=True)
@@ -131,8 +127,7 @@ def _checked(readouts: Iterable[str]) -> list[str]:
 
 def protocol(flow: Flow, readouts: Iterable[str]) -> str:
     """What a reader must know beside the figures."""
-    norm = flow.pipeline.model.backbone.settings.get("norm")
-    facts = [STATISTICS.get(str(norm), "no statistics are shared between images (inductive)")]
+    facts = [statistics(flow.learner, flow.shape)]
     if "adapted" in readouts:
         views = evaluation_views(flow.pipeline)
         shown = f"{views} augmented views of each support image" if views else "the support images"

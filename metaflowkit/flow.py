@@ -19,7 +19,7 @@ from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
-from metaflowkit.engines.safety import unsafe
+from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.inner.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.inner.learned import Learned, LearnedSettings
@@ -123,6 +123,8 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     stage = Stage(operations(pipeline, shape[0]), pipeline.seed, shape)
     flow = Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
     if train:
+        if not flow.learner.parts.trained(flow.learner.parts.meta()):
+            raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
         flow.calibrate(start=True)
     return flow
 
@@ -161,8 +163,8 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         norm.set_steps(inner.steps)
     rule = made("inner.rule", r.RULES, inner.rule)
     named = dict(Model(backbone, head).named_parameters())
-    adapts = _adapting(pipeline, list(named))
-    learned = _learned(pipeline, rule, {name: p.shape for name, p in named.items() if name in adapts})
+    adapts = _adapting(pipeline, {name: p.requires_grad for name, p in named.items()})
+    learned = _learned(pipeline, rule, {name: p.shape for name, p in named.items() if name in adapts and p.requires_grad})
     parts = Parts(
         Model(backbone, head, learned).to(device),
         rule,
@@ -181,25 +183,38 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
             raise ConfigError(f"{pipeline.place('inner.engine')}: {ELSEWHERE}")
         _named(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
     second = isinstance(parts.order, Exact | Truncate | Implicit)
-    if problems := unsafe(parts.model, engine.batches, second):
+    if problems := unsafe(parts.model, engine.batches, second) + lost_hooks(parts.model, forward=isinstance(engine, HigherEngine)):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
     return Learner(parts, engine)
 
 
-def _adapting(pipeline: Pipeline, names: list[str]) -> frozenset[str]:
-    """The parameters that the patterns of ``inner.adapt`` match; all of them without patterns."""
-    patterns = pipeline.inner.adapt
-    if patterns is None:
-        return frozenset(names)
-    found: set[str] = set()
-    for i, pattern in enumerate(patterns):
-        matched = fnmatch.filter(names, pattern)
-        if not matched:
-            raise ConfigError(f"{pipeline.place(f'inner.adapt.{i}')}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
-        found.update(matched)
-    if not found:
-        raise ConfigError(f"{pipeline.place('inner.adapt')}: must name at least one pattern, got none; write such as ['head.*'], or null for all")
-    return frozenset(found)
+def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
+    """The parameters that the patterns of ``inner.adapt`` match; all of them without patterns.
+
+    Args:
+        pipeline: the pipeline.
+        trained: for each parameter of the model by name, whether it requires a gradient.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or inner steps would move nothing.
+    """
+    names, patterns = list(trained), pipeline.inner.adapt
+    adapts = set(names)
+    if patterns is not None:
+        adapts = set()
+        for i, pattern in enumerate(patterns):
+            matched = fnmatch.filter(names, pattern)
+            if not matched:
+                raise ConfigError(f"{pipeline.place(f'inner.adapt.{i}')}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
+            adapts.update(matched)
+        if not adapts:
+            raise ConfigError(f"{pipeline.place('inner.adapt')}: must name at least one pattern, got none; write such as ['head.*'], or null for all")
+    if pipeline.inner.steps and not any(trained[name] for name in adapts):
+        raise ConfigError(
+            f"{pipeline.place('inner.adapt')}: the inner steps move nothing, since every parameter that it names has requires_grad=False, "
+            f"got {patterns or 'all'}; name others, leave some of them trainable, or set inner.steps: 0"
+        )
+    return frozenset(adapts)
 
 
 def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> LearnedSettings | None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.nn.modules.module as shared
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function
@@ -64,8 +65,16 @@ def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
     return F.max_pool2d(norm(x), 2)
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its ``forward``; as in :meth:`torch.nn.Module.__call__`."""
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    everywhere = (shared._global_forward_hooks, shared._global_forward_pre_hooks, shared._global_backward_hooks, shared._global_backward_pre_hooks)
+    return any(own) or any(everywhere)
+
+
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
-    if type(norm) is nn.BatchNorm2d and norm.running_mean is None and _normalises(x, norm.weight, norm.bias, norm.eps) and min(x.shape[2:]) > 1:
+    replaceable = type(norm) is nn.BatchNorm2d and norm.running_mean is None and not _hooked(norm)
+    if replaceable and _normalises(x, norm.weight, norm.bias, norm.eps) and min(x.shape[2:]) > 1:
         return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
     return _norm_and_pool(x, norm)
 

@@ -54,6 +54,7 @@ def train(
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
+    flow.learner.check(flow.shape)
     run = open_run(folder, pipeline, resume, overwrite)
     started = time.monotonic()
     stop = _Stop()
@@ -81,8 +82,7 @@ class _Loop:
     def __init__(self, flow: Flow, run: Run, progress: Progress, stop: _Stop) -> None:
         self.flow, self.run, self.progress, self.stop = flow, run, progress, stop
         self.outer = flow.pipeline.outer
-        frozen = flow.learner.parts.frozen
-        self.parameters = {name: p for name, p in flow.learner.model.named_parameters() if name not in frozen}
+        self.parameters = flow.learner.parts.trained(dict(flow.learner.model.named_parameters()))
         self.optimizer = registry.OPTIMIZERS.build(self.outer.optimizer, parameters=list(self.parameters.values()))
         self.lr = self.optimizer.param_groups[0]["lr"]
         self.step = 0

@@ -48,7 +48,7 @@ def finite_difference(engine: Engine, parts: Parts, episode: Episode, directions
     """(directional derivative by fourth-order central differences of the engine's value, the same from its gradients)."""
     gradients = engine.outcome(parts, episode).gradients
     generator = torch.Generator().manual_seed(seed)
-    named = dict(parts.model.named_parameters())
+    named = {n: p for n, p in parts.model.named_parameters() if n in gradients}
     start = {n: p.detach().clone() for n, p in named.items()}
     pairs = []
     for _ in range(directions):

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation import Score, evaluate, protocol
-from metaflowkit.flow import Flow, build
+from metaflowkit.flow import Flow, build, build_learner
 from metaflowkit.pipeline import read
 from metaflowkit.tasks.labelled import LabelledTasks
 
@@ -291,7 +291,8 @@ ON_IMAGES = "'adapted' takes 4 inner steps on the support images"
 def test_protocol_says_what_is_shared_and_what_is_adapted_on(flow, write, overrides, readouts, facts) -> None:
     pipeline = read(write(SMALL), overrides)
     seed = f"episodes are drawn with seed {pipeline.evaluate.seed}"
-    assert protocol(dataclasses.replace(flow, pipeline=pipeline), readouts) == "; ".join([*facts, seed])
+    built = dataclasses.replace(flow, pipeline=pipeline, learner=build_learner(pipeline, flow.shape, flow.device))
+    assert protocol(built, readouts) == "; ".join([*facts, seed])
 
 
 def test_a_readout_that_is_named_twice_is_measured_once(flow) -> None:

@@ -22,7 +22,7 @@ LAYERS = [
     {"datasets", "augment", "models", "inner", "objectives", "outer"},
     {"tasks", "engines"},
     {"learner", "checkpoint", "journal"},
-    {"calibration"},
+    {"calibration", "sharing"},
     {"nodes"},
     {"crosscheck"},
     {"pipeline"},

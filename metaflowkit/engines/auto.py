@@ -9,7 +9,7 @@ from torch import nn
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact
 from metaflowkit.engines.parts import Engine, Parts
-from metaflowkit.engines.safety import draws, recurrent, unsafe
+from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.registry import ENGINES
@@ -74,7 +74,9 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
     obstacles = unsafe(model, vmap=True, second=False)
     on_cpu = not next(model.parameters()).is_cuda
     few = remat = False
-    if on_cpu and not draws(model) and _plain_layers(getattr(model, "backbone", model)):
+    if hooked(model):
+        chunk, reason = 1, "hooks of its modules are called for one task after the other"
+    elif on_cpu and not draws(model) and _plain_layers(getattr(model, "backbone", model)):
         chunk, few, reason = 16, True, "on a CPU the small matrix products of several tasks are fewer, larger ones"
     elif on_cpu and recurrent(model) and not draws(model):
         chunk, remat, reason = 1, True, "on a CPU a task per core fills it, and recurrent steps computed again keep the memory of two down"

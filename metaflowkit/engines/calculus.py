@@ -80,7 +80,7 @@ def _leaves(params: Params) -> Params:
 
 def _grad(results: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None, create_graph: bool = False) -> list[Tensor]:
     reached = [i for i, result in enumerate(results) if result.requires_grad]
-    if not reached:
+    if not reached or not inputs:
         return [torch.zeros_like(x) for x in inputs]
     weights = None if cotangents is None else [cotangents[i] for i in reached]
     found = torch.autograd.grad([results[i] for i in reached], inputs, weights, create_graph=create_graph, allow_unused=True)

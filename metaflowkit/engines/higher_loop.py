@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,10 +13,12 @@ import torch
 from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
+from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
-from metaflowkit.engines.safety import exact_kernels
+from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
+from metaflowkit.errors import ConfigError
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.moments import AccurateNorms
 from metaflowkit.registry import ENGINES
@@ -62,24 +65,38 @@ class _Taker:
         self.names = [name for name, _ in parts.model.named_parameters()]
         self.network = higher.patch.monkeypatch(parts.model, copy_initial_weights=False, track_higher_grads=tracked)
         fast = parts.fast(dict(parts.model.named_parameters()))
+        self.fast = list(fast)
+        if not fast:  # no step is taken, and torch refuses an optimiser of nothing
+            return
         shell = parts.rule.over(list(fast.values())) if isinstance(parts.rule, HigherOptimizer) else _Shell(fast.values())
         with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests hold against finite differences
             warnings.filterwarnings("ignore", "Differentiable R")
             self.optimizer = higher.get_diff_optim(shell, list(parts.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
         self.first_state = self.optimizer.state[0]
-        self.optimizer.names = list(fast)
+        self.optimizer.names = self.fast
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         # Put in place instead of passed as ``params=``, with which attention modules read stale weights.
         self.network.update_params([params[name] for name in self.names])
-        with AccurateNorms():
-            return self.network(support, x, way)  # type: ignore[no-any-return]
+        try:
+            with AccurateNorms():
+                return self.network(support, x, way)  # type: ignore[no-any-return]
+        except TypeError as error:
+            if "MonkeyPatched" not in str(error):
+                raise
+            raise ConfigError(
+                f"inner.engine: higher cannot run this network, whose forward makes modules, such as a slice of a Sequential; {WITHOUT_HIGHER}"
+            ) from error
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
         with torch.enable_grad():
             if not self.tracked:
-                params = {name: p.detach().requires_grad_() for name, p in params.items()}
+                params = {name: p.detach().requires_grad_() if name in self.fast else p.detach() for name, p in params.items()}
             value = loss(params)
+            if not self.fast:
+                return params, state
+            if not value.requires_grad:  # it depends on none of them: their gradient is zero, where torch would refuse to take one
+                value = value + 0 * params[self.fast[0]].sum()
         self.network.update_params([params[name] for name in self.names])
         state = (self._take_native if isinstance(rule, HigherOptimizer) else self._take)(value, state, rule, keep)
         return dict(zip(self.names, self.network.fast_params)), state
@@ -112,6 +129,7 @@ class HigherEngine:
 
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """See :class:`metaflowkit.engines.parts.Engine`."""
+        refuse_hooks(parts.model, forward=True)
         with exact_kernels(parts.model):
             return self._outcome(parts, episode)
 
@@ -130,6 +148,7 @@ class HigherEngine:
 
     def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:
         """See :class:`metaflowkit.engines.parts.Engine`."""
+        refuse_hooks(parts.model, forward=True)
         loops = [_loop(parts, Labelled(support.x[t], support.y[t]), task_of(episode, t)) for t in range(len(episode.support.x))]
         with exact_kernels(parts.model):
             found = [loop.adapt(parts.meta()) for loop in loops]
@@ -137,4 +156,5 @@ class HigherEngine:
 
 
 def _loop(parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
-    return InnerLoop(parts, _Taker(parts, tracked=True), _Taker(parts, tracked=False), shown, task)
+    parts = dataclasses.replace(parts)  # fresh, since the model's parameters may have been replaced
+    return InnerLoop(parts, _Taker(parts, tracked=True), _Taker(parts, tracked=False), TaskBuffers(parts.model), shown, task)

@@ -11,10 +11,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function
 from metaflowkit.engines.implicit import solve
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.parts import Parts, Rule
+from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
 from metaflowkit.models.norms import after_steps, measured
 from metaflowkit.seeding import seed_for, seeded
@@ -52,6 +54,7 @@ class InnerLoop:
         parts: the parts of the learner.
         inside: takes the steps that the outer gradient goes through.
         outside: takes the steps that it does not.
+        buffers: the model's buffers as the task has them.
         shown: what is learned from.
         task: the task.
     """
@@ -59,29 +62,32 @@ class InnerLoop:
     parts: Parts
     inside: Taker
     outside: Taker
+    buffers: TaskBuffers
     shown: Labelled
     task: Episode
 
     def outcome(self, meta: Params) -> Found:
-        """Meta-gradients of the objective, its value and metrics, in the order of the parts."""
+        """Meta-gradients of the objective for what is trained, its value and metrics, in the order of the parts."""
         order = self.parts.order
         if isinstance(order, Reptile):
-            found = self._way_back(meta)
-        elif isinstance(order, Implicit):
-            found = self._implicit(meta, order)
-        elif self.parts.remat:
-            found = self._rematerialised(meta)
-        else:
-            found = self.inside.calculus.outer(lambda m: self._value(m, *self._run(self.inside, m)), meta)
-        gradients, value, metrics = found
-        return {name: g for name, g in gradients.items() if name not in self.parts.frozen}, value, metrics
+            return self._way_back(meta)
+        if isinstance(order, Implicit):
+            return self._implicit(meta, order)
+        if self.parts.remat:
+            return self._rematerialised(meta)
+
+        def value(trained: Params) -> tuple[Tensor, dict[str, Tensor]]:
+            at = {**meta, **trained}
+            return self._value(at, *self._run(self.inside, at))
+
+        return self.inside.calculus.outer(value, self.parts.trained(meta))
 
     @torch.no_grad()
     def adapt(self, meta: Params) -> tuple[Params, Tensor]:
         """Adapted parameters, and the scores of the query set, without graph."""
         with measured():
             params, _ = self._run(self.outside, meta)
-        with measured(), after_steps(self.parts.steps), without_dropout(self.outside.network):
+        with measured(), after_steps(self.parts.steps), without_dropout(self.outside.network), self.buffers.within(self.outside.network):
             return params, self.outside.call(params, self.task.support, self.task.query.x, self.task.way).logits
 
     @cached_property
@@ -92,7 +98,8 @@ class InnerLoop:
     def _call(self, taker: Taker, params: Params, support: Labelled, x: Tensor | None, moment: str, index: int = 0) -> Outputs:
         """The model; what it draws at random is the same in every engine, and when a step is computed again."""
         drawing = seeded(seed_for(self.task.seed, moment, index), support.x.device) if self.random else nullcontext()
-        with drawing, after_steps(index if moment == "inner" else self.parts.steps):
+        differentiated = no_recomputation() if torch.is_grad_enabled() else nullcontext()
+        with drawing, after_steps(index if moment == "inner" else self.parts.steps), self.buffers.within(taker.network), differentiated:
             return taker.call(params, support, x, self.task.way)
 
     def _run(self, taker: Taker, meta: Params) -> tuple[Params, State]:
@@ -137,32 +144,34 @@ class InnerLoop:
         with torch.no_grad():
             params, state = self._run(self.outside, meta)
             value, metrics = self._value(meta, params, state)
-            return {name: p - params[name] for name, p in meta.items()}, value, metrics
+            return {name: p - params[name] for name, p in self.parts.trained(meta).items()}, value, metrics
 
     def _rematerialised(self, meta: Params) -> Found:
-        """Back through the steps one at a time, each computed again from the parameters before it."""
+        """Back through the steps one at a time, each computed again from the parameters and buffers before it."""
         calculus = self.inside.calculus
         trail = []
         with torch.no_grad():
             params, state = meta, self.parts.rule.init(self.parts.fast(meta))
             for k in range(self.parts.steps):
-                trail.append((params, state))
+                trail.append((params, state, self.buffers.snapshot()))
                 params, state = self._step(self.outside, meta, params, state, k)
-        at_end, value, metrics = calculus.outer(lambda p: self._value(meta, p, state), params)
-        names, size = list(meta), len(meta)
+        trained = self.parts.trained(meta)
+        at_end, value, metrics = calculus.outer(lambda p: self._value(meta, {**params, **p}, state), self.parts.trained(params))
+        names, size = list(trained), len(trained)
         back = [*at_end.values(), *(torch.zeros_like(x) for x in tensors_of(state))]
-        direct = [torch.zeros_like(p) for p in meta.values()]
-        for k, (before, state_before) in reversed(list(enumerate(trail))):
+        direct = [torch.zeros_like(p) for p in trained.values()]
+        for k, (before, state_before, buffers) in reversed(list(enumerate(trail))):
             first = k == 0  # here the parameters are the meta-parameters themselves: one input, to add up in the order of one graph
+            self.buffers.restore(buffers)
 
             def again(*inputs: Tensor, k: int = k, state: State = state_before, first: bool = first) -> list[Tensor]:
-                start = dict(zip(names, inputs))
-                anchor = start if first else dict(zip(names, inputs[size:]))
+                start = {**meta, **dict(zip(names, inputs))}
+                anchor = start if first else {**meta, **dict(zip(names, inputs[size:]))}
                 state = state if first else refilled(state, iter(inputs[2 * size :]))
                 after, state = self._step(self.inside, anchor, start, state, k)
                 return [*(after[name] for name in names), *tensors_of(state), *(inputs if first else ())]
 
-            inputs = list(meta.values()) if first else [*before.values(), *meta.values(), *tensors_of(state_before)]
+            inputs = list(trained.values()) if first else [*self.parts.trained(before).values(), *trained.values(), *tensors_of(state_before)]
             pulled = calculus.pull(again, inputs, [*back, *direct] if first else back)
             if first:
                 back = pulled
@@ -176,13 +185,16 @@ class InnerLoop:
         calculus = self.inside.calculus
         with torch.no_grad():
             params, state = self._run(self.outside, meta)
-        direct, value, metrics = calculus.outer(lambda p: self._value(meta, p, state), params)
+        buffers = self.buffers.snapshot()
+        trained = self.parts.trained(params)
+        direct, value, metrics = calculus.outer(lambda p: self._value(meta, {**params, **p}, state), trained)
         fast = list(self.parts.fast(params))
 
         def slopes(moved: list[str]) -> Callable[..., list[Tensor]]:
             """The inner loss's gradient in the fast parameters as a function of those that are moved."""
 
             def function(*inputs: Tensor) -> list[Tensor]:
+                self.buffers.restore(buffers)
                 at = {**params, **dict(zip(moved, inputs))}
                 gradients = calculus.inner(lambda f: self._loss(self.inside, {**at, **f}, None, self.parts.steps), {n: at[n] for n in fast}, keep=True)
                 return [gradients[name] for name in fast]
@@ -195,7 +207,7 @@ class InnerLoop:
 
         solved = solve(product, [direct[name] for name in fast], order)
         gradients = {name: self.parts.proximal * x for name, x in zip(fast, solved)}
-        if len(fast) < len(params):
-            mixed = dict(zip(params, calculus.pull(slopes(list(params)), list(params.values()), solved)))
-            gradients |= {name: direct[name] - mixed[name] for name in params if name not in gradients}
-        return {name: gradients[name] for name in params}, value, metrics
+        if len(fast) < len(trained):
+            mixed = dict(zip(trained, calculus.pull(slopes(list(trained)), list(trained.values()), solved)))
+            gradients |= {name: direct[name] - mixed[name] for name in trained if name not in gradients}
+        return {name: gradients[name] for name in trained}, value, metrics

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaflowkit.engines.orders import Exact, Order
 from metaflowkit.inner.learned import LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.models.model import Model
 from metaflowkit.values import Adaptation, Adapted, Episode, Labelled, Outcome, Outputs, Params, State
+
+V = TypeVar("V")
 
 
 class Rule(Protocol):
@@ -41,7 +44,7 @@ class Parts:
         steps: inner steps K.
         order: how the inner loop enters the outer gradient.
         adapts: names of the parameters that the inner loop moves; None for all of backbone and head.
-        frozen: names of the parameters that neither loop moves.
+        frozen: names of the parameters that neither loop moves; nor does either move those with ``requires_grad=False``.
         proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2 over the parameters that adapt.
         remat: keep parameters per step instead of activations, and compute each step again on the way back.
     """
@@ -61,9 +64,19 @@ class Parts:
         """All parameters by name, without graph."""
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
-    def fast(self, params: Params) -> Params:
+    def trained(self, params: Mapping[str, V]) -> dict[str, V]:
+        """Those of the parameters that the outer loop moves."""
+        return {name: params[name] for name, p in self._named if p.requires_grad and name not in self.frozen}
+
+    def fast(self, params: Mapping[str, V]) -> dict[str, V]:
         """Those of the parameters that the inner loop moves."""
-        return {name: p for name, p in params.items() if (name in self.adapts if self.adapts is not None else not name.startswith("rule."))}
+        adapts = self.adapts
+        return {name: p for name, p in self.trained(params).items() if (name in adapts if adapts is not None else not name.startswith("rule."))}
+
+    @cached_property
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        """The model's parameters when they were first asked for: walking through its modules at every step would take longer than a small step."""
+        return list(self.model.named_parameters())
 
     def rule_at(self, meta: Params, step: int) -> Rule:
         """The rule of an inner step (from 0; the last step's where it goes on), with what is learned of it."""

@@ -7,12 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.modules.module as shared
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrizations
 
+from metaflowkit.errors import ConfigError
+
+WITHOUT_HIGHER = "choose inner.engine: {name: vectorized, chunk: 1}, with one of this library's rules"
+WITHOUT_HOOKS = "remove them, and read gradients from what flow.learner.outcome returns"
+BACKWARD = f"its backward hooks would change the inner gradient and the outer one, which then no longer belong to the same function; {WITHOUT_HOOKS}"
 TASK_BY_TASK = "choose inner.engine: higher, or {name: vectorized, chunk: 1}"
 
 
@@ -82,6 +88,43 @@ def unsafe(model: nn.Module, vmap: bool, second: bool) -> list[str]:
     return found
 
 
+def hooked(model: nn.Module) -> bool:
+    """Whether a call of the model calls forward hooks or forward pre-hooks."""
+    return bool(shared._global_forward_hooks or shared._global_forward_pre_hooks) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def lost_hooks(model: nn.Module, forward: bool) -> list[str]:
+    """The hooks of a model that an engine would drop, or that make its gradients wrong, one line each: what has them, reason, remedy.
+
+    Args:
+        model: the network.
+        forward: whether the engine drops the forward hooks and forward pre-hooks of modules.
+    """
+    found = []
+    for name, module in model.named_modules():
+        where = f"{name} ({type(module).__name__})"
+        if forward and (module._forward_hooks or module._forward_pre_hooks):
+            found.append(f"{where}: the engine on higher drops its forward hooks; {WITHOUT_HIGHER}, or remove them")
+        if module._backward_hooks or module._backward_pre_hooks:
+            found.append(f"{where}: {BACKWARD}")
+    if shared._global_backward_hooks or shared._global_backward_pre_hooks:
+        found.append(f"torch.nn.modules.module, for all modules: {BACKWARD}")
+    for name, p in model.named_parameters():
+        if p._backward_hooks or p._post_accumulate_grad_hooks:
+            found.append(f"{name}: its hooks are never called, since engines compute with copies of parameters; {WITHOUT_HOOKS}")
+    return found
+
+
+def refuse_hooks(model: nn.Module, forward: bool) -> None:
+    """Raise where an engine would lose hooks; see :func:`lost_hooks`.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if problems := lost_hooks(model, forward):
+        raise ConfigError([f"inner.engine: {problem}" for problem in problems])
+
+
 def draws(model: nn.Module) -> bool:
     """Whether a forward call draws random numbers."""
     return any(_chance(module) > 0 for module in model.modules())
@@ -99,7 +142,11 @@ def _chance(module: nn.Module) -> float:
 
 @contextmanager
 def exact_kernels(model: nn.Module) -> Iterator[None]:
-    """Kernels that have second derivatives: attention by plain products, recurrent layers without cuDNN."""
+    """Kernels that have second derivatives: attention by plain products, recurrent layers without cuDNN.
+
+    Raises:
+        ConfigError: the model calls an operation that has none in torch.
+    """
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         fast = torch.backends.mha.get_fastpath_enabled()
@@ -107,7 +154,15 @@ def exact_kernels(model: nn.Module) -> Iterator[None]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "derivative for aten::" not in str(error):
+                raise
+            raise ConfigError(
+                f"inner.order: the network calls an operation without second derivative ({str(error).splitlines()[0]}); "
+                "replace it, such as Hardsigmoid by Sigmoid, or choose inner.order: first"
+            ) from error
 
 
 @contextmanager

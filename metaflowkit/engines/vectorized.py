@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule
-from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels
+from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
 from metaflowkit.kernels import FastKernels
@@ -31,7 +32,6 @@ class _Taker:
 
     parts: Parts
     calculus: Calculus
-    buffers: Params
     second: bool
 
     @property
@@ -40,7 +40,7 @@ class _Taker:
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         with FastKernels(self.second) if isinstance(self.calculus, Tape) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
-            return functional_call(self.parts.model, {**params, **self.buffers}, (support, x, way))  # type: ignore[no-any-return]
+            return functional_call(self.parts.model, params, (support, x, way))  # type: ignore[no-any-return]
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
         fast = self.parts.fast(params)
@@ -99,12 +99,13 @@ class VectorizedEngine:
         return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
 
     def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
-        calculus = Functional() if self.batches else Tape()
-        buffers = {name: buffer.clone() for name, buffer in parts.model.named_buffers()}  # what a module writes there stays with the task
-        return InnerLoop(parts, _Taker(parts, calculus, buffers, True), _Taker(parts, calculus, buffers, False), shown, task)
+        parts, calculus = replace(parts), Functional() if self.batches else Tape()  # fresh, since the model's parameters may have been replaced
+        buffers = TaskBuffers(parts.model, self.batches)
+        return InnerLoop(parts, _Taker(parts, calculus, True), _Taker(parts, calculus, False), buffers, shown, task)
 
     def _results(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
         """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
+        refuse_hooks(parts.model, forward=False)
         with exact_kernels(parts.model):
             yield from self._batched(parts, function, *sets) if self.batches else self._task_by_task(parts, function, *sets)
 
@@ -112,11 +113,13 @@ class VectorizedEngine:
         tasks = len(sets[0].x)
         size = self.chunk or tasks
         batched = vmap(partial(function, parts), randomness="same" if draws(parts.model) else "error")
+        if sets[0].x.device.type == "cpu":  # torch's sums over channels-last images are inaccurate, see metaflowkit.moments
+            sets = tuple(Labelled(s.x.contiguous(), s.y) for s in sets)
         for i in range(0, tasks, size):
             try:
                 found = batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets))
             except RuntimeError as error:
-                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform")):
+                if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield found
@@ -124,7 +127,7 @@ class VectorizedEngine:
     def _task_by_task(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
         tasks = len(sets[0].x)
         workers = min(self.workers, tasks)
-        if sets[0].x.is_cuda or draws(parts.model):  # there is one generator for random numbers
+        if sets[0].x.is_cuda or draws(parts.model) or hooked(parts.model):  # there is one generator for random numbers, and one state that hooks write to
             workers = 1
 
         def one(model: Model, t: int) -> Any:

@@ -5,11 +5,14 @@ The network reads 8x8 images as sequences of eight rows.
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.orders import First
 from metaflowkit.engines.safety import draws, unsafe, without_dropout
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
@@ -204,3 +207,14 @@ def test_what_vmap_finds_out_by_itself_names_the_other_engine() -> None:
     with pytest.raises(ConfigError, match=r"inner\.engine: this network cannot be batched over tasks \(.*\); choose inner\.engine: higher"):
         ENGINES["all at once"].outcome(parts, make_episode())
     ENGINES["one by one"].outcome(parts, make_episode())
+
+
+@each_engine
+def test_an_operation_without_second_derivative_names_the_order(engine) -> None:
+    parts = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(), Rows(nn.Hardsigmoid))
+    with pytest.raises(
+        ConfigError, match=r"^inner\.order: the network calls an operation without second derivative \(.*\); replace it, .*inner\.order: first$"
+    ):
+        ENGINES[engine].outcome(parts, make_episode())
+    first = dataclasses.replace(parts, order=First())
+    assert all(g.isfinite().all() for g in ENGINES[engine].outcome(first, make_episode()).gradients.values())

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gc
 
+import pytest
 import torch
 
 from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.errors import ConfigError
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.sgd import SGD
 from metaflowkit.models.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
-from tests.oracles import make_episode, make_parts
+from metaflowkit.objectives.query_loss import QueryLoss
+from tests.oracles import Smooth, make_episode, make_parts, relative
 
 
 def test_nothing_outside_is_touched_and_nothing_is_kept() -> None:
@@ -33,3 +37,28 @@ def test_nothing_outside_is_touched_and_nothing_is_kept() -> None:
     for n, p in parts.model.named_parameters():
         assert torch.equal(p, before[n])
         assert p.grad is None
+
+
+class Sliced(Smooth):
+    def forward(self, x):
+        return self.layers[2:](self.layers[:2](x))
+
+
+def test_a_network_that_makes_modules_in_its_forward_is_refused() -> None:
+    parts, episode = make_parts(SGD(), Contrastive(), QueryLoss(), Prototype(), Sliced()), make_episode()
+    with pytest.raises(
+        ConfigError, match=r"^inner\.engine: higher cannot run this network, whose forward makes modules, such as a slice of a Sequential; choose "
+    ):
+        HigherEngine().outcome(parts, episode)
+    plain = make_parts(SGD(), Contrastive(), QueryLoss(), Prototype(), Smooth())
+    plain.model.load_state_dict(parts.model.state_dict())
+    assert relative(VectorizedEngine(1).outcome(parts, episode).gradients, HigherEngine().outcome(plain, episode).gradients) < 1e-9
+
+
+def test_a_mistake_of_the_network_keeps_its_traceback() -> None:
+    class Mistaken(Smooth):
+        def forward(self, x):
+            return len(3)
+
+    with pytest.raises(TypeError, match="has no len"):
+        HigherEngine().outcome(make_parts(SGD(), Contrastive(), QueryLoss(), Prototype(), Mistaken()), make_episode())

@@ -1,0 +1,56 @@
+"""What the images of a set share when features are measured: said by the modules of the model, and held against what it does."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from metaflowkit.learner import Learner
+from metaflowkit.models.norms import StoredNorm
+from metaflowkit.seeding import generator_for, seeded
+
+CURRENT = "the statistics of the current set"
+RUNNING = "the running statistics it was built with"
+PER_STEP = "statistics of training tasks, a set for every number of inner steps"
+FROZEN = "statistics of training tasks under the untrained weights"
+IMAGES = 4  # whose features are compared, beside as many others
+CHANGE = 1e-4  # relative; far above rounding in float32, far below what batch statistics do
+
+
+def statistics(learner: Learner, shape: tuple[int, ...]) -> str:
+    """Which statistics normalise, and whether an image's features depend on the other images of its set (transductive) or not (inductive).
+
+    Args:
+        learner: whose model, in the modes that its modules are in.
+        shape: of an image, (C, H, W).
+    """
+    used = list(dict.fromkeys(kind for kind in map(_kind, learner.model.modules()) if kind))
+    shared = CURRENT in used or depends_on_others(learner, shape)
+    facts = ["batch normalisation uses " + ", in other layers ".join(used)] if used else []
+    if shared and CURRENT not in used:
+        facts.append("an image's features depend on the other images of its set")
+    if not shared and not used:
+        facts.append("no statistics are shared between images")
+    return f"{'; '.join(facts)} ({'transductive' if shared else 'inductive'})"
+
+
+def _kind(module: nn.Module) -> str | None:
+    if isinstance(module, StoredNorm):
+        return FROZEN if module.frozen else PER_STEP
+    if not isinstance(module, _BatchNorm):
+        return None
+    return CURRENT if module.training or module.running_mean is None else RUNNING
+
+
+def depends_on_others(learner: Learner, shape: tuple[int, ...]) -> bool:
+    """Whether the features of the same images change with the others of their set, tried on images of noise: true of any module, also an unknown one."""
+    first = next(iter(learner.model.parameters()))
+    noise = torch.rand(3, IMAGES, *shape, generator=generator_for(0, "sharing")).to(first)
+    sets = torch.stack([torch.cat([noise[0], noise[1]]), torch.cat([noise[0], 0.2 * noise[2]])])  # one set as large as the other, for the same rounding
+    features = []
+    for examples in sets:
+        with seeded(0, first.device):  # what a model draws by itself is the same for both
+            features.append(learner.embed(examples[None])[0, :IMAGES])
+    change = (features[0] - features[1]).abs().nan_to_num().max()
+    return bool(change > CHANGE * features[0].abs().nan_to_num().max())
