@@ -8,11 +8,21 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+import torch
+from torch import nn
 
 from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.flow import Flow, build
+from metaflowkit.flow import Flow, build, laid_out
+from metaflowkit.inner.cross_entropy import CrossEntropy
+from metaflowkit.inner.sgd import SGD
+from metaflowkit.models.linear import Linear
+from metaflowkit.models.model import Model
+from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.pipeline import read
+from metaflowkit.values import Episode, Labelled
+from tests.test_moments import strokes
 
 ROOT = Path(__file__).parents[1]
 BOUND, TASKS, STEPS = 1e-3, 12, 50
@@ -75,3 +85,23 @@ def test_measured_embeddings(precision) -> None:
     assert (learner.embed(x) - exact).norm() < 3e-6 * exact.norm()
     with precision.torch_sums():
         assert (learner.embed(x) - exact).norm() > 1e-5 * exact.norm()
+
+
+class Smooth(nn.Module):
+    """A convolution and a normalisation without kinks, so that float32 differs by its arithmetic alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.features = nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64, track_running_stats=False), 64 * 14 * 14
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(self.norm(self.conv(x)).sigmoid(), 2).flatten(1)
+
+
+@pytest.mark.parametrize("engine", [VectorizedEngine(1, 1), VectorizedEngine(), HigherEngine()], ids=lambda e: e.description)
+def test_colour_images_in_every_engine(precision, engine) -> None:
+    torch.manual_seed(0)
+    parts = Parts(Model(Smooth(), Linear(64 * 14 * 14, 4)), SGD(lr=0.1), CrossEntropy(), QueryLoss(), 2)
+    support, query = (Labelled(laid_out(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (100, 200))
+    tasks = [Episode(support, query, 4)]
+    assert precision.distances(engine, parts, tasks, precision.exact_gradients(parts, tasks))[0] < 2e-6
