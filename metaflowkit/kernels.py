@@ -73,9 +73,14 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
-    if type(norm) is nn.BatchNorm2d and norm.running_mean is None and not _hooked(norm) and min(x.shape[2:]) > 1:
-        if _normalises(x, norm.weight, norm.bias, norm.eps):
-            return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
+    if (
+        type(norm) is nn.BatchNorm2d
+        and norm.running_mean is None
+        and not _hooked(norm)
+        and _normalises(x, norm.weight, norm.bias, norm.eps)
+        and min(x.shape[2:]) > 1
+    ):
+        return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
     return _norm_and_pool(x, norm)
 
 
