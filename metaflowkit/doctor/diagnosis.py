@@ -85,11 +85,22 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
         oracle = Oracle(exact, episode, evaluate)
         measured = list(slopes(oracle, reference.gradients, directions, tell))
         yield compare_slopes(exact, reference, name, oracle, measured)
-    yield from compare_engines(engines, own, exact, episode, reference, name, tell)
-    yield from _order(parts, episode, reference.gradients, tell)
-    yield from _movement(parts, episode, reference.gradients)
+    again = plain_outcome if evaluate is plain_value else HigherEngine().outcome
+    yield from _guarded("the engines cannot be compared", compare_engines(engines, own, exact, episode, reference, name, again, tell))
+    yield from _guarded("the order cannot be checked", _order(parts, episode, reference.gradients, tell))
+    yield from _guarded("the inner loop cannot be run", _movement(parts, episode, reference.gradients))
     if not problems:
-        yield from _own_size(pipeline, own, length(reference.gradients) > 0, tell)
+        yield from _guarded("the pipeline fails at its own size", _own_size(pipeline, own, length(reference.gradients) > 0, tell))
+
+
+def _guarded(failure: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Findings of a check; what makes the check itself fail is one more."""
+    try:
+        yield from findings
+    except ConfigError as error:
+        yield from (wrong(f"{failure}: {problem}") for problem in error.problems)
+    except RuntimeError as error:
+        yield wrong(f"{failure}: {meaning(error)}")
 
 
 def _engines(flow: Flow) -> tuple[dict[str, Engine], str]:
@@ -113,8 +124,8 @@ def _forward(parts: Parts, episode: Episode) -> Iterator[Finding]:
     """One plain call of the model: what raises here is a fault of its own, and features must tell images apart."""
     support = single(episode).support
     try:
-        with checkpoints_noted() as checkpoints, exact_kernels(parts.model):
-            features = parts.model(type(support)(support.x[0], support.y[0]), None, episode.way).features.detach()
+        with torch.no_grad(), checkpoints_noted() as checkpoints, exact_kernels(parts.model):
+            features = parts.model(type(support)(support.x[0], support.y[0]), None, episode.way).features
     except MetaflowkitError:
         raise
     except Exception as error:
@@ -179,18 +190,11 @@ def _movement(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding
 def _own_size(pipeline: Pipeline, own: str, learns: bool, tell: Tell) -> Iterator[Finding]:
     """What is measured on the pipeline as users run it."""
     tell("building the pipeline at its own size")
-    try:
-        flow = build(pipeline)
-    except ConfigError as error:
-        yield from (wrong(problem) for problem in error.problems)
-        return
+    flow = build(pipeline)
     if learns:
         engines, _ = _engines(flow)
         yield from precision(flow, engines, own, tell)
-    try:
-        yield from _cost(flow, tell)
-    except (ConfigError, RuntimeError) as error:
-        yield wrong(f"an outer step of this size fails: {error if isinstance(error, ConfigError) else meaning(error)}")
+    yield from _cost(flow, tell)
 
 
 def _cost(flow: Flow, tell: Tell) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ _MEANINGS = (
         "an operation has no second derivative; replace it by one that has, or choose inner.order: first",
     ),
     (
-        ("through the graph a second time", "Trying to access the saved tensors"),
+        ("through the graph a second time", "Trying to access the saved tensors", "support the deepcopy protocol"),
         "a module keeps a tensor with its graph from an earlier call; compute it anew in every forward, or detach it",
     ),
     (
@@ -65,8 +65,12 @@ def checkpoints_noted() -> Iterator[list[str]]:
     places: list[str] = []
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event != "call" or frame.f_globals.get("__name__") != _CHECKPOINT:
+            return
         caller = frame.f_back
-        if event == "call" and caller and frame.f_globals.get("__name__") == _CHECKPOINT and not caller.f_code.co_filename.startswith(_LIBRARIES[0]):
+        while caller and caller.f_code.co_filename.startswith((_LIBRARIES[0], "<")):
+            caller = caller.f_back
+        if caller:
             places.append(f"{caller.f_code.co_filename}:{caller.f_lineno}")
 
     before = sys.getprofile()

@@ -41,8 +41,8 @@ class Slope:
     held: bool
 
     def converged(self, size: float) -> bool:
-        """Whether the differences are an oracle for a slope of this size."""
-        return self.uncertainty <= CONVERGED * size
+        """Whether the differences are an oracle for a gradient of this length: their spread is small beside it, and beside what they found."""
+        return self.uncertainty <= CONVERGED * min(size, 100 * abs(self.value))
 
 
 class Oracle:

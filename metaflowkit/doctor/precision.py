@@ -11,21 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-import torch
-from torch import Tensor
-
 from metaflowkit.doctor.branches import Branches, BranchMismatch
 from metaflowkit.doctor.faults import meaning
-from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, wrong
+from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, undecided, wrong
 from metaflowkit.doctor.oracle import apart
 from metaflowkit.doctor.plain_loop import single
-from metaflowkit.doctor.reduced import in_double
+from metaflowkit.doctor.reduced import in_double, rounded
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import Flow
-from metaflowkit.seeding import generator_for
-from metaflowkit.values import Episode, Labelled, Params
+from metaflowkit.values import Episode
 
 TASKS = 5
 BOUND = 1e-2  # on the relative error of the median task
@@ -99,25 +95,10 @@ def _measured(engine: Engine, parts: Parts, exact: Parts, task: Episode) -> Prec
         with branches.used():
             arithmetic = apart(engine.outcome(parts, task).gradients, reference)
         with branches.used():
-            rounded = engine.outcome(*_rounded(exact, double)).gradients
+            moved = engine.outcome(*rounded(exact, double, ROUNDING)).gradients
     except (BranchMismatch, RuntimeError):
         return Precision(error, None, None)
-    return Precision(error, arithmetic, apart(rounded, reference))
-
-
-def _rounded(parts: Parts, task: Episode) -> tuple[Parts, Episode]:
-    """Weights and images with relative noise of the size of float32's rounding."""
-    generator = generator_for(0, "doctor/rounding")
-
-    def noisy(x: Tensor) -> Tensor:
-        noise = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
-        return x * (1 + ROUNDING * (2 * noise - 1))
-
-    model = copy.deepcopy(parts.model)
-    weights: Params = {name: noisy(p) for name, p in parts.meta().items()}
-    model.load_state_dict(weights, strict=False)
-    support, query = (Labelled(noisy(s.x), s.y) for s in (task.support, task.query))
-    return dataclasses.replace(parts, model=model), Episode(support, query, task.way, task.seed)
+    return Precision(error, arithmetic, apart(moved, reference))
 
 
 def _judged(engine: str, measured: list[Precision], way: int) -> Finding:
@@ -133,12 +114,13 @@ def _judged(engine: str, measured: list[Precision], way: int) -> Finding:
     if typical <= BOUND:
         return Finding(Verdict.RIGHT, text)
     if not held:
-        return Finding(
-            Verdict.UNDECIDED,
+        return undecided(
             f"{text}; whether by inaccurate arithmetic or by units that change sides at their kinks cannot be told, since other operations run each time",
         )
     arithmetic, sensitivity = median(a for a, _ in held), median(s for _, s in held)
     compared = f"on the same branches of ReLUs and poolings {arithmetic:.0e}, where one rounding of images and weights does {sensitivity:.0e}"
+    if sensitivity > BOUND:
+        return undecided(f"{text}; {compared}, so that no float32 arithmetic could do better: lower inner.rule.lr or inner.steps")
     if arithmetic <= LOST * sensitivity:
         return Finding(Verdict.RIGHT, f"{text}; {compared}: ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient")
     return wrong(

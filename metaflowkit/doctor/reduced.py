@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from metaflowkit import registry as r
 from metaflowkit.doctor.findings import Finding, fact, wrong
@@ -14,6 +16,7 @@ from metaflowkit.errors import ConfigError
 from metaflowkit.flow import Flow, build
 from metaflowkit.nodes import Pipeline
 from metaflowkit.registry import Choice
+from metaflowkit.seeding import generator_for
 from metaflowkit.values import Episode, Labelled
 
 MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2}
@@ -68,3 +71,17 @@ def in_double(episode: Episode) -> Episode:
     """The same images in float64, in the same memory layout."""
     support, query = (Labelled(s.x.to(torch.float64), s.y) for s in (episode.support, episode.query))
     return Episode(support, query, episode.way, episode.seed)
+
+
+def rounded(parts: Parts, episode: Episode, size: float) -> tuple[Parts, Episode]:
+    """Weights and images with relative noise of at most ``size``, as rounding them would give."""
+    generator = generator_for(0, "doctor/rounding")
+
+    def noisy(x: Tensor) -> Tensor:
+        noise = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        return x * (1 + size * (2 * noise - 1))
+
+    model = copy.deepcopy(parts.model)
+    model.load_state_dict({name: noisy(p) for name, p in parts.meta().items()}, strict=False)
+    support, query = (Labelled(noisy(s.x), s.y) for s in (episode.support, episode.query))
+    return dataclasses.replace(parts, model=model), Episode(support, query, episode.way, episode.seed)
