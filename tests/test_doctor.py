@@ -121,6 +121,29 @@ class Bent(torch.autograd.Function):
         return g
 
 
+class SineBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, g, x):
+        return g * x.cos()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise RuntimeError("derivative for aten::sine_backward is not implemented")
+
+
+class Sine(torch.autograd.Function):
+    """A sine without second derivative, as some of torch's operations are."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, g):
+        return SineBack.apply(g, *ctx.saved_tensors)
+
+
 class Kept(Layer):
     """Adds what it computed at its first call."""
 
@@ -290,7 +313,7 @@ def test_where_differences_do_not_converge_the_doctor_cannot_tell(pipeline, plan
         ("Layer(lambda x: checkpoint(torch.tanh, x, use_reentrant=True))", "activation checkpointing"),
         ("Layer(lambda x: checkpoint(nn.functional.softplus, x, use_reentrant=False))", "activation checkpointing"),
         (
-            "Layer(lambda x: F.grid_sample(x.view(-1, 1, 2, 2), torch.zeros(len(x), 2, 2, 2, dtype=x.dtype), align_corners=False).flatten(1))",
+            "Layer(Sine.apply)",
             "an operation has no second derivative; replace it by one that has, or choose inner.order: first",
         ),
         ("Kept()", "a module keeps a tensor with its graph from an earlier call; compute it anew in every forward, or detach it"),
@@ -379,11 +402,22 @@ def test_float32_that_loses_digits_is_wrong_and_sound_float32_is_not(pipeline, p
         assert "float32 arithmetic loses digits, most often in a variance" in own.text
 
 
-def test_an_ill_conditioned_gradient_is_told_apart_from_lost_digits(pipeline, planted, monkeypatch, quick) -> None:
-    monkeypatch.setattr(precision, "BOUND", 1e-12)  # as if sound rounding were too much
-    findings = check(pipeline, *planted("Layer()"))
-    text = next(text for text in texts(findings, Verdict.RIGHT) if "float32" in text)
-    assert "ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient" in text
+@pytest.mark.parametrize(
+    ("measured", "verdict", "says"),
+    [
+        ((0.04, 3e-5, 6e-6), Verdict.RIGHT, "ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient"),
+        ((0.80, 5e-3, 6e-6), Verdict.WRONG, "float32 arithmetic loses digits"),
+        ((0.009, 5e-3, 6e-6), Verdict.RIGHT, "9e-03 away from the one in float64"),
+        ((0.04, 0.03, 0.02), Verdict.UNDECIDED, "so that no float32 arithmetic could do better"),
+        ((0.04, None, None), Verdict.UNDECIDED, "cannot be told, since other operations run each time"),
+        ((float("nan"), None, None), Verdict.WRONG, "the meta-gradient is not finite where the one in float64 is"),
+    ],
+    ids=["kinks", "lost digits", "below the bound", "steep", "other operations", "not finite"],
+)
+def test_kinks_and_lost_digits_are_told_apart(measured, verdict, says) -> None:
+    finding = precision._judged("auto", [precision.Precision(*measured)] * 3, 5)
+    assert finding.verdict is verdict
+    assert says in finding.text
 
 
 def test_the_pipeline_is_made_small_and_stays_whole(pipeline) -> None:
