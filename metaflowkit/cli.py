@@ -79,18 +79,20 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @_overrides
 def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
-    """Hold the meta-gradient of PIPELINE, built small, against finite differences, and say what a step costs; exit 1 if something is wrong."""
+    """Check the meta-gradient of PIPELINE in float64 and float32, and say what a step costs; exit 1 if something is wrong."""
     from metaflowkit.pipeline import read
 
     checked = read(pipeline, overrides)
-    from metaflowkit.doctor import diagnose
+    from metaflowkit.doctor import Verdict, conclusion, diagnose
+    from metaflowkit.doctor.watching import watching
 
-    wrong = 0
-    for finding in diagnose(checked):
-        click.echo(str(finding))
-        wrong += finding.right is False
-    click.echo(f"{wrong} finding{'s' * (wrong != 1)} wrong" if wrong else "all is right")
-    sys.exit(1 if wrong else 0)
+    findings = []
+    with watching() as tell:
+        for finding in diagnose(checked, tell):
+            findings.append(finding)
+            click.echo(str(finding))
+    click.echo(conclusion(findings))
+    sys.exit(1 if any(finding.verdict is Verdict.WRONG for finding in findings) else 0)
 
 
 @main.command()

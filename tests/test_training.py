@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -16,7 +17,9 @@ import torch
 
 from metaflowkit import checkpoint
 from metaflowkit.errors import DivergenceError
+from metaflowkit.evaluation import Score
 from metaflowkit.pipeline import read
+from metaflowkit.report import Report
 from metaflowkit.training import _Loop, train
 from tests import small
 
@@ -102,14 +105,34 @@ def _untrained(pipeline):
     return build_learner(pipeline, (1, 28, 28), torch.device("cpu")).model.state_dict()
 
 
-def test_the_report_warns_when_training_made_it_worse(write, tmp_path) -> None:
-    harmful = ["outer.optimizer={name: sgd, lr: 100.0}", "outer.clip=null", "evaluate.val_episodes=20", "evaluate.episodes=20"]
-    report = train(read(write(SMALL), harmful), tmp_path / "run")
-    untrained = [json.loads(line)["val/accuracy"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "val/accuracy" in line]
-    assert report.untrained == untrained[0]
-    assert bool(report.worse()) is any("WORSE" in line for line in report.lines())
+def test_a_run_keeps_the_best_of_its_validations_and_what_it_was_before(write, tmp_path) -> None:
+    report = train(read(write(SMALL), ["evaluate.val_episodes=20"]), tmp_path / "run")
+    validated = [json.loads(line)["val/accuracy"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "val/accuracy" in line]
+    assert len(set(validated)) > 1
+    assert report.untrained == validated[0]
     assert report.best is not None
-    assert report.best["accuracy"] == max(untrained[1:])
+    assert report.best["accuracy"] == max(validated[1:])
+
+
+def _score(shot: int, accuracy: float) -> Score:
+    each = tuple(accuracy + 0.02 * (-1) ** i for i in range(200))
+    return Score("test", 5, shot, 15, "prototype", 200, accuracy, 0.003, each)
+
+
+def test_the_report_warns_of_what_training_made_worse_and_of_nothing_else(tmp_path) -> None:
+    before, after = [_score(1, 0.8), _score(5, 0.5)], [_score(1, 0.4), _score(5, 0.9)]
+    report = Report(tmp_path, before, after, None, None, 1.0, "", "")
+    (line,) = report.worse()
+    assert "5w1s prototype" in line
+    assert "80.0" in line
+    assert "40.0" in line
+    assert "WARNING: training made the network WORSE than it was before the first step:" in report.lines()
+    assert f"  {line}" in report.lines()
+    assert "made the network worse" in report.markdown()
+    for good in (dataclasses.replace(report, before=after, after=after), dataclasses.replace(report, before=before[1:], after=after[1:])):
+        assert good.worse() == []
+        assert "WORSE" not in "\n".join(good.lines())
+        assert "worse" not in good.markdown()
 
 
 @pytest.mark.slow

@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import threading
+from statistics import median
 
 import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
 
-from metaflowkit import training
-from metaflowkit.errors import Interrupted, RunError
+from metaflowkit import registry, training
+from metaflowkit.errors import DataError, Interrupted, RunError
+from metaflowkit.evaluation import Score
 from metaflowkit.journal import Journal
 from metaflowkit.search import trial as trials
 from metaflowkit.search.axes import suggest
@@ -265,31 +267,117 @@ def test_several_metrics_end_in_a_front(entered) -> None:
 
 def test_without_validation_classes_there_is_nothing_to_choose_by(entered) -> None:
     study = entered(more="trials: 1\nset: {dataset.val_fraction: 0.0}")
-    with pytest.raises(Exception, match=r"dataset: has no validation classes, and a search chooses by them"):
+    with pytest.raises(DataError, match=r"dataset: has no validation classes, and a search chooses by them"):
         _work(study)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "{name: tpe, startup: 1, multivariate: true}", "gp", "cmaes", "qmc", "nsga2", "random", "grid"])
-def test_every_sampler_and_a_fast_run_of_it(entered, sampler, monkeypatch) -> None:
-    monkeypatch.setattr(trials, "train", lambda pipeline, *args, **more: type("Report", (), {"best": {"accuracy": pipeline.inner.rule.settings["lr"]}}))
-    study = entered(
-        "inner.rule.lr: {low: 0.1, high: 0.5, step: 0.1}\n  objective.delta: {low: 1, high: 5, step: 4}", f"trials: 14\nsampler: {sampler}\npruner: none"
-    )
-    _work(study)
-    found = study.slots.trials()
-    assert len(found) == (10 if sampler == "grid" else 14)
-    assert all(t.state == TrialState.COMPLETE for t in found)
-    assert found[0].params == study.search.baseline
+BOWL = "inner.rule.lr: {low: 0.1, high: 0.9}\n  objective.temperature: {low: 0.1, high: 0.9}"
 
 
-@pytest.mark.parametrize("pruner", ["median", "successive_halving", "hyperband", "none", "wilcoxon"])
-def test_every_pruner_and_a_real_run_of_it(entered, pruner) -> None:
-    study = entered(more=f"trials: 4\npruner: {pruner}")
+def _loss(pipeline) -> float:
+    """Least, 0, at the rate 0.2 and the temperature 0.8."""
+    return (pipeline.inner.rule.settings["lr"] - 0.2) ** 2 + (pipeline.objective.settings["temperature"] - 0.8) ** 2
+
+
+def _bowl_of(entered, monkeypatch, sampler: str, trials_: int) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a search whose accuracy is known, without training."""
+    monkeypatch.setattr(trials, "train", lambda pipeline, *args, **more: type("Report", (), {"best": {"accuracy": 1 - _loss(pipeline)}}))
+    study = entered(BOWL, f"trials: {trials_}\nsampler: {sampler}\npruner: none\nset: {{objective: {{name: bootstrapped_kl, temperature: 0.5}}}}")
     _work(study)
-    found = study.slots.trials()
-    assert len(found) == 4
-    assert {t.state for t in found} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert found[0].state == TrialState.COMPLETE  # there is nothing yet to be worse than
+    done = study.slots.trials()
+    assert len(done) == trials_
+    assert all(t.state == TrialState.COMPLETE for t in done)
+    assert done[0].params["inner.rule.lr"] == study.search.baseline["inner.rule.lr"]
+    return done
+
+
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [
+        ("tpe", "TPESampler"),
+        ("{name: tpe, startup: 5, multivariate: true}", "TPESampler"),
+        ("{name: gp, startup: 5}", "GPSampler"),
+        ("cmaes", "CmaEsSampler"),
+        ("{name: nsga2, population: 5}", "NSGAIISampler"),
+        ("qmc", "QMCSampler"),
+        ("random", "RandomSampler"),
+    ],
+)
+def test_a_sampler_is_the_one_of_its_name(entered, sampler, kind, monkeypatch) -> None:
+    used = []
+    build = type(registry.SAMPLERS).build
+    monkeypatch.setattr(type(registry.SAMPLERS), "build", lambda self, choice, **given: used.append(build(self, choice, **given)) or used[-1])
+    _bowl_of(entered, monkeypatch, sampler, 2)
+    assert [type(component).__name__ for component in used if isinstance(component, optuna.samplers.BaseSampler)] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "trials_"),
+    [("tpe", 40), ("{name: tpe, startup: 5, multivariate: true}", 40), ("{name: gp, startup: 5}", 18), ("cmaes", 50)],
+)
+def test_samplers_that_learn_from_trials_end_near_the_best_point(entered, sampler, trials_, monkeypatch) -> None:
+    done = _bowl_of(entered, monkeypatch, sampler, trials_)
+    assert _late(done) < 0.1
+
+
+def _late(done: list[optuna.trial.FrozenTrial]) -> float:
+    """The median loss of the last ten trials; 0.25 where they are drawn at random."""
+    return median(1 - t.value for t in done[-10:])
+
+
+def test_qmc_fills_the_space_evenly(entered, monkeypatch) -> None:
+    done = _bowl_of(entered, monkeypatch, "qmc", 18)[2:]  # after the pipeline itself and the first draw, from which the space is read
+    for name in ("inner.rule.lr", "objective.temperature"):
+        assert len({int((t.params[name] - 0.1) / 0.8 * 16) for t in done}) >= 15  # of 16 bins; draws at random reach 10
+
+
+def test_random_draws_do_not_learn(entered, monkeypatch) -> None:
+    done = _bowl_of(entered, monkeypatch, "random", 40)
+    assert _late(done) > 0.15
+
+
+def test_a_grid_runs_every_point_once(entered, monkeypatch) -> None:
+    monkeypatch.setattr(trials, "train", lambda pipeline, *args, **more: type("Report", (), {"best": {"accuracy": 0.5}}))
+    study = entered("inner.rule.lr: {low: 0.1, high: 0.5, step: 0.1}\n  objective.delta: {low: 1, high: 5, step: 4}", "trials: 14\nsampler: grid\npruner: none")
+    _work(study)
+    points = [(round(t.params["inner.rule.lr"], 9), t.params["objective.delta"]) for t in study.slots.trials()]
+    assert sorted(points) == [(lr, delta) for lr in (0.1, 0.2, 0.3, 0.4, 0.5) for delta in (1, 5)]
+
+
+def _validating(accuracy):
+    """In place of training: eight validations whose accuracy depends on the pipeline."""
+
+    def run(pipeline, folder, resume, progress, test):
+        progress.steps = 8
+        for step in range(1, 9):
+            each = tuple(accuracy(pipeline) + 0.01 * ((7 * i + step) % 5) for i in range(60))
+            progress.validated(step, Score("val", 5, 1, 5, "prototype", 60, sum(each) / 60, 0.01, each))
+        return type("Report", (), {"best": {"accuracy": accuracy(pipeline)}})
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    ["median", "{name: successive_halving, least: 1, factor: 2}", "{name: hyperband, factor: 2}", "wilcoxon", "none"],
+    ids=lambda p: p.strip("{").split(",")[0],
+)
+def test_a_pruner_ends_trials_that_are_far_worse_and_none_that_is_best(entered, pruner, monkeypatch) -> None:
+    monkeypatch.setattr(trials, "train", _validating(lambda pipeline: 1 - pipeline.inner.rule.settings["lr"]))
+    study = entered("inner.rule.lr: {low: 0.1, high: 0.9}", f"trials: 1\npruner: {pruner}\nset: {{outer.steps: 8}}")
+    rates = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
+    for lr in rates:
+        study.slots.open().enqueue_trial({"inner.rule.lr": lr})
+    _work(study)
+    done = study.slots.trials()[1:]
+    assert [t.params["inner.rule.lr"] for t in done] == rates
+    pruned = [t.params["inner.rule.lr"] for t in done if t.state == TrialState.PRUNED and t.user_attrs[ENDED].startswith("pruned at outer step ")]
+    assert 0.10 not in pruned
+    if pruner == "none":
+        assert pruned == []
+        assert all(t.state == TrialState.COMPLETE for t in done)
+    else:
+        assert len([lr for lr in pruned if lr > 0.5]) >= 3
 
 
 def test_signals_are_put_back(entered) -> None:

@@ -1,0 +1,87 @@
+"""The pipeline in the size in which it is checked."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from metaflowkit import registry as r
+from metaflowkit.doctor.findings import Finding, fact, wrong
+from metaflowkit.doctor.plain_loop import single
+from metaflowkit.engines.parts import Parts
+from metaflowkit.errors import ConfigError
+from metaflowkit.flow import Flow, build
+from metaflowkit.nodes import Pipeline
+from metaflowkit.registry import Choice
+from metaflowkit.seeding import generator_for
+from metaflowkit.values import Episode, Labelled
+
+MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2}
+LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps along one direction must do
+
+
+def small(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline with few ways, views, tasks and inner steps, on the CPU."""
+    settings = {key: min(value, MOST.get(key, value)) if isinstance(value, int) else value for key, value in pipeline.tasks.settings.items()}
+    order = pipeline.inner.order
+    steps = min(pipeline.inner.steps, 3) if order.name != "implicit" else pipeline.inner.steps
+    if "last" in order.settings:
+        order = dataclasses.replace(order, settings={**order.settings, "last": min(order.settings["last"], steps)})
+    inner = dataclasses.replace(pipeline.inner, steps=steps, order=order)
+    return dataclasses.replace(pipeline, device="cpu", tasks=dataclasses.replace(pipeline.tasks, settings=settings), inner=inner)
+
+
+def built(pipeline: Pipeline) -> tuple[Flow, list[Finding]]:
+    """The small pipeline built; where its order or engine is refused, that is a finding, and it is built without them.
+
+    Raises:
+        ConfigError: it cannot be built either way.
+    """
+    chosen = small(pipeline)
+    try:
+        return build(chosen), []
+    except ConfigError as error:
+        engine = chosen.inner.engine if chosen.inner.rule.name == "higher" else Choice("vectorized", {"chunk": 1, "workers": 1})
+        milder = dataclasses.replace(chosen, inner=dataclasses.replace(chosen.inner, order=Choice("first"), engine=engine, remat=False))
+        try:
+            flow = build(milder)
+        except ConfigError:
+            raise error from None
+        parts = dataclasses.replace(flow.learner.parts, order=r.ORDERS.build(chosen.inner.order))
+        return dataclasses.replace(flow, learner=dataclasses.replace(flow.learner, parts=parts)), [wrong(problem) for problem in error.problems]
+
+
+def doubled(flow: Flow) -> tuple[Parts, Episode, list[Finding]]:
+    """The learner's parts and the tasks of the first step in float64, and what was made smaller."""
+    flow.learner.model.double()
+    parts, episode = flow.learner.parts, in_double(flow.episode(1))
+    size = sum(p.numel() for p in parts.model.parameters())
+    notes = [fact(f"tasks of {episode.way} ways in float64, {parts.steps} inner steps, {size:,} meta-parameters")]
+    if size > LARGE:
+        steps = min(parts.steps, 2) if parts.order.unrolled else parts.steps
+        parts, episode = dataclasses.replace(parts, steps=steps), single(episode)
+        notes.append(fact(f"a large network: checked on one task, {steps} inner steps, along one direction"))
+    return parts, episode, notes
+
+
+def in_double(episode: Episode) -> Episode:
+    """The same images in float64, in the same memory layout."""
+    support, query = (Labelled(s.x.to(torch.float64), s.y) for s in (episode.support, episode.query))
+    return Episode(support, query, episode.way, episode.seed)
+
+
+def rounded(parts: Parts, episode: Episode, size: float) -> tuple[Parts, Episode]:
+    """Weights and images with relative noise of at most ``size``, as rounding them would give."""
+    generator = generator_for(0, "doctor/rounding")
+
+    def noisy(x: Tensor) -> Tensor:
+        noise = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        return x * (1 + size * (2 * noise - 1))
+
+    model = copy.deepcopy(parts.model)
+    model.load_state_dict({name: noisy(p) for name, p in parts.meta().items()}, strict=False)
+    support, query = (Labelled(noisy(s.x), s.y) for s in (episode.support, episode.query))
+    return dataclasses.replace(parts, model=model), Episode(support, query, episode.way, episode.seed)
