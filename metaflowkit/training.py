@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from metaflowkit import checkpoint, registry
 from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation import Score, evaluate, protocol
+from metaflowkit.evaluation import Score, evaluate, paired, protocol
 from metaflowkit.flow import Flow, build, build_learner
 from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
@@ -64,7 +65,9 @@ def train(
         while loop.step < pipeline.outer.steps:
             loop.advance()
         before, after = loop.final_scores()
-    return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow, pipeline.evaluate.readouts))
+    validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
+    seconds = time.monotonic() - started
+    return write_report(run, flow, before, after, loop.best, loop.untrained, validation, seconds, protocol(flow, pipeline.evaluate.readouts))
 
 
 @dataclass
@@ -88,10 +91,13 @@ class _Loop:
         self.step = 0
         self.best: dict[str, float] | None = None
         self.untrained: float | None = None
+        self.episodes: dict[str, list[float]] = {}
 
     def begin(self) -> None:
         self.run.journal.rewind(0)
-        self.untrained = self.validate()
+        score = self.validate()
+        if score is not None:
+            self.untrained, self.episodes["untrained"] = score.accuracy, list(score.each)
         self.save()
 
     def restore(self) -> None:
@@ -99,7 +105,7 @@ class _Loop:
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.journal.rewind(snapshot.journal)
-        self.step, self.best, self.untrained = snapshot.step, snapshot.best, snapshot.untrained
+        self.step, self.best, self.untrained, self.episodes = snapshot.step, snapshot.best, snapshot.untrained, snapshot.episodes
 
     def advance(self) -> None:
         """One outer step, and what is due after it."""
@@ -134,7 +140,7 @@ class _Loop:
                 f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with the same command and --run-dir {self.run.folder} --resume"
             )
 
-    def validate(self) -> float | None:
+    def validate(self) -> Score | None:
         """Validation accuracy of the current weights, written to the journal; None without validation classes."""
         wanted = self.flow.pipeline.evaluate
         if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
@@ -143,17 +149,19 @@ class _Loop:
         (score,) = evaluate(self.flow, "val", way, shot, wanted.query, wanted.val_episodes, wanted.readouts[:1])
         self.run.journal.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
         self.progress.validated(self.step, score)
-        return score.accuracy
+        return score
 
-    def judge(self, accuracy: float | None) -> None:
+    def judge(self, score: Score | None) -> None:
         """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation classes)."""
-        if accuracy is None or self.best is None or accuracy > self.best["accuracy"]:
-            self.best = {"step": self.step, "accuracy": accuracy if accuracy is not None else float("nan")}
+        if score is None or self.best is None or score.accuracy > self.best["accuracy"]:
+            self.best = {"step": self.step, "accuracy": score.accuracy if score is not None else math.nan}
+            self.episodes["best"] = list(score.each) if score is not None else []
             checkpoint.save(self.snapshot(), self.run.checkpoints / "best.pt")
 
     def snapshot(self) -> Snapshot:
         model = self.flow.learner.model.state_dict()
-        return Snapshot(self.step, model, self.optimizer.state_dict(), self.run.journal.length(), self.best, self.untrained, self.flow.pipeline.to_yaml())
+        text, written = self.flow.pipeline.to_yaml(), self.run.journal.length()
+        return Snapshot(self.step, model, self.optimizer.state_dict(), written, self.best, self.untrained, text, self.episodes)
 
     def save(self) -> None:
         checkpoint.save(self.snapshot(), checkpoint.step_path(self.run.checkpoints, self.step))
