@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from click.testing import CliRunner
+
 import metaflowkit
+from metaflowkit.cli import main
 from metaflowkit.pipeline import read
 from metaflowkit.registry import KINDS
 from metaflowkit.search.reading import read_search
@@ -54,3 +57,11 @@ def test_names_and_the_test_command_are_real() -> None:
     commands = README.split("```")[1].strip().splitlines()
     assert commands[1] == (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
     assert (ROOT / commands[0].split()[-1]).is_file()
+
+
+def test_the_mistakes_that_are_shown_are_answered_like_that(write, monkeypatch, tmp_path) -> None:
+    command, *answers = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "mfk check my.yaml" in block).splitlines()
+    monkeypatch.chdir(tmp_path)
+    write("# a pipeline\n\ndataset: glyfs\n\ninner: {steps: two}\n", "my.yaml")
+    done = CliRunner().invoke(main, command.split()[2:])
+    assert (done.exit_code, done.output.splitlines()) == (2, answers)
