@@ -79,6 +79,7 @@ def test_fitting_values(text, annotation, value) -> None:
         ("[5, 0]", Count | list[Count], "at.1", "must be a whole number of at least 1, got 0; raise it to 1"),
         ("[5, a]", Count | list[Count], "at.1", "must be a whole number of at least 1, got 'a'; write a number such as 5"),
         ("{a: 1}", list[int], "at", "must be a list (a whole number each), got a mapping; write a list such as [5]"),
+        ("a", list[str], "at", "must be a list (text each), got 'a'; write a list such as [text]"),
         ("a", list[Literal["x", "y"]], "at", "must be a list (one of x, y each), got 'a'; write a list such as [x]"),
         ("{train: {x: 1}}", dict[str, float], "at.train", "must be a number, got a mapping; write a number such as 0.1"),
         ("[1]", dict[str, float], "at", "must be a mapping (a number each), got a list; write a mapping such as {name: 0.1}"),
