@@ -61,13 +61,19 @@ def run(pipeline: Path, overrides: tuple[str, ...], run_dir: Path | None, resume
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_overrides
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Check pipeline FILES and report every problem; needs neither data nor a GPU."""
-    from metaflowkit.pipeline import read
+    """Check pipeline and search FILES and report every problem; needs neither data nor a GPU."""
+    from metaflowkit.files import read_yaml
+    from metaflowkit.pipeline import is_search, read
 
     problems: list[str] = []
     for path in files:
         try:
-            read(path, overrides)
+            if is_search(read_yaml(path)):
+                from metaflowkit.search.reading import read_search
+
+                read_search(path, overrides)
+            else:
+                read(path, overrides)
             click.echo(f"{path}: is right")
         except ConfigError as error:
             problems += error.problems

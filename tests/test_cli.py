@@ -110,3 +110,40 @@ def test_a_signal_saves_and_says_how_to_resume(number, write, tmp_path) -> None:
     assert (run / "checkpoints" / f"step-{step:07d}.pt").is_file()
     assert "Traceback" not in errors
     assert json.loads(journal.read_text().splitlines()[-1])["step"] == step
+
+
+@pytest.fixture
+def search(write) -> Path:
+    write(SMALL, "p.yaml")
+    return write("pipeline: p.yaml\nspace:\n  objective.delta: [1, 2, 5]\n", "a search.yaml")
+
+
+def failed(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 2, result.output
+    return result.output.strip()
+
+
+def test_check_checks_a_search_as_a_search(search) -> None:
+    assert mfk("check", search, search.with_name("p.yaml")) == f"{search}: is right\n{search.with_name('p.yaml')}: is right\n"
+    assert mfk("check", search, "--set", "outer.steps=3") == f"{search}: is right\n"
+    assert failed("check", search, "--set", "outer.stepz=3") == "--set outer.stepz=3: outer.stepz: is no known key; did you mean 'steps'?"
+    search.write_text(search.read_text().replace("delta", "dleta"))
+    assert failed("check", search) == f"{search}:3:3: objective.dleta: objective 'bootstrapped_kl' has no such setting; did you mean 'delta'?"
+
+
+@pytest.mark.parametrize(
+    "text", ["pipeline: p.yaml\n", "space: {objective.delta: [1, 5]}\n", "pipeline: p.yaml\nspace: {objective.delta: [1, 5]}\ndataset: glyphs\n"]
+)
+def test_a_search_is_known_by_its_keys(search, text) -> None:
+    search.write_text(text)
+    missing = next((key for key in ("pipeline", "space") if key not in text), None)
+    says = f"{search}:1:1: {missing}: is missing and has no default; add it" if missing else f"{search}:3:1: dataset: is no known key; "
+    assert failed("check", search).startswith(says)
+
+
+def test_the_verb_that_fits_a_file_is_named(search) -> None:
+    says = f"{search}: is a search file, not a pipeline; start it with mfk search '{search}'"
+    assert [failed(verb, search) for verb in ("run", "doctor")] == [says, says]
+    pipeline = search.with_name("p.yaml")
+    assert failed("search", pipeline) == f"{pipeline}: is a pipeline, not a search file; start it with mfk run {pipeline}"

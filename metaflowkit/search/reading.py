@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from metaflowkit import registry as r
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.nodes import Pipeline, plain
-from metaflowkit.pipeline import read_node, section
+from metaflowkit.pipeline import is_search, read_node, section
 from metaflowkit.registry import Choice
 from metaflowkit.schema import Count, Natural, Positive, nearest
 from metaflowkit.search.axes import Axis, Setting, changed, grid, merged
@@ -130,6 +131,8 @@ def read_search(path: str | Path, overrides: Sequence[str] = (), **given: Any) -
         ConfigError: with every problem found, each with its place, what is wrong and what to do.
     """
     root = read_yaml(path)
+    if "dataset" in root.value and not is_search(root):
+        raise ConfigError(f"{path}: is a pipeline, not a search file; start it with mfk run {shlex.quote(str(path))}")
     for key, value in given.items():
         root = root if value is None else put(root, key, as_node(value, root.mark))
     return search_of(root, Path(path).stem, Path(path).parent, overrides)
