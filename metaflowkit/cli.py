@@ -102,11 +102,14 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
-def components(kind: str | None, name: str | None) -> None:
-    """List what a pipeline can name: all kinds, the components of a KIND, or the settings of one component."""
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module with components of your own; may be repeated.")
+@click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="A pipeline whose plugins are read.")
+def components(kind: str | None, name: str | None, plugins: tuple[str, ...], pipeline: Path | None) -> None:
+    """List what a pipeline can name: all kinds and sections, the components of a KIND or the keys of a section, or one of them by its NAME."""
     from metaflowkit.catalog import describe_components
+    from metaflowkit.pipeline import plugins_of
 
-    for line in describe_components(kind, name):
+    for line in describe_components(kind, name, [*plugins, *(plugins_of(pipeline) if pipeline is not None else ())]):
         click.echo(line)
 
 

@@ -56,6 +56,19 @@ def read_node(root: Node, name: str) -> Pipeline:
     return dataclasses.replace(pipeline, places=dict(_places(root, "")))  # type: ignore[no-any-return]
 
 
+def plugins_of(path: str | Path) -> list[str]:
+    """The modules that a pipeline file names as its plugins.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is no such module.
+    """
+    problems: list[str] = []
+    names = _plugins(read_yaml(path), problems)
+    if problems:
+        raise ConfigError(problems)
+    return names
+
+
 def _places(node: Node, path: str) -> Iterator[tuple[str, str]]:
     """Where every key stands, by its dotted path."""
     if path:
