@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
 from click.testing import CliRunner
 
 import metaflowkit
+from metaflowkit import checkpoint
 from metaflowkit.cli import main
 from metaflowkit.pipeline import read
 from metaflowkit.registry import KINDS
 from metaflowkit.search.reading import read_search
+from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,6 +60,24 @@ def test_names_and_the_test_command_are_real() -> None:
     commands = README.split("```")[1].strip().splitlines()
     assert commands[1] == (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
     assert (ROOT / commands[0].split()[-1]).is_file()
+
+
+def test_the_python_that_is_shown_trains_and_measures_what_was_trained(write, tmp_path, monkeypatch, capsys) -> None:
+    code = next(block for block in blocks("python") if "import metaflowkit" in block)
+    (tmp_path / "pipelines").mkdir()
+    write(SMALL.replace("val_script: cyrillic", "val_script: cyrillic, val_fraction: 0.4") + "objective: bootstrapped_kl\n", "pipelines/quickstart.yaml")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert "run directory: runs/first" in capsys.readouterr().out
+    options = {"split": "val", "way": 5, "shot": 1, "query": 5, "episodes": 200}
+    assert re.search(r"evaluate\(trained, (.*)\)", code)[1] == ", ".join(f"{key}={value!r}".replace("'", '"') for key, value in options.items())
+    untrained = metaflowkit.evaluate(names["flow"], **options)
+    assert [score.readout for score in names["scores"]] == [score.readout for score in untrained] == ["prototype", "adapted"]
+    assert all(score.each != other.each for score, other in zip(names["scores"], untrained))
+    best = checkpoint.load(tmp_path / "runs" / "first" / "checkpoints" / "best.pt").model
+    assert all(torch.equal(value, best[name]) for name, value in names["trained"].learner.model.state_dict().items())
+    assert set(names["outcome"].gradients) == {name for name, _ in names["flow"].learner.model.named_parameters()}
 
 
 def test_the_mistakes_that_are_shown_are_answered_like_that(write, monkeypatch, tmp_path) -> None:
