@@ -54,8 +54,8 @@ class Score:
     each: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def plain(self) -> dict[str, Any]:
-        """As a JSON object, without the single episodes."""
-        return {key: value for key, value in vars(self).items() if key != "each"}
+        """As a JSON object; accuracies of single episodes to six digits."""
+        return {**vars(self), "each": [round(value, 6) for value in self.each]}
 
     def __str__(self) -> str:
         return f"{100 * self.accuracy:.1f} ± {100 * self.ci95:.1f} %"
