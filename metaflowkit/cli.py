@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from metaflowkit import __version__
-from metaflowkit.errors import ConfigError, MetaflowkitError
+from metaflowkit.errors import ConfigError, MetaflowkitError, RunError
 from metaflowkit.search import STORAGE_VARIABLE
 
 
@@ -37,18 +37,26 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("pipeline", required=False, type=click.Path(path_type=Path))
 @_overrides
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, which knows its pipeline; with PIPELINE and --set, it must be the same one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --run-dir.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the report.")
-def run(pipeline: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
+def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
     """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
     from metaflowkit.pipeline import read
 
     if resume and run_dir is None:
-        raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
+        if pipeline is None or not pipeline.is_dir():
+            raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
+        pipeline, run_dir = None, pipeline
+    if pipeline is None:
+        if run_dir is None or not resume:
+            raise ConfigError("mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+        pipeline = run_dir / "pipeline.yaml"
+        if not pipeline.is_file():
+            raise RunError(f"{run_dir}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it")
     checked = read(pipeline, overrides)
     from metaflowkit.progress import choose_progress
     from metaflowkit.training import train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score, evaluate, paired, protocol
 from metaflowkit.flow import Flow, build, build_learner
+from metaflowkit.journal import resume_command
 from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
@@ -137,7 +139,7 @@ class _Loop:
         """Leave where the user or the system asked to; the state is saved by now."""
         if self.stop.requested:
             raise Interrupted(
-                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with the same command and --run-dir {self.run.folder} --resume"
+                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with {resume_command(self.run.folder)}"
             )
 
     def validate(self) -> Score | None:
@@ -187,6 +189,12 @@ class _Loop:
                 found[label] += scores
         return found["untrained"], found["trained"]
 
+    def _milder(self) -> str:
+        """A command that starts again with a tenth of the outer learning rate; the run itself, resumed, would meet the same gradient again."""
+        if "lr" not in self.outer.optimizer.settings:
+            return ""
+        return f", such as with mfk run {shlex.quote(str(self.run.folder / 'pipeline.yaml'))} --set outer.optimizer.lr={self.lr / 10:g}"
+
     def _check_finite(self, outcome: Any, step: int) -> float:
         squares = torch.stack([g.double().square().sum() for g in outcome.gradients.values()])
         norm = squares.sum().sqrt().item()
@@ -199,5 +207,6 @@ class _Loop:
         good = checkpoint.saved(self.run.checkpoints)[-1]
         raise DivergenceError(
             f"outer step {step}: the meta-gradient is not finite, first in {bad} (objective {outcome.value.item():g}); lower inner.rule.lr, "
-            f"inner.steps or outer.optimizer.lr; the last good state is saved in {good}"
+            f"inner.steps or outer.optimizer.lr{self._milder()}; the last good state is saved in {good}; "
+            f"measure it with mfk evaluate {shlex.quote(str(self.run.folder))} --weights last"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,12 +105,20 @@ def test_a_signal_saves_and_says_how_to_resume(number, write, tmp_path) -> None:
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    stopped = re.search(rf"stopped by {number.name} after step (\d+), all is saved; go on with the same command and --run-dir \S+ --resume", errors)
+    stopped = re.search(rf"stopped by {number.name} after step (\d+), all is saved; go on with (mfk run --run-dir \S+ --resume)$", errors, re.MULTILINE)
     assert stopped, errors
     step = int(stopped[1])
     assert (run / "checkpoints" / f"step-{step:07d}.pt").is_file()
     assert "Traceback" not in errors
     assert json.loads(journal.read_text().splitlines()[-1])["step"] == step
+    resumed = subprocess.Popen(
+        [sys.executable, "-m", "metaflowkit", *shlex.split(stopped[2])[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    while time.monotonic() < end + 100 and json.loads(journal.read_text().splitlines()[-1])["step"] <= step:
+        time.sleep(0.05)
+    resumed.send_signal(number)
+    _, errors = resumed.communicate(timeout=60)
+    assert int(re.search(r"after step (\d+), all is saved", errors)[1]) > step
 
 
 @pytest.fixture
@@ -147,3 +156,38 @@ def test_the_verb_that_fits_a_file_is_named(search) -> None:
     assert [failed(verb, search) for verb in ("run", "doctor")] == [says, says]
     pipeline = search.with_name("p.yaml")
     assert failed("search", pipeline) == f"{pipeline}: is a pipeline, not a search file; start it with mfk run {pipeline}"
+
+
+@pytest.fixture
+def cut(write, tmp_path) -> Path:
+    """A run with an override whose last checkpoint is gone, and the bytes it had."""
+    mfk("run", write(SMALL), "--run-dir", tmp_path / "a run", "--set", "inner.steps=2", "--quiet")
+    (tmp_path / "a run" / "checkpoints" / "step-0000004.pt").unlink()
+    return tmp_path / "a run"
+
+
+@pytest.mark.parametrize("arguments", [["--run-dir", "RUN", "--resume"], ["--resume", "RUN"]], ids=" ".join)
+def test_a_run_is_resumed_without_its_file_and_its_overrides(cut, arguments) -> None:
+    journal = (cut / "metrics.jsonl").read_bytes()
+    output = mfk("run", *[str(cut) if argument == "RUN" else argument for argument in arguments])
+    assert "step 4/4" in output
+    assert (cut / "checkpoints" / "step-0000004.pt").is_file()
+    assert (cut / "metrics.jsonl").read_bytes() == journal
+    assert json.loads((cut / "run.json").read_text())["pipeline"] == "p"
+
+
+def test_a_run_is_resumed_only_as_what_it_is(cut, tmp_path) -> None:
+    def refused(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["run", *map(str, arguments)], catch_exceptions=False)
+        return result.exit_code, result.output.strip()
+
+    differs = "holds a run of another pipeline; inner.steps is 2 there and 1 here"
+    assert differs in refused(tmp_path / "p.yaml", "--run-dir", cut, "--resume")[1]
+    assert differs in refused("--run-dir", cut, "--resume", "--set", "inner.steps=1")[1]
+    assert refused() == (2, "mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+    assert refused("--run-dir", cut) == (2, "mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+    assert refused("--resume") == (2, "--resume: needs the run to go on with; add --run-dir runs/...")
+    assert refused(tmp_path / "p.yaml", "--resume") == (2, "--resume: needs the run to go on with; add --run-dir runs/...")
+    empty = tmp_path / "empty"
+    says = f"mfk: {empty}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it"
+    assert refused("--run-dir", empty, "--resume") == (1, says)
