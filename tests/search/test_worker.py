@@ -221,7 +221,7 @@ def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_pat
     monkeypatch.setattr(_Loop, "advance", stopped)
     (tmp_path / "cut").mkdir()
     cut = enter(read_search(search_file(tmp_path / "cut", SPACE, "trials: 1")), tmp_path / "cut" / "study", None)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"^trial 0: stopped and saved; go on with the same command$"):
         _work(cut)
     monkeypatch.undo()
     _work(cut)
