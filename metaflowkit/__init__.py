@@ -1,7 +1,7 @@
 """metaflowkit: meta-learning through differentiable inner optimisers, described in a YAML file and run with one command.
 
-The four verbs of the command line are functions here, imported when first used: :func:`read`, :func:`build`, :func:`train`
-and :func:`evaluate`.
+What the command line does are functions here, imported when first used: :func:`read` and :func:`build` a pipeline, :func:`train`
+it, :func:`load` a run again and :func:`evaluate` its weights.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metaflowkit.evaluation import evaluate as evaluate
     from metaflowkit.flow import build as build
+    from metaflowkit.measure import load as load
     from metaflowkit.pipeline import read as read
     from metaflowkit.training import train as train
 
 __version__ = "0.1.0"
-__all__ = ["build", "evaluate", "read", "train"]
+__all__ = ["build", "evaluate", "load", "read", "train"]
 
-_HOMES = {"read": "pipeline", "build": "flow", "train": "training", "evaluate": "evaluation"}
+_HOMES = {"read": "pipeline", "build": "flow", "train": "training", "load": "measure", "evaluate": "evaluation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,29 +1,51 @@
-"""What ``mfk components`` prints: kinds, components, settings with defaults, and the augmentation levels."""
+"""What ``mfk components`` prints: kinds, components and sections with their settings, and the augmentation levels."""
 
 from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import to_yaml
-from metaflowkit.registry import KINDS
+from metaflowkit.nodes import Augment, Evaluate, Inner, Learn, ModelNode, Outer, Pipeline, plain
+from metaflowkit.registry import KINDS, Choice
 from metaflowkit.schema import describe, nearest
-from metaflowkit.signatures import REQUIRED, Entry
+from metaflowkit.search.settings import Final, Limits, Settings
+from metaflowkit.signatures import REQUIRED, Entry, Setting, argument_docs
+
+SECTIONS: dict[str, type] = {
+    "pipeline": Pipeline, "augment": Augment, "model": ModelNode, "inner": Inner, "learn": Learn, "outer": Outer, "evaluate": Evaluate,
+    "search": Settings, "limits": Limits, "final": Final,
+}  # fmt: skip
+UNWRITTEN = {"pipeline": ("name", "places")}
 
 
-def describe_components(kind: str | None = None, name: str | None = None) -> list[str]:
-    """Lines about everything, one kind, or one component.
+def describe_components(kind: str | None = None, name: str | None = None, plugins: Sequence[str] = ()) -> list[str]:
+    """Lines about everything, one kind or section, or one component or key.
+
+    Args:
+        kind: of component, or a section of a pipeline or of a search file; None for all.
+        name: of a component of that kind, or a key of that section; None for all of them.
+        plugins: modules that register further components.
 
     Raises:
-        ConfigError: there is no such kind or component.
+        ConfigError: there is no such kind or component, or no such module.
     """
     kinds = {known.name: known for known in KINDS.values()}
     if kind is None:
-        return [*(line for known in kinds for line in (*_listing(known, kinds[known].entries()), "")), "level", *_levels()]
+        sections = ["section", *(f"  {name:<28} {_summary(cls)}" for name, cls in SECTIONS.items()), ""]
+        return [*sections, *(line for known in kinds for line in (*_listing(known, kinds[known].entries(plugins)), "")), "level", *_levels()]
     if kind == "level":
         return _level(name)
+    if kind in SECTIONS:
+        return _section(kind, name)
     if kind not in kinds:
-        raise ConfigError(f"components: there is no kind {kind!r}; {nearest(kind, [*kinds, 'level'])}")
-    entries = kinds[kind].entries()
+        raise ConfigError(f"components: there is no kind or section {kind!r}; {nearest(kind, [*kinds, *SECTIONS, 'level'])}")
+    entries = kinds[kind].entries(plugins)
     if name is None:
         return _listing(kind, entries)
     if name not in entries:
@@ -38,12 +60,62 @@ def _listing(kind: str, entries: dict[str, Entry]) -> list[str]:
 def _settings(entry: Entry) -> list[str]:
     if not entry.settings:
         return ["  takes no settings"]
+    return [line for setting in entry.settings.values() for line in _lines(setting)]
+
+
+def _lines(setting: Setting) -> list[str]:
+    default = "required" if setting.default is REQUIRED else "default " + _yaml(setting.default)
+    line = f"  {setting.name}: {describe(setting.annotation)}, {default}"
+    return [line, f"      {setting.help}"] if setting.help else [line]
+
+
+def _yaml(value: Any) -> str:
+    return to_yaml(value).removesuffix("...\n").strip()
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _section(section: str, key: str | None) -> list[str]:
+    """The keys of a mapping in a pipeline or search file, with types, defaults and what they mean."""
+    cls = SECTIONS[section]
+    if cls is Augment:
+        return [f"augment: {_summary(cls)}", "  {level: 1 to 4}; see mfk components level", "  [operations]; see mfk components augmentation"]
+    hints, helps = typing.get_type_hints(cls, include_extras=True), argument_docs(inspect.getdoc(cls) or "")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in UNWRITTEN.get(section, ())}
+    if key is not None and key not in fields:
+        raise ConfigError(f"components: the section {section!r} has no key {key!r}; {nearest(key, fields)}")
     lines = []
-    for setting in entry.settings.values():
-        default = "required" if setting.default is REQUIRED else "default " + to_yaml(setting.default).removesuffix("...\n").strip()
-        lines.append(f"  {setting.name}: {describe(setting.annotation)}, {default}")
-        lines += [f"      {setting.help}"] if setting.help else []
-    return lines
+    for field in [fields[key]] if key is not None else fields.values():
+        lines += [f"  {field.name}: {', '.join(filter(None, (_what(hints[field.name]), _default(field))))}", f"      {helps[field.name]}"]
+    return [f"{section}: {_summary(cls)}", *lines]
+
+
+def _what(hint: Any) -> str:
+    """The type of a key; what has a help of its own is referred to."""
+    if typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] is Choice:
+        kind = typing.get_args(hint)[1].name
+        return f"a component (see mfk components {kind})"
+    if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
+        return "a mapping by setting (see mfk components learn)"
+    section = next((name for name, cls in SECTIONS.items() if cls is hint), None)
+    return f"a section (see mfk components {section})" if section else describe(hint)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    """What stands where the key is left out; nothing is said of a section, whose keys have defaults of their own."""
+    if "default" in field.metadata:
+        return f"default {field.metadata['default']}"
+    if field.default_factory is not dataclasses.MISSING:
+        return f"default {_yaml(field.default_factory())}"
+    if field.default is dataclasses.MISSING:
+        return "required"
+    if isinstance(field.default, Choice):
+        return f"default {field.default.name}"
+    if type(field.default) in SECTIONS.values() and not isinstance(field.default, Augment):
+        return ""
+    return f"default {_yaml(plain(field.default))}"
 
 
 def _levels() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Snapshot:
         best: step and validation accuracy of the best weights so far; None before the first validation.
         untrained: validation accuracy before the first step.
         pipeline: the resolved pipeline as YAML.
+        episodes: validation accuracy of every episode, of the ``untrained`` network and of the ``best`` weights so far.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Snapshot:
     best: dict[str, float] | None
     untrained: float | None
     pipeline: str
+    episodes: dict[str, list[float]] = field(default_factory=dict)
 
 
 def save(snapshot: Snapshot, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from metaflowkit import __version__
-from metaflowkit.errors import ConfigError, MetaflowkitError
+from metaflowkit.errors import ConfigError, MetaflowkitError, RunError
 from metaflowkit.search import STORAGE_VARIABLE
 
 
@@ -37,18 +37,26 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("pipeline", required=False, type=click.Path(path_type=Path))
 @_overrides
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, which knows its pipeline; with PIPELINE and --set, it must be the same one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --run-dir.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the report.")
-def run(pipeline: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
+def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
     """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
     from metaflowkit.pipeline import read
 
     if resume and run_dir is None:
-        raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
+        if pipeline is None or not pipeline.is_dir():
+            raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
+        pipeline, run_dir = None, pipeline
+    if pipeline is None:
+        if run_dir is None or not resume:
+            raise ConfigError("mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+        pipeline = run_dir / "pipeline.yaml"
+        if not pipeline.is_file():
+            raise RunError(f"{run_dir}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it")
     checked = read(pipeline, overrides)
     from metaflowkit.progress import choose_progress
     from metaflowkit.training import train
@@ -61,13 +69,19 @@ def run(pipeline: Path, overrides: tuple[str, ...], run_dir: Path | None, resume
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_overrides
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Check pipeline FILES and report every problem; needs neither data nor a GPU."""
-    from metaflowkit.pipeline import read
+    """Check pipeline and search FILES and report every problem; needs neither data nor a GPU."""
+    from metaflowkit.files import read_yaml
+    from metaflowkit.pipeline import is_search, read
 
     problems: list[str] = []
     for path in files:
         try:
-            read(path, overrides)
+            if is_search(read_yaml(path)):
+                from metaflowkit.search.reading import read_search
+
+                read_search(path, overrides)
+            else:
+                read(path, overrides)
             click.echo(f"{path}: is right")
         except ConfigError as error:
             problems += error.problems
@@ -98,11 +112,14 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
-def components(kind: str | None, name: str | None) -> None:
-    """List what a pipeline can name: all kinds, the components of a KIND, or the settings of one component."""
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module with components of your own; may be repeated.")
+@click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="A pipeline whose plugins are read.")
+def components(kind: str | None, name: str | None, plugins: tuple[str, ...], pipeline: Path | None) -> None:
+    """List what a pipeline can name: all kinds and sections, the components of a KIND or the keys of a section, or one of them by its NAME."""
     from metaflowkit.catalog import describe_components
+    from metaflowkit.pipeline import plugins_of
 
-    for line in describe_components(kind, name):
+    for line in describe_components(kind, name, [*plugins, *(plugins_of(pipeline) if pipeline is not None else ())]):
         click.echo(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
 
@@ -47,9 +48,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
             )
     problems += _inner_checks(pipeline, root, traits(r.ORDERS, pipeline.inner.order), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
     if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
-        problems.append(
-            f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {pipeline.device!r}; {nearest(pipeline.device, ['auto', 'cpu', 'cuda'])}"
-        )
+        problems.append(f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {pipeline.device!r}; {_nearest_device(pipeline.device)}")
     return problems
 
 
@@ -76,6 +75,12 @@ def _inner_checks(pipeline: Pipeline, root: Node, order: dict[str, Any], setting
         elif not inner.steps:
             problems.append(f"{where}: cannot be learned without inner steps; raise inner.steps")
     return problems
+
+
+def _nearest_device(name: str) -> str:
+    """The device that is meant: what names none of the others, such as gpu, is taken for an accelerator."""
+    close = difflib.get_close_matches(name.lower(), ["auto", "cpu", "cuda"], n=1, cutoff=0.75)  # gpu and cpu agree by two thirds
+    return f"did you mean {close[0]!r}?" if close else "write cuda for a GPU"
 
 
 def evaluation_views(pipeline: Pipeline, plugins: Sequence[str] | None = None) -> int:

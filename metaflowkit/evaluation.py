@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -49,11 +50,48 @@ class Score:
     each: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def plain(self) -> dict[str, Any]:
-        """As a JSON object, without the single episodes."""
-        return {key: value for key, value in vars(self).items() if key != "each"}
+        """As a JSON object; accuracies of single episodes to six digits."""
+        return {**vars(self), "each": [round(value, 6) for value in self.each]}
 
     def __str__(self) -> str:
         return f"{100 * self.accuracy:.1f} ± {100 * self.ci95:.1f} %"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one accuracy lies above another that was measured on the same episodes.
+
+    ``mean(d) ± 1.96 s(d) / sqrt(n)`` over the n differences d_i = after_i - before_i of single episodes. How hard an episode
+    is cancels out of its difference, so that this interval is narrower than the two accuracies' own let one expect.
+
+    Attributes:
+        mean: mean difference, -1..1.
+        ci95: half width of its 95 % interval.
+    """
+
+    mean: float
+    ci95: float
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval leaves out 0, so that the episodes tell the two apart."""
+        return abs(self.mean) > self.ci95
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.1f} ± {100 * self.ci95:.1f}"
+
+
+def paired(before: Sequence[float], after: Sequence[float]) -> Difference | None:
+    """The difference of two accuracies, each given by those of the same episodes in the same order; None where they are not at hand for both."""
+    if len(before) != len(after) or len(after) < 2:
+        return None
+    differences = [b - a for a, b in zip(before, after)]
+    return Difference(statistics.fmean(differences), _ci95(statistics.stdev(differences), len(differences)))
+
+
+def _ci95(deviation: float, count: int) -> float:
+    """Half width of the 95 % interval of a mean over ``count`` independent values, by the normal approximation."""
+    return 1.96 * deviation / math.sqrt(count)
 
 
 def evaluate(
@@ -111,7 +149,7 @@ def evaluate(
     results = []
     for readout, parts in found.items():
         values = torch.cat(parts)
-        ci95 = 1.96 * values.std().item() / math.sqrt(len(values))
+        ci95 = _ci95(values.std().item(), len(values))
         results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95, tuple(values.tolist())))
     return results
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from metaflowkit.errors import RunError
 from metaflowkit.files import write_atomic
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run of a directory, which knows its pipeline with all overrides."""
+    return f"mfk run --run-dir {shlex.quote(str(folder))} --resume"
 
 
 class Journal:
@@ -32,7 +38,7 @@ class Journal:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"step": step, **metrics}) + "\n")
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); free space, then continue with --resume") from None
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); free space, then go on with {resume_command(self.path.parent)}") from None
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line; a last line that a crash tore is left out."""

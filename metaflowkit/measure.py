@@ -1,4 +1,4 @@
-"""Measuring a finished run: weights from its directory, accuracy back into it."""
+"""A finished run again: its weights from its directory, accuracy back into it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,47 @@ from pathlib import Path
 from metaflowkit import checkpoint
 from metaflowkit.errors import CheckpointError, ConfigError
 from metaflowkit.evaluation import Score, evaluate, protocol
-from metaflowkit.flow import build
+from metaflowkit.flow import Flow, build
 from metaflowkit.nodes import Pipeline
 from metaflowkit.pipeline import read
 from metaflowkit.run import Run
+from metaflowkit.schema import nearest
+
+
+def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = ()) -> Flow:
+    """The flow of a run with the weights that it learned, as :func:`metaflowkit.evaluate` takes it.
+
+    Args:
+        folder: the run directory.
+        weights: ``best`` by validation accuracy, or ``last``, those of the newest checkpoint.
+        overrides: changes to the run's pipeline, such as another data set for evaluation across domains.
+
+    Returns:
+        A flow without training tasks, so that a data set of test classes alone will do.
+
+    Raises:
+        ConfigError: there are no such weights, or an override is wrong.
+        RunError: the folder is no run directory.
+        CheckpointError: it has no checkpoint, or the weights do not fit the pipeline with its overrides.
+    """
+    run = Run(Path(folder))
+    run.pipeline()
+    return _load(run, read(run.folder / "pipeline.yaml", overrides), weights)[0]
+
+
+def _load(run: Run, pipeline: Pipeline, weights: str) -> tuple[Flow, int]:
+    """The flow of a pipeline with weights of a run, and the outer step that they are of; see :func:`load`."""
+    if weights not in ("best", "last"):
+        raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
+    snapshot = checkpoint.load(run.checkpoints / "best.pt") if weights == "best" else run.latest()
+    flow = build(pipeline, train=False)
+    try:
+        flow.learner.model.load_state_dict(snapshot.model)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{run.folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, inner.steps, image size and channels as in the run"
+        ) from None
+    return flow, snapshot.step
 
 
 def evaluate_run(
@@ -40,15 +77,7 @@ def evaluate_run(
     changed = [f"evaluate.{key}={value}" for key, value in sizes.items()]
     pipeline, left_out = _with_readouts(folder / "pipeline.yaml", [*overrides, *changed], readouts)
     readouts = pipeline.evaluate.readouts
-    path = run.checkpoints / "best.pt"
-    snapshot = checkpoint.load(path) if weights == "best" else run.latest()
-    flow = build(pipeline, train=False)
-    try:
-        flow.learner.model.load_state_dict(snapshot.model)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, inner.steps, image size and channels as in the run"
-        ) from None
+    flow, step = _load(run, pipeline, weights)
     scores = []
     wanted = pipeline.evaluate
     for way, shot in wanted.settings():
@@ -56,7 +85,7 @@ def evaluate_run(
     rules = "; ".join([protocol(flow, readouts), *left_out])
     facts = {
         "weights": weights,
-        "step": snapshot.step,
+        "step": step,
         "overrides": list(overrides),
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "protocol": rules,

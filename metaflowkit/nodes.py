@@ -18,7 +18,12 @@ Readout = Literal["prototype", "adapted", "logistic"]
 
 @dataclass(frozen=True)
 class Augment:
-    """Either a level of the presets or a list of operations (an empty list leaves images as they are)."""
+    """A level of the presets, or a list of operations (an empty list leaves images as they are).
+
+    Attributes:
+        level: how strong, 1 (mild) to 4 (strong).
+        operations: Kornia's, with their settings, in their order.
+    """
 
     level: Level | None = None
     operations: tuple[Choice, ...] = ()
@@ -26,7 +31,12 @@ class Augment:
 
 @dataclass(frozen=True)
 class ModelNode:
-    """What is learned: backbone and head."""
+    """What is learned: backbone and head.
+
+    Attributes:
+        backbone: the network from an image to its features.
+        head: from features, and for some heads the support set, to the scores of the classes.
+    """
 
     backbone: Annotated[Choice, r.BACKBONES] = Choice("conv4")
     head: Annotated[Choice, r.HEADS] = Choice("prototype")
@@ -34,7 +44,12 @@ class ModelNode:
 
 @dataclass(frozen=True)
 class Learn:
-    """How a setting of the rule is meta-learned; a bare word stands for ``per``."""
+    """How a setting of the rule is meta-learned; a bare word stands for ``per``.
+
+    Attributes:
+        per: what has a value of its own: all of the model, each layer, each parameter tensor, or each of its elements.
+        per_step: whether every inner step has its own.
+    """
 
     per: Literal["all", "layer", "parameter", "element"] = "all"
     per_step: bool = False
@@ -44,9 +59,17 @@ class Learn:
 class Inner:
     """How the model adapts to a task.
 
-    ``learn`` names settings of the rule that are meta-learned, ``adapt`` patterns of the parameters that the inner loop moves
-    (such as ``head.*``; null for all), ``others`` what becomes of the rest. ``proximal`` is the weight lambda of a further
-    inner loss, lambda / 2 |w - theta|^2. ``remat`` computes each step again on the way back instead of storing it.
+    Attributes:
+        rule: the update of an inner step.
+        loss: what the inner steps lower, on the support set.
+        steps: inner steps to the student (K).
+        engine: how the inner loop is computed; all give the same gradient.
+        order: how the inner loop enters the outer gradient.
+        learn: settings of the rule that are meta-learned, each with how, such as {lr: layer}.
+        adapt: patterns of the parameters that the inner loop moves, such as ['head.*']; null for all.
+        others: whether the outer loop learns the parameters that the inner loop leaves alone, or they are frozen.
+        proximal: weight lambda of a further inner loss, lambda / 2 |w - theta|^2.
+        remat: compute each inner step again on the way back instead of storing it.
     """
 
     rule: Annotated[Choice, r.RULES] = Choice("sgd")
@@ -63,7 +86,15 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
-    """How the initialisation is improved; ``save_every`` null saves whenever it validates."""
+    """How the initialisation is improved.
+
+    Attributes:
+        optimizer: of the outer steps.
+        steps: outer steps in all.
+        schedule: of the optimizer's learning rate over these steps.
+        clip: largest norm of the meta-gradient, which is scaled down above it; null for no limit.
+        save_every: outer steps between two checkpoints; null saves whenever it validates.
+    """
 
     optimizer: Annotated[Choice, r.OPTIMIZERS] = Choice("adam")
     steps: Count = 1000
@@ -74,12 +105,20 @@ class Outer:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What is measured.
+    """What is measured. Validation uses the first way, shot and readout.
 
-    Where ``way`` and ``shot`` are both lists they go in pairs: ``way: [5, 20], shot: [5, 1]`` is 5-way 5-shot and 20-way 1-shot.
-    ``views`` is the number of augmented copies of each support image that the ``adapted`` readout adapts on; 0 is the images
-    themselves, null as many as ``tasks.shot`` for self-supervised tasks and 0 for labelled ones. Validation uses the first
-    way, shot and readout.
+    Attributes:
+        every: outer steps between two validations.
+        way: classes per episode. Where way and shot are both lists they go in pairs: way [5, 20] with shot [5, 1] is 5-way 5-shot and
+            20-way 1-shot.
+        shot: support images per class.
+        query: query images per class.
+        episodes: test episodes.
+        val_episodes: validation episodes.
+        readouts: how a query image is classified: by the nearest class mean, by the head after the inner steps, or by logistic regression.
+        views: augmented copies of each support image that the adapted readout adapts on; 0 for the images themselves, null for as
+            many as tasks.shot for self-supervised tasks and 0 for labelled ones.
+        seed: of the episodes.
     """
 
     every: Count = 100
@@ -102,7 +141,23 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A whole run, every default written out."""
+    """A whole run.
+
+    Attributes:
+        name: of the file.
+        seed: weights, tasks and augmentation follow from it.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+        plugins: modules with components of your own.
+        dataset: where images come from.
+        augment: what happens to the images of training tasks: {level: 1 to 4} or a list of operations.
+        tasks: how training tasks are made of the images.
+        model: what is learned.
+        inner: how the model adapts to a task.
+        objective: what the outer loop minimises.
+        outer: how the initialisation is improved.
+        evaluate: what is measured.
+        places: where every key stands, for messages.
+    """
 
     name: str
     dataset: Annotated[Choice, r.DATASETS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,16 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
         ConfigError: with every problem found, each with its place, what is wrong and what to do.
     """
-    return read_node(apply_overrides(read_yaml(path), overrides), Path(path).stem)
+    root = read_yaml(path)
+    if is_search(root):
+        raise ConfigError(f"{path}: is a search file, not a pipeline; start it with mfk search {shlex.quote(str(path))}")
+    return read_node(apply_overrides(root, overrides), Path(path).stem)
+
+
+def is_search(root: Node) -> bool:
+    """Whether a mapping is a search over a pipeline: it has ``pipeline`` and ``space``, or one of them and no data set of its own."""
+    keys = {"pipeline", "space"} & set(root.value)
+    return len(keys) == 2 or (len(keys) == 1 and "dataset" not in root.value)
 
 
 def read_node(root: Node, name: str) -> Pipeline:
@@ -44,6 +54,19 @@ def read_node(root: Node, name: str) -> Pipeline:
     if problems:
         raise ConfigError(problems)
     return dataclasses.replace(pipeline, places=dict(_places(root, "")))  # type: ignore[no-any-return]
+
+
+def plugins_of(path: str | Path) -> list[str]:
+    """The modules that a pipeline file names as its plugins.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is no such module.
+    """
+    problems: list[str] = []
+    names = _plugins(read_yaml(path), problems)
+    if problems:
+        raise ConfigError(problems)
+    return names
 
 
 def _places(node: Node, path: str) -> Iterator[tuple[str, str]]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from metaflowkit.errors import DataError
-from metaflowkit.evaluation import Score
+from metaflowkit.evaluation import Difference, Score, paired
 from metaflowkit.files import write_atomic
 from metaflowkit.flow import Flow
+from metaflowkit.registry import DATASETS, Choice
 from metaflowkit.run import Run
 from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.values import ImageSet
 
-UNMEASURED = (
-    "test accuracy was not measured, since it needs images in classes and there are no test classes; the next command measures it on a folder that has them"
-)
+UNMEASURED = "test accuracy was not measured, since there are no test classes; mfk evaluate measures it on other images, in classes, given as --set dataset=..."
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,12 @@ class Report:
         folder: the run directory.
         before: test scores of the untrained network.
         after: test scores of the best weights, in the same order.
-        best: step and validation accuracy of the best weights.
-        untrained: validation accuracy before training.
+        best: step and validation accuracy of the best weights; of the last weights and NaN without validation classes.
+        untrained: validation accuracy before training; None without validation classes.
         seconds: time of this call.
         protocol: how accuracy was measured.
         following: the next command to try.
+        validation: of the best weights and the untrained network; None where it was not measured.
     """
 
     folder: Path
@@ -45,30 +45,35 @@ class Report:
     seconds: float
     protocol: str
     following: str
+    validation: Difference | None = None
+
+    def differences(self) -> list[Difference | None]:
+        """Trained minus untrained test accuracy on the very same episodes, in the order of the scores."""
+        return [paired(b.each, a.each) for b, a in zip(self.before, self.after)]
 
     def worse(self) -> list[str]:
-        """Where training lowered accuracy below that of the untrained network."""
-        found = [f"{a.split} {a.way}w{a.shot}s {a.readout}: {b} -> {a}" for b, a in zip(self.before, self.after) if a.accuracy < b.accuracy]
-        if self.best is not None and self.untrained is not None and self.best["accuracy"] < self.untrained:
-            found.append(f"validation: {100 * self.untrained:.1f} % -> {100 * self.best['accuracy']:.1f} %")
-        return found
+        """Where training lowered accuracy below that of the untrained network by more than the interval of the paired difference."""
+        lines = [
+            f"{a.split} {a.way}w{a.shot}s {a.readout}: {b} -> {a}, {difference}"
+            for b, a, difference in zip(self.before, self.after, self.differences())
+            if _fell(difference)
+        ]
+        if self.best is not None and self.untrained is not None and _fell(self.validation):
+            lines.append(f"validation: {100 * self.untrained:.1f} % -> {100 * self.best['accuracy']:.1f} %, {self.validation}")
+        return lines
 
     def lines(self) -> list[str]:
         """The last lines that ``mfk run`` prints."""
         lines = []
         if self.after:
-            lines.append(f"{'test accuracy':<24}{'untrained':>16}{'trained':>18}")
-            for b, a in zip(self.before, self.after):
-                lines.append(f"{f'{a.way}-way {a.shot}-shot, {a.readout}':<24}{b!s:>16}  ->{a!s:>14}")
-            lines.append(f"({self.after[0].episodes} episodes, ± 95 % confidence of the mean; {self.protocol})")
+            lines.append(f"{'test accuracy':<24}{'untrained':>16}{'trained':>18}    difference")
+            for b, a, difference in zip(self.before, self.after, self.differences()):
+                lines.append(f"{f'{a.way}-way {a.shot}-shot, {a.readout}':<24}{b!s:>16}  ->{a!s:>14}    {_shown(difference)}".rstrip())
+            lines.append(f"({self.after[0].episodes} episodes, ± 95 % confidence of the mean; {self._compared()}; {self.protocol})")
         else:
             lines.append(UNMEASURED)
-        if self.best is not None and math.isnan(self.best["accuracy"]):
-            lines.append(
-                f"there are no validation classes to choose by, so the weights of step {self.best['step']}, the last, are kept; {self.seconds:.0f} s in all"
-            )
-        elif self.best is not None:
-            lines.append(f"best validation accuracy at step {self.best['step']}; {self.seconds:.0f} s in all")
+        if self.best is not None:
+            lines.append(f"{self._chosen()}; {self.seconds:.0f} s in all")
         if self.worse():
             lines.append("WARNING: training made the network WORSE than it was before the first step:")
             lines += [f"  {line}" for line in self.worse()]
@@ -79,10 +84,38 @@ class Report:
 
     def markdown(self) -> str:
         """The report as Markdown."""
-        rows = [f"| {a.way}-way {a.shot}-shot | {a.readout} | {b} | {a} |" for b, a in zip(self.before, self.after)]
-        table = ["| test episodes | readout | untrained | trained |", "|---|---|---|---|", *rows] if rows else [f"{UNMEASURED}: `{self.following}`"]
+        rows = [
+            f"| {a.way}-way {a.shot}-shot | {a.readout} | {b} | {a} | {_shown(difference)} |"
+            for b, a, difference in zip(self.before, self.after, self.differences())
+        ]
+        table = ["| test episodes | readout | untrained | trained | difference |", "|---|---|---|---|---|", *rows, "", f"{self._compared()};"] if rows else [f"{UNMEASURED}."]
+        chosen = ["", f"{self._chosen()}."] if self.best is not None else []
         warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in self.worse())] if self.worse() else []
-        return "\n".join(["# Report", "", *table, "", self.protocol, *warning, "", "![validation accuracy](curve.png)", ""])
+        curve = "training objective" if self.untrained is None else "validation accuracy"
+        return "\n".join(["# Report", "", *table, self.protocol, *chosen, *warning, "", f"![{curve}](curve.png)", ""])
+
+    def _compared(self) -> str:
+        """How the column of differences is to be read."""
+        unresolved = any(difference is not None and not difference.resolved for difference in self.differences())
+        return "difference: trained minus untrained, episode by episode" + (", unresolved where its interval contains 0" if unresolved else "")
+
+    def _chosen(self) -> str:
+        """Which weights were evaluated, and what validation says about them."""
+        assert self.best is not None
+        if math.isnan(self.best["accuracy"]):
+            return f"no validation classes, so the weights of the last step, {self.best['step']}, were kept"
+        gain = f", {_shown(self.validation)} against the untrained network" if self.validation is not None else ""
+        return f"best validation accuracy at step {self.best['step']}{gain}"
+
+
+def _fell(difference: Difference | None) -> bool:
+    return difference is not None and difference.resolved and difference.mean < 0
+
+
+def _shown(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    return str(difference) if difference.resolved else f"{difference}, unresolved"
 
 
 def write_report(
@@ -92,11 +125,12 @@ def write_report(
     after: Sequence[Score],
     best: dict[str, float] | None,
     untrained: float | None,
+    validation: Difference | None,
     seconds: float,
     protocol: str,
 ) -> Report:
     """Write ``report.md`` and ``curve.png``, add the scores to ``evaluations.jsonl``, and return the report."""
-    report = Report(run.folder, before, after, best, untrained, seconds, protocol, _following(run, flow))
+    report = Report(run.folder, before, after, best, untrained, seconds, protocol, _following(run, flow), validation)
     labelled = [("untrained", score) for score in before] + [("best", score) for score in after]
     run.append([{"weights": weights, **score.plain(), "protocol": protocol} for weights, score in labelled])
     write_atomic(run.folder / "curve.png", _curve(run, flow))
@@ -105,34 +139,49 @@ def write_report(
 
 
 def _following(run: Run, flow: Flow) -> str:
-    """A command that measures what the report does not show, on the classes there are."""
-    command = f"mfk evaluate {shlex.quote(str(run.folder))}"
+    """A command that measures what the report does not show; its classes, images and shapes are proven to be there before it is named."""
+    evaluate, folder = flow.pipeline.evaluate, shlex.quote(str(run.folder))
     for split in ("test", "val"):
         for way in (10, 2):
-            with contextlib.suppress(DataError, KeyError):
-                LabelledTasks(flow.splits[split], 0, way, 1, flow.pipeline.evaluate.query)
-                return f"{command} --way {way} --shot 1" + (f" --split {split}" if split != "test" else "")
-    channels, size, _ = flow.shape
-    mode = "grey" if channels == 1 else "color"
-    return f"{command} --set 'dataset={{name: folder, root: FOLDER, image_size: {size}, mode: {mode}, fractions: {{test: 1.0}}}}'"
+            if (split, way, 1) not in [("test", *setting) for setting in evaluate.settings()] and _holds(flow.splits, split, way, evaluate.query):
+                return f"mfk evaluate {folder} --way {way} --shot 1" + (f" --split {split}" if split != "test" else "")
+    channels, height, width = flow.shape
+    if channels == 1 and height == width:
+        digits = Choice("digits", {"image_size": height})
+        if _holds(DATASETS.build(digits).load(), "test", 5, evaluate.query):
+            return f"mfk evaluate {folder} --way 5 --shot 1 --set 'dataset={{name: digits, image_size: {height}}}'"
+    return f"mfk run {shlex.quote(str(run.folder / 'pipeline.yaml'))} --set seed={flow.pipeline.seed + 1}"
+
+
+def _holds(splits: Mapping[str, ImageSet], split: str, way: int, query: int) -> bool:
+    """Whether one-shot episodes can be drawn from a split."""
+    try:
+        LabelledTasks(splits[split], 0, way, 1, query)
+    except (DataError, KeyError):
+        return False
+    return True
 
 
 def _curve(run: Run, flow: Flow) -> bytes:
     from matplotlib.figure import Figure
 
     lines = run.journal.read()
-    measured = [line for line in lines if "val/accuracy" in line]
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    wanted = flow.pipeline.evaluate
-    way, shot = wanted.settings()[0]
-    steps = [line["step"] for line in measured]
-    accuracy = [100 * line["val/accuracy"] for line in measured]
-    axes.errorbar(steps, accuracy, [100 * line["val/ci95"] for line in measured], marker="o", capsize=3)
-    if accuracy:
+    axes.set_xlabel("outer step")
+    validations = [line for line in lines if "val/accuracy" in line]
+    if validations:
+        settings = flow.pipeline.evaluate
+        way, shot = settings.settings()[0]
+        accuracy = [100 * line["val/accuracy"] for line in validations]
+        axes.errorbar([line["step"] for line in validations], accuracy, [100 * line["val/ci95"] for line in validations], marker="o", capsize=3)
         axes.axhline(accuracy[0], linestyle=":", color="grey", label="untrained")
         axes.legend()
-    axes.set(xlabel="outer step", ylabel="accuracy, %", title=f"validation, {way}-way {shot}-shot ({wanted.readouts[0]})")
+        axes.set(ylabel="accuracy, %", title=f"validation, {way}-way {shot}-shot ({settings.readouts[0]})")
+    else:
+        steps = [line for line in lines if "train/objective" in line]
+        axes.plot([line["step"] for line in steps], [line["train/objective"] for line in steps])
+        axes.set(ylabel="objective", title="training (there are no validation classes)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

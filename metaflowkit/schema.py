@@ -138,7 +138,7 @@ def coerce(node: Node, annotation: Any, path: str) -> Any:
 
 
 def _unfit(node: Node, annotation: Any, path: str) -> Mismatch:
-    return Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; write {_sample(annotation)}")
+    return Mismatch(node, path, f"must be {describe(annotation)}, got {node.shown()}; {_remedy(node, annotation)}")
 
 
 def _coerce_union(node: Node, annotation: Any, path: str) -> Any:
@@ -154,16 +154,36 @@ def _coerce_union(node: Node, annotation: Any, path: str) -> Any:
     raise _unfit(node, annotation, path)
 
 
+def _remedy(node: Node, annotation: Any) -> str:
+    """What to write instead. The meant value cannot be known, so that a number, list or mapping is named as an example."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    plain, bounds = (args[0], args[1]) if origin is Annotated else (annotation, None)
+    if origin in (types.UnionType, Union):
+        return _remedy(node, args[0])
+    if origin is Literal:
+        return "write " + " or ".join(map(str, args))
+    if plain is int and isinstance(node.value, float) and node.value.is_integer() and (bounds is None or bounds.holds(node.value)):
+        return f"write {int(node.value)}"
+    if plain is str:
+        return "write text" if node.value is None or isinstance(node.value, (list, dict)) else "put it in quotes"
+    fixed = {bool: "write true or false", None: "write null", type(None): "write null"}
+    if plain in fixed:
+        return fixed[plain]
+    kind = "a list" if origin is list else "a mapping" if origin is dict else "a number"
+    return f"write {kind} such as {_sample(annotation)}"
+
+
 def _sample(annotation: Any) -> str:
+    """A value that fits the annotation."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _sample(args[0])
-    if origin is Literal:
-        return str(args[0])
-    if origin in (types.UnionType, Union):
-        return _sample(args[0])
+        bounds: Range = args[1]
+        candidates = (5, bounds.low, bounds.high) if args[0] is int else (0.1, bounds.low + 1, (bounds.low + bounds.high) / 2)
+        return f"{next(number for number in candidates if bounds.holds(number)):g}"
+    if origin in (types.UnionType, Union, Literal):
+        return str(args[0]) if origin is Literal else _sample(args[0])
     if origin is list:
         return f"[{_sample(args[0])}]"
     if origin is dict:
         return f"{{name: {_sample(args[1])}}}"
-    return {int: "3", float: "0.1", bool: "true", str: "a word", None: "null", type(None): "null"}.get(annotation, "a value")
+    return {int: "5", float: "0.1", bool: "true", str: "text"}.get(annotation, "value")

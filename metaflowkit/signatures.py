@@ -136,8 +136,8 @@ def _literal(node: ast.expr) -> Any:
 
 
 def argument_docs(doc: str) -> dict[str, str]:
-    """The lines of a Google docstring's ``Args:`` section by argument name."""
-    _, found, section = doc.partition("Args:\n")
+    """The lines of a Google docstring's ``Args:`` section, or of a dataclass's ``Attributes:``, by name."""
+    _, found, section = doc.partition("Args:\n" if "Args:\n" in doc else "Attributes:\n")
     helps: dict[str, str] = {}
     current = ""
     for line in section.splitlines() if found else []:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ import torch
 from metaflowkit import checkpoint, registry
 from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation import Score, evaluate, protocol
+from metaflowkit.evaluation import Score, evaluate, paired, protocol
 from metaflowkit.flow import Flow, build, build_learner
+from metaflowkit.journal import resume_command
 from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
@@ -65,7 +68,9 @@ def train(
         while loop.step < pipeline.outer.steps:
             loop.advance()
         before, after = loop.final_scores()
-    return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow, pipeline.evaluate.readouts))
+    validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
+    seconds = time.monotonic() - started
+    return write_report(run, flow, before, after, loop.best, loop.untrained, validation, seconds, protocol(flow, pipeline.evaluate.readouts))
 
 
 @dataclass
@@ -88,10 +93,13 @@ class _Loop:
         self.step = 0
         self.best: dict[str, float] | None = None
         self.untrained: float | None = None
+        self.episodes: dict[str, list[float]] = {}
 
     def begin(self) -> None:
         self.run.journal.rewind(0)
-        self.untrained = self.validate()
+        score = self.validate()
+        if score is not None:
+            self.untrained, self.episodes["untrained"] = score.accuracy, list(score.each)
         self.save()
 
     def restore(self) -> None:
@@ -99,7 +107,7 @@ class _Loop:
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.journal.rewind(snapshot.journal)
-        self.step, self.best, self.untrained = snapshot.step, snapshot.best, snapshot.untrained
+        self.step, self.best, self.untrained, self.episodes = snapshot.step, snapshot.best, snapshot.untrained, snapshot.episodes
 
     def advance(self) -> None:
         """One outer step, and what is due after it."""
@@ -131,10 +139,10 @@ class _Loop:
         """Leave where the user or the system asked to; the state is saved by now."""
         if self.stop.requested:
             raise Interrupted(
-                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with the same command and --run-dir {self.run.folder} --resume"
+                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with {resume_command(self.run.folder)}"
             )
 
-    def validate(self) -> float | None:
+    def validate(self) -> Score | None:
         """Validation accuracy of the current weights, written to the journal; None without validation classes."""
         wanted = self.flow.pipeline.evaluate
         if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
@@ -143,17 +151,19 @@ class _Loop:
         (score,) = evaluate(self.flow, "val", way, shot, wanted.query, wanted.val_episodes, wanted.readouts[:1])
         self.run.journal.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
         self.progress.validated(self.step, score)
-        return score.accuracy
+        return score
 
-    def judge(self, accuracy: float | None) -> None:
+    def judge(self, score: Score | None) -> None:
         """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation classes)."""
-        if accuracy is None or self.best is None or accuracy > self.best["accuracy"]:
-            self.best = {"step": self.step, "accuracy": accuracy if accuracy is not None else float("nan")}
+        if score is None or self.best is None or score.accuracy > self.best["accuracy"]:
+            self.best = {"step": self.step, "accuracy": score.accuracy if score is not None else math.nan}
+            self.episodes["best"] = list(score.each) if score is not None else []
             checkpoint.save(self.snapshot(), self.run.checkpoints / "best.pt")
 
     def snapshot(self) -> Snapshot:
         model = self.flow.learner.model.state_dict()
-        return Snapshot(self.step, model, self.optimizer.state_dict(), self.run.journal.length(), self.best, self.untrained, self.flow.pipeline.to_yaml())
+        text, written = self.flow.pipeline.to_yaml(), self.run.journal.length()
+        return Snapshot(self.step, model, self.optimizer.state_dict(), written, self.best, self.untrained, text, self.episodes)
 
     def save(self) -> None:
         checkpoint.save(self.snapshot(), checkpoint.step_path(self.run.checkpoints, self.step))
@@ -179,6 +189,12 @@ class _Loop:
                 found[label] += scores
         return found["untrained"], found["trained"]
 
+    def _milder(self) -> str:
+        """A command that starts again with a tenth of the outer learning rate; the run itself, resumed, would meet the same gradient again."""
+        if "lr" not in self.outer.optimizer.settings:
+            return ""
+        return f", such as with mfk run {shlex.quote(str(self.run.folder / 'pipeline.yaml'))} --set outer.optimizer.lr={self.lr / 10:g}"
+
     def _check_finite(self, outcome: Any, step: int) -> float:
         squares = torch.stack([g.double().square().sum() for g in outcome.gradients.values()])
         norm = squares.sum().sqrt().item()
@@ -191,5 +207,6 @@ class _Loop:
         good = checkpoint.saved(self.run.checkpoints)[-1]
         raise DivergenceError(
             f"outer step {step}: the meta-gradient is not finite, first in {bad} (objective {outcome.value.item():g}); lower inner.rule.lr, "
-            f"inner.steps or outer.optimizer.lr; the last good state is saved in {good}"
+            f"inner.steps or outer.optimizer.lr{self._milder()}; the last good state is saved in {good}; "
+            f"measure it with mfk evaluate {shlex.quote(str(self.run.folder))} --weights last"
         )

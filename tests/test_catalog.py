@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 from metaflowkit.catalog import describe_components
+from metaflowkit.cli import main
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import parse_yaml
 from metaflowkit.pipeline import read
 from metaflowkit.registry import KINDS
 from metaflowkit.schema import describe
+from metaflowkit.search.reading import read_search
 from metaflowkit.signatures import REQUIRED
 
 NAMES = {kind.name: kind for kind in KINDS.values()}
@@ -50,6 +53,102 @@ def _lists(value):
     return [_lists(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
+def keys(section: str) -> dict[str, tuple[str, str]]:
+    """What is printed of each key of a section: type and default, meaning."""
+    _, *lines = describe_components(section)
+    assert len(lines) % 2 == 0
+    return {line.split(":")[0].strip(): (line.partition(": ")[2], meaning) for line, meaning in zip(lines[::2], lines[1::2])}
+
+
+@pytest.mark.parametrize("section", ["model", "inner", "outer", "evaluate"])
+def test_a_section_of_a_pipeline_shows_every_key_with_its_default_and_meaning(write, section) -> None:
+    written_out = read(write("dataset: glyphs\n")).plain()[section]
+    shown = keys(section)
+    assert list(shown) == list(written_out)
+    for key, value in written_out.items():
+        line, meaning = shown[key]
+        default = value["name"] if isinstance(value, dict) and "name" in value else value
+        assert parse_yaml(line.partition(", default ")[2], "f").plain() == default
+        assert len(meaning.strip()) > 5
+        assert describe_components(section, key)[1:] == [f"  {key}: {line}", meaning]
+
+
+def test_the_whole_pipeline_and_a_search_show_the_keys_that_can_be_written(write) -> None:
+    assert set(keys("pipeline")) == set(read(write("dataset: glyphs\n")).plain())
+    assert keys("pipeline")["dataset"] == ("a component (see mfk components dataset), required", "      where images come from.")
+    assert keys("pipeline")["inner"][0] == "a section (see mfk components inner)"
+    assert keys("pipeline")["augment"][0] == "a section (see mfk components augment), default {level: 3}"
+    write("dataset: glyphs\n", "p.yaml")
+    search = read_search(write("pipeline: p.yaml\nspace: {objective.delta: [1, 5]}\n", "s.yaml")).settings
+    assert set(keys("search")) == set(vars(search))
+    assert keys("search")["trials"][0] == "a whole number of at least 1, default 20"
+    assert keys("search")["name"][0] == "text, default the name of the file"
+    assert set(keys("limits")) == set(vars(search.limits))
+    assert set(keys("final")) == set(vars(search.final))
+    assert set(keys("learn")) == {"per", "per_step"}
+    assert "see mfk components level" in describe_components("augment")[1]
+
+
+def test_everything_names_every_section() -> None:
+    lines = describe_components()
+    assert lines[0] == "section"
+    names = [line.split()[0] for line in lines[1 : lines.index("")]]
+    assert {"pipeline", "model", "inner", "outer", "evaluate", "search"} <= set(names)
+    for name in names:
+        assert describe_components(name)[0] == f"{name}: {next(line for line in lines if line.startswith(f'  {name} ')).split(maxsplit=1)[1]}"
+
+
+LAB = '''
+from metaflowkit.registry import OBJECTIVES
+
+
+@OBJECTIVES.register("quiet")
+class Quiet:
+    """Says nothing.
+
+    Args:
+        loudness: of the silence.
+    """
+
+    def __init__(self, loudness: float = 0.5) -> None:
+        self.loudness = loudness
+'''
+
+
+@pytest.mark.parametrize("options", [["--plugin", "quiet_lab"], ["--pipeline", "p.yaml"]], ids=" ".join)
+def test_components_of_a_plugin(write, tmp_path, monkeypatch, options) -> None:
+    write(LAB, "quiet_lab.py")
+    write("dataset: glyphs\nplugins: [quiet_lab]\n", "p.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def components(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["components", *arguments, *options], catch_exceptions=False)
+        return done.exit_code, done.output
+
+    assert components("objective", "quiet") == (0, "objective quiet: Says nothing.\n  loudness: a number, default 0.5\n      of the silence.\n")
+    assert "  quiet                        Says nothing.\n" in components("objective")[1]
+    assert "  quiet                        Says nothing.\n" in components()[1]
+    with pytest.raises(ConfigError, match="there is no objective 'quiet'"):
+        describe_components("objective", "quiet")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--plugin", "no_lab"], "plugins: there is no module 'no_lab'; install it or run from the folder that holds it"),
+        (["--pipeline", "p.yaml"], "p.yaml:2:10: plugins: there is no module 'no_lab'; install it or run from the folder that holds it"),
+        (["--pipeline", "q.yaml"], "q.yaml: no such file; that folder holds p.yaml"),
+    ],
+    ids=str,
+)
+def test_a_plugin_that_is_not_there(write, tmp_path, monkeypatch, options, says) -> None:
+    write("dataset: glyphs\nplugins: [no_lab]\n", "p.yaml")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["components", *options])
+    assert (done.exit_code, done.output.strip()) == (2, says)
+
+
 @pytest.mark.parametrize("level", [f"{color}{i}" for color in ("grey", "color") for i in range(1, 5)])
 def test_a_printed_level_can_be_pasted_into_a_pipeline(write, level) -> None:
     pipeline = read(write("dataset: glyphs\n" + "\n".join(describe_components("level", level))))
@@ -60,7 +159,10 @@ def test_a_printed_level_can_be_pasted_into_a_pipeline(write, level) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("objectiv",), "components: there is no kind 'objectiv'; did you mean 'objective'?"),
+        (("objectiv",), "components: there is no kind or section 'objectiv'; did you mean 'objective'?"),
+        (("outr",), "components: there is no kind or section 'outr'; did you mean 'outer'?"),
+        (("outer", "stepz"), "components: the section 'outer' has no key 'stepz'; did you mean 'steps'?"),
+        (("pipeline", "places"), "components: the section 'pipeline' has no key 'places'; "),
         (("levl",), "did you mean 'level'?"),
         (("rule", "sdg"), "components: there is no rule 'sdg'; did you mean 'sgd'?"),
         (("level", "grey5"), "components: there is no level 'grey5'; use grey1 to grey4 or color1 to color4"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,9 +105,89 @@ def test_a_signal_saves_and_says_how_to_resume(number, write, tmp_path) -> None:
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    stopped = re.search(rf"stopped by {number.name} after step (\d+), all is saved; go on with the same command and --run-dir \S+ --resume", errors)
+    stopped = re.search(rf"stopped by {number.name} after step (\d+), all is saved; go on with (mfk run --run-dir \S+ --resume)$", errors, re.MULTILINE)
     assert stopped, errors
     step = int(stopped[1])
     assert (run / "checkpoints" / f"step-{step:07d}.pt").is_file()
     assert "Traceback" not in errors
     assert json.loads(journal.read_text().splitlines()[-1])["step"] == step
+    resumed = subprocess.Popen(
+        [sys.executable, "-m", "metaflowkit", *shlex.split(stopped[2])[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    while time.monotonic() < end + 100 and json.loads(journal.read_text().splitlines()[-1])["step"] <= step:
+        time.sleep(0.05)
+    resumed.send_signal(number)
+    _, errors = resumed.communicate(timeout=60)
+    assert int(re.search(r"after step (\d+), all is saved", errors)[1]) > step
+
+
+@pytest.fixture
+def search(write) -> Path:
+    write(SMALL, "p.yaml")
+    return write("pipeline: p.yaml\nspace:\n  objective.delta: [1, 2, 5]\n", "a search.yaml")
+
+
+def failed(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 2, result.output
+    return result.output.strip()
+
+
+def test_check_checks_a_search_as_a_search(search) -> None:
+    assert mfk("check", search, search.with_name("p.yaml")) == f"{search}: is right\n{search.with_name('p.yaml')}: is right\n"
+    assert mfk("check", search, "--set", "outer.steps=3") == f"{search}: is right\n"
+    assert failed("check", search, "--set", "outer.stepz=3") == "--set outer.stepz=3: outer.stepz: is no known key; did you mean 'steps'?"
+    search.write_text(search.read_text().replace("delta", "dleta"))
+    assert failed("check", search) == f"{search}:3:3: objective.dleta: objective 'bootstrapped_kl' has no such setting; did you mean 'delta'?"
+
+
+@pytest.mark.parametrize(
+    "text", ["pipeline: p.yaml\n", "space: {objective.delta: [1, 5]}\n", "pipeline: p.yaml\nspace: {objective.delta: [1, 5]}\ndataset: glyphs\n"]
+)
+def test_a_search_is_known_by_its_keys(search, text) -> None:
+    search.write_text(text)
+    missing = next((key for key in ("pipeline", "space") if key not in text), None)
+    says = f"{search}:1:1: {missing}: is missing and has no default; add it" if missing else f"{search}:3:1: dataset: is no known key; "
+    assert failed("check", search).startswith(says)
+
+
+def test_the_verb_that_fits_a_file_is_named(search) -> None:
+    says = f"{search}: is a search file, not a pipeline; start it with mfk search '{search}'"
+    assert [failed(verb, search) for verb in ("run", "doctor")] == [says, says]
+    pipeline = search.with_name("p.yaml")
+    assert failed("search", pipeline) == f"{pipeline}: is a pipeline, not a search file; start it with mfk run {pipeline}"
+
+
+@pytest.fixture
+def cut(write, tmp_path) -> Path:
+    """A run with an override whose last checkpoint is gone, and the bytes it had."""
+    mfk("run", write(SMALL), "--run-dir", tmp_path / "a run", "--set", "inner.steps=2", "--quiet")
+    (tmp_path / "a run" / "checkpoints" / "step-0000004.pt").unlink()
+    return tmp_path / "a run"
+
+
+@pytest.mark.parametrize("arguments", [["--run-dir", "RUN", "--resume"], ["--resume", "RUN"]], ids=" ".join)
+def test_a_run_is_resumed_without_its_file_and_its_overrides(cut, arguments) -> None:
+    journal = (cut / "metrics.jsonl").read_bytes()
+    output = mfk("run", *[str(cut) if argument == "RUN" else argument for argument in arguments])
+    assert "step 4/4" in output
+    assert (cut / "checkpoints" / "step-0000004.pt").is_file()
+    assert (cut / "metrics.jsonl").read_bytes() == journal
+    assert json.loads((cut / "run.json").read_text())["pipeline"] == "p"
+
+
+def test_a_run_is_resumed_only_as_what_it_is(cut, tmp_path) -> None:
+    def refused(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["run", *map(str, arguments)], catch_exceptions=False)
+        return result.exit_code, result.output.strip()
+
+    differs = "holds a run of another pipeline; inner.steps is 2 there and 1 here"
+    assert differs in refused(tmp_path / "p.yaml", "--run-dir", cut, "--resume")[1]
+    assert differs in refused("--run-dir", cut, "--resume", "--set", "inner.steps=1")[1]
+    assert refused() == (2, "mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+    assert refused("--run-dir", cut) == (2, "mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+    assert refused("--resume") == (2, "--resume: needs the run to go on with; add --run-dir runs/...")
+    assert refused(tmp_path / "p.yaml", "--resume") == (2, "--resume: needs the run to go on with; add --run-dir runs/...")
+    empty = tmp_path / "empty"
+    says = f"mfk: {empty}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it"
+    assert refused("--run-dir", empty, "--resume") == (1, says)

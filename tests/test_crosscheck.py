@@ -48,3 +48,21 @@ def test_what_is_learned_is_read_in_both_spellings_and_written_out(write) -> Non
 
 def test_no_readout_at_all(write) -> None:
     assert problems(write, "evaluate: {readouts: []}") == ["2:22: evaluate.readouts: must name at least one, got none; write such as [prototype]"]
+
+
+@pytest.mark.parametrize(
+    ("device", "remedy"),
+    [
+        ("gpu", "write cuda for a GPU"),
+        ("gpu:1", "write cuda for a GPU"),
+        ("tpu", "write cuda for a GPU"),
+        ("cuda:x", "did you mean 'cuda'?"),
+        ("CUDA", "did you mean 'cuda'?"),
+        ("cdua", "did you mean 'cuda'?"),
+        ("CPU", "did you mean 'cpu'?"),
+        ("cpus", "did you mean 'cpu'?"),
+        ("autom", "did you mean 'auto'?"),
+    ],
+)
+def test_an_unknown_device_is_answered_with_the_legal_forms_and_the_one_that_is_meant(write, device, remedy) -> None:
+    assert problems(write, f"device: '{device}'") == [f"2:9: device: must be auto, cpu, cuda or cuda:N, got '{device}'; {remedy}"]

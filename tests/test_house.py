@@ -27,10 +27,11 @@ LAYERS = [
     {"crosscheck"},
     {"pipeline"},
     {"flow", "run"},
-    {"evaluation", "catalog", "doctor"},
+    {"evaluation", "doctor"},
     {"report", "progress"},
     {"training", "measure"},
     {"search"},
+    {"catalog"},
     {"cli"},
 ]
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}

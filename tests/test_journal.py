@@ -73,7 +73,7 @@ def test_the_bytes_hold_no_clock(journal, tmp_path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_says_how_to_go_on() -> None:
-    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free space, then continue with --resume"):
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free space, then go on with mfk run --run-dir /dev --resume$"):
         Journal(Path("/dev/full")).write(1, a=1)
 
 

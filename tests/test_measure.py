@@ -14,7 +14,7 @@ from metaflowkit import checkpoint
 from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import build
-from metaflowkit.measure import evaluate_run
+from metaflowkit.measure import evaluate_run, load
 from metaflowkit.pipeline import read
 from metaflowkit.training import train
 
@@ -72,6 +72,26 @@ def test_best_and_last_weights_are_those_of_their_files(run) -> None:
     assert best == [direct(run, "best.pt")]
     assert last == [direct(run, "step-0000004.pt")]
     assert best[0].accuracy != last[0].accuracy
+
+
+@pytest.mark.parametrize(("weights", "name"), [("best", "best.pt"), ("last", "step-0000004.pt")])
+def test_a_loaded_run_is_its_flow_with_these_weights(run, weights, name) -> None:
+    before = files(run)
+    flow = load(run, weights)
+    (score,) = evaluate(flow, "test", 3, 1, 2, 30, ["prototype"])
+    assert score == direct(run, name) == measure(run, weights=weights)[0]
+    assert flow.pipeline.plain() == read(run / "pipeline.yaml").plain()
+    other = load(str(run), weights, ["dataset=digits"])
+    assert {split: len(images.classes) for split, images in other.splits.items()}["test"] == 10
+    assert files(run) == {**before, "evaluations.jsonl": files(run)["evaluations.jsonl"]}
+
+
+def test_weights_that_there_are_not_are_refused(run, tmp_path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(run, "bets")
+    assert str(caught.value) == "weights: there is no 'bets'; did you mean 'best'?"
+    with pytest.raises(RunError, match=r"is no run directory \(it has no pipeline\.yaml\); give the folder that mfk run named"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(("weights", "step"), [("best", 2), ("last", 4)])

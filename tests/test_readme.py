@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+from click.testing import CliRunner
+
 import metaflowkit
+from metaflowkit import checkpoint
+from metaflowkit.cli import main
 from metaflowkit.pipeline import read
 from metaflowkit.registry import KINDS
 from metaflowkit.search.reading import read_search
+from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,3 +60,28 @@ def test_names_and_the_test_command_are_real() -> None:
     commands = README.split("```")[1].strip().splitlines()
     assert commands[1] == (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
     assert (ROOT / commands[0].split()[-1]).is_file()
+
+
+def test_the_python_that_is_shown_trains_and_measures_what_was_trained(write, tmp_path, monkeypatch, capsys) -> None:
+    code = next(block for block in blocks("python") if "import metaflowkit" in block)
+    (tmp_path / "pipelines").mkdir()
+    write(SMALL.replace("val_script: cyrillic", "val_script: cyrillic, val_fraction: 0.4") + "objective: bootstrapped_kl\n", "pipelines/quickstart.yaml")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert "run directory: runs/first" in capsys.readouterr().out
+    untrained = metaflowkit.evaluate(names["flow"], "val", 5, 1, 5, 200, ["prototype"])
+    (score,) = names["scores"]
+    assert score.accuracy != untrained[0].accuracy
+    assert score.each != untrained[0].each
+    best = checkpoint.load(tmp_path / "runs" / "first" / "checkpoints" / "best.pt").model
+    assert all(torch.equal(value, best[name]) for name, value in names["trained"].learner.model.state_dict().items())
+    assert set(names["outcome"].gradients) == {name for name, _ in names["flow"].learner.model.named_parameters()}
+
+
+def test_the_mistakes_that_are_shown_are_answered_like_that(write, monkeypatch, tmp_path) -> None:
+    _, command, after = README.partition("$ mfk check my.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    write("# a pipeline\n\ndataset: glyfs\n\ninner: {steps: two}\n", "my.yaml")
+    done = CliRunner().invoke(main, command.split()[2:])
+    assert (done.exit_code, done.output) == (2, after.partition("```")[0])

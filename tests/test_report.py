@@ -1,34 +1,133 @@
-"""The report: a run that ends below the untrained network says so; one that ends above does not."""
+"""The report: what it says of a change is what the paired difference of the same episodes bears out, and the command it names works."""
 
 from __future__ import annotations
 
+import json
+import math
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from metaflowkit.evaluation import Score
+from metaflowkit.cli import main
+from metaflowkit.evaluation import Difference, Score, paired
+from metaflowkit.pipeline import read
 from metaflowkit.report import Report, _following
 from metaflowkit.run import Run
+from metaflowkit.training import train
 from metaflowkit.values import ImageSet
+from tests.conftest import png
+from tests.small import SMALL
+
+HARD = np.random.default_rng(0).normal(0, 0.08, 600)  # how hard each episode is, which both networks feel
 
 
-def score(accuracy: float) -> Score:
-    return Score("test", 5, 1, 15, "prototype", 600, accuracy, 0.011)
+def score(accuracy: float, noise: float = 0.0, seed: int = 1) -> Score:
+    each = accuracy + HARD - HARD.mean() + noise * _centred(seed)
+    return Score("test", 5, 1, 15, "prototype", 600, accuracy, 1.96 * float(each.std(ddof=1)) / math.sqrt(600), tuple(each))
 
 
-def report(before: float, after: float, untrained: float | None, best: float) -> Report:
+def _centred(seed: int) -> np.ndarray:
+    drawn = np.random.default_rng(seed).normal(size=600)
+    return drawn - drawn.mean()
+
+
+def report(before: Score, after: Score, validation: Difference | None = None, best: float = 0.7) -> Report:
     return Report(
-        Path("runs/x"), [score(before)], [score(after)], {"step": 50, "accuracy": best}, untrained, 61.0, "protocol", "mfk evaluate runs/x --way 10 --shot 1"
+        Path("runs/x"),
+        [before],
+        [after],
+        {"step": 50, "accuracy": best},
+        None if math.isnan(best) else 0.6,
+        61.0,
+        "protocol",
+        "mfk evaluate runs/x --way 10 --shot 1",
+        validation,
     )
 
 
-def test_lines_show_both_scores_the_place_and_the_next_command() -> None:
-    lines = report(0.613, 0.754, 0.6, 0.7).lines()
-    assert any(line.split() == ["5-way", "1-shot,", "prototype", "61.3", "±", "1.1", "%", "->", "75.4", "±", "1.1", "%"] for line in lines)
+def test_the_paired_difference_is_that_of_numpy_and_cancels_how_hard_an_episode_is() -> None:
+    before, after = score(0.6, 0.02, 1), score(0.61, 0.02, 2)
+    each = np.array(after.each) - np.array(before.each)
+    difference = paired(before.each, after.each)
+    assert difference.mean == pytest.approx(each.mean())
+    assert difference.ci95 == pytest.approx(1.96 * each.std(ddof=1) / math.sqrt(600))
+    assert difference.resolved
+    assert difference.ci95 < before.ci95 / 2
+    assert str(Difference(0.15, 0.011)) == "+15.0 ± 1.1"
+    assert str(Difference(-0.013, 0.02)) == "-1.3 ± 2.0"
+    assert not Difference(-0.013, 0.02).resolved
+
+
+@pytest.mark.parametrize(("before", "after"), [((), (0.1, 0.2)), ((0.1, 0.2), ()), ((), ()), ((0.1, 0.2, 0.3), (0.1, 0.2)), ((0.1,), (0.2,))])
+def test_there_is_no_difference_without_the_same_episodes(before, after) -> None:
+    assert paired(before, after) is None
+
+
+def test_lines_show_both_scores_the_difference_the_place_and_the_next_command() -> None:
+    found = report(score(0.613), score(0.754, 0.14), Difference(0.1, 0.02))
+    lines = found.lines()
+    row = ["5-way", "1-shot,", "prototype", "61.3", "±", "0.6", "%", "->", "75.4", "±", "1.2", "%", "+14.1", "±", "1.1"]
+    assert any(line.split() == row for line in lines)
+    assert "best validation accuracy at step 50, +10.0 ± 2.0 against the untrained network; 61 s in all" in lines
+    assert any("difference: trained minus untrained, episode by episode; protocol)" in line for line in lines)
     assert lines[-2:] == ["run directory: runs/x", "next: mfk evaluate runs/x --way 10 --shot 1"]
-    assert not any("WORSE" in line for line in lines)
+    assert not any("WORSE" in line or "unresolved" in line for line in lines)
+    assert "| test episodes | readout | untrained | trained | difference |\n|---|---|---|---|---|\n" in found.markdown()
+    assert "| 5-way 1-shot | prototype | 61.3 ± 0.6 % | 75.4 ± 1.2 % | +14.1 ± 1.1 |" in found.markdown()
+
+
+def test_a_fall_that_the_episodes_do_not_resolve_is_unresolved_and_not_worse() -> None:
+    found = report(score(0.845, 0.3, 1), score(0.832, 0.3, 2), Difference(-0.01, 0.02), best=0.59)
+    text = "\n".join(found.lines())
+    assert found.worse() == []
+    assert "WORSE" not in text
+    assert "worse" not in found.markdown()
+    assert "-1.3 ± 3.3, unresolved\n" in text
+    assert "unresolved where its interval contains 0" in text
+    assert "| -1.3 ± 3.3, unresolved |" in found.markdown()
+    assert "best validation accuracy at step 50, -1.0 ± 2.0, unresolved against the untrained network" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (report(score(0.6), score(0.59, 0.05)), "test 5w1s prototype: 60.0 ± 0.6 % -> 59.0 ± 0.7 %, -1.0 ± 0.4"),
+        (report(score(0.5), score(0.6), Difference(-0.1, 0.03), best=0.5), "validation: 60.0 % -> 50.0 %, -10.0 ± 3.0"),
+    ],
+    ids=["test", "validation"],
+)
+def test_worse_than_untrained_is_said_loudly_where_it_is_resolved(found, says) -> None:
+    text = "\n".join(found.lines())
+    assert "WARNING: training made the network WORSE than it was before the first step:\n  " + says in text
+    assert f"**Training made the network worse:**\n\n- {says}" in found.markdown()
+
+
+def test_a_run_that_never_validated_does_not_speak_of_validation(write, tmp_path) -> None:
+    found = train(read(write(SMALL), ["dataset.val_fraction=0.0", "outer.steps=2"]), tmp_path / "run")
+    text = "\n".join(found.lines())
+    assert "no validation classes, so the weights of the last step, 2, were kept; " in text
+    assert "best validation" not in text + found.markdown()
+    assert "![training objective](curve.png)" in found.markdown()
+    assert (found.untrained, found.validation) == (None, None)
+
+
+def test_the_differences_of_a_run_are_those_of_its_episodes_also_after_a_resume(write, tmp_path) -> None:
+    pipeline = read(write(SMALL), ["evaluate.val_episodes=20", "evaluate.episodes=20"])
+    found = train(pipeline, tmp_path / "run")
+    assert found.validation is not None
+    assert found.validation.mean == pytest.approx(found.best["accuracy"] - found.untrained)
+    assert found.validation.ci95 > 0
+    for before, after, difference in zip(found.before, found.after, found.differences(), strict=True):
+        assert difference.mean == pytest.approx(after.accuracy - before.accuracy)
+    (tmp_path / "run" / "checkpoints" / "step-0000004.pt").unlink()  # goes on from step 2, in a process that has not seen step 0
+    again = train(pipeline, tmp_path / "run", resume=True)
+    assert again.validation == found.validation
+    assert again.differences() == found.differences()
 
 
 @pytest.mark.parametrize(
@@ -37,32 +136,53 @@ def test_lines_show_both_scores_the_place_and_the_next_command() -> None:
         ({"test": 10, "val": 10}, "mfk evaluate 'runs/a b' --way 10 --shot 1"),
         ({"test": 9, "val": 10}, "mfk evaluate 'runs/a b' --way 2 --shot 1"),
         ({"test": 1, "val": 2}, "mfk evaluate 'runs/a b' --way 2 --shot 1 --split val"),
-        ({}, "mfk evaluate 'runs/a b' --set 'dataset={name: folder, root: FOLDER, image_size: 28, mode: color, fractions: {test: 1.0}}'"),
+        ({}, "mfk evaluate 'runs/a b' --way 5 --shot 1 --set 'dataset={name: digits, image_size: 8}'"),
     ],
     ids=str,
 )
-def test_the_next_command_fits_the_classes_there_are(counts, command) -> None:
+@pytest.mark.parametrize("shown", [[(5, 1)], [(10, 1), (2, 1)]], ids=str)
+def test_the_next_command_fits_the_classes_there_are_and_measures_something_new(counts, command, shown) -> None:
     splits = {split: ImageSet(torch.zeros(2 * n, 1, 2, 2), torch.arange(n).repeat(2), tuple(map(str, range(n)))) for split, n in counts.items()}
-    flow = SimpleNamespace(splits=splits, shape=(3, 28, 28), pipeline=SimpleNamespace(evaluate=SimpleNamespace(query=1)))
+    evaluate = SimpleNamespace(query=1, settings=lambda: shown)
+    flow = SimpleNamespace(splits=splits, shape=(1, 8, 8), pipeline=SimpleNamespace(evaluate=evaluate, seed=3))
+    if shown != [(5, 1)] and "--split" not in command and counts:
+        command = "mfk evaluate 'runs/a b' --way 10 --shot 1 --split val"
     assert _following(Run(Path("runs/a b")), flow) == command
 
 
-@pytest.mark.parametrize(("case", "says"), [((0.6, 0.5, 0.4, 0.5), "test 5w1s prototype: 60.0"), ((0.5, 0.6, 0.6, 0.5), "validation: 60.0 % -> 50.0 %")])
-def test_worse_than_untrained_is_said_loudly(case, says) -> None:
-    found = report(*case)
-    text = "\n".join(found.lines())
-    assert "WARNING: training made the network WORSE" in text
-    assert says in text
-    assert "**Training made the network worse:**" in found.markdown()
+def folder_of(path: Path, channels: int) -> None:
+    """Ten classes of six noisy 16x16 images."""
+    drawn = np.random.default_rng(0)
+    for c in range(10):
+        (path / f"class{c}").mkdir(parents=True)
+        tile = drawn.integers(0, 256, (16, 16, channels)).squeeze()
+        for i in range(6):
+            (path / f"class{c}" / f"{i}.png").write_bytes(png((tile ^ drawn.integers(0, 64, tile.shape)).astype(np.uint8)))
 
 
-def test_without_test_or_validation_classes_the_report_says_so() -> None:
-    unmeasured = Report(Path("runs/x"), [], [], {"step": 50, "accuracy": float("nan")}, None, 61.0, "protocol", "mfk evaluate runs/x --set ...")
-    assert unmeasured.lines() == [
-        "test accuracy was not measured, since it needs images in classes and there are no test classes; the next command measures it on a folder that has them",
-        "there are no validation classes to choose by, so the weights of step 50, the last, are kept; 61 s in all",
-        "run directory: runs/x",
-        "next: mfk evaluate runs/x --set ...",
-    ]
-    assert "test accuracy was not measured" in unmeasured.markdown()
-    assert "not measured" not in "\n".join(report(0.5, 0.6, 0.5, 0.6).lines())
+@pytest.mark.parametrize(
+    ("channels", "overrides", "command"),
+    [
+        (1, [], "evaluate RUN --way 2 --shot 1"),
+        (1, ["dataset.fractions={train: 0.4, val: 0.2, test: 0.4}", "evaluate.way=2"], "evaluate RUN --way 2 --shot 1 --split val"),
+        (1, ["dataset.fractions={train: 0.5, val: 0.5}"], "evaluate RUN --way 2 --shot 1 --split val"),
+        (1, ["dataset.fractions={train: 1.0}"], "evaluate RUN --way 5 --shot 1 --set 'dataset={name: digits, image_size: 16}'"),
+        (3, ["dataset.fractions={train: 1.0}", "dataset.mode=color"], "run RUN/pipeline.yaml --set seed=1"),
+        (1, ["model.head=linear", "inner.loss=cross_entropy", "evaluate.readouts=[prototype, adapted]"], "evaluate RUN --way 2 --shot 1"),
+        (1, ["dataset.fractions={train: 1.0}", "model.head=linear", "inner.loss=cross_entropy"],
+         "evaluate RUN --way 5 --shot 1 --set 'dataset={name: digits, image_size: 16}'"),
+    ],
+    ids=["glyph-like", "two-way shown", "validation alone", "grey, no test classes", "color, no test classes", "fixed way", "fixed way, no test classes"],
+)  # fmt: skip
+def test_the_next_command_works(channels, overrides, command, write, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "shapes", channels)
+    text = SMALL.replace("name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic", "name: folder, root: shapes, mode: grey, image_size: 16")
+    fractions = [] if any("fractions" in override for override in overrides) else ["dataset.fractions={train: 0.4, val: 0.3, test: 0.3}"]
+    found = train(read(write(text), [*fractions, "outer.steps=1", *overrides]), tmp_path / "run")
+    assert found.following == "mfk " + command.replace("RUN", str(tmp_path / "run"))
+    done = CliRunner().invoke(main, shlex.split(found.following)[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    if command.startswith("evaluate"):
+        last = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])
+        assert last["accuracy"] > 0

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from metaflowkit import checkpoint
+from metaflowkit.cli import main
 from metaflowkit.errors import DivergenceError
 from metaflowkit.evaluation import Score
 from metaflowkit.pipeline import read
@@ -65,7 +68,16 @@ def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(dama
         train(read(write(SMALL)), tmp_path / "run")
     message = str(caught.value)
     assert message.startswith("outer step 4: the meta-gradient is not finite, first in backbone.blocks.")
-    assert "lower inner.rule.lr, inner.steps or outer.optimizer.lr" in message
+    restart = f"mfk run {tmp_path / 'run' / 'pipeline.yaml'} --set outer.optimizer.lr=0.0001"
+    measure = f"mfk evaluate {tmp_path / 'run'} --weights last"
+    assert f"; lower inner.rule.lr, inner.steps or outer.optimizer.lr, such as with {restart}; the last good state is saved in " in message
+    assert message.endswith(f"; measure it with {measure}")
+    monkeypatch.setattr(_Loop, "advance", advance)
+    monkeypatch.chdir(tmp_path)
+    for command in (measure, restart):
+        assert CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False).exit_code == 0
+    (again,) = (tmp_path / "runs").iterdir()
+    assert read(again / "pipeline.yaml").outer.optimizer.settings["lr"] == 1e-4
     last = checkpoint.saved(tmp_path / "run" / "checkpoints")[-1]
     assert str(last) in message
     assert checkpoint.load(last).step == (2 if damage == "model" else 3)

@@ -30,13 +30,23 @@ FACES = [
 ]
 
 
+ALIKE = 0.5
+"""An evaluation letter that shares this part of its images with an earlier letter is that letter on paper, such as Greek Alpha and Latin A."""
+
+
 @DATASETS.register("glyphs")
 class Glyphs:
     """Letters in matplotlib's typefaces; classes are characters, examples are faces.
 
     A face draws only the letters that its character map holds, so the empty box never appears. Letters are white on black,
-    scaled so that the face's tallest capitals and descenders fit, and centred by their ink. Scripts differ in what they
-    hold, but some letters look alike across scripts (Latin A, Greek Alpha), as they do on paper.
+    scaled so that the face's tallest capitals and descenders fit, and centred by their ink.
+
+    Some letters are drawn alike across scripts (Latin A, Greek Alpha) and within one (Greek tonos and oxia). An evaluation
+    letter half of whose images or more equal, byte by byte, those of a training letter or of an earlier evaluation letter is
+    left out; of one that shares fewer, only these images are, so that it may keep fewer than ``min_faces``. No evaluation
+    image is then a training image, or one of another evaluation letter. By default this takes validation from 190 letters
+    with 2,667 images to 178 with 2,458 (159 equalled training images), and test from 440 with 5,632 to 393 with 4,908 (389
+    equalled training images, 404 had a twin in another test letter).
 
     Args:
         train: scripts to learn from, by the first word of their letters' Unicode names.
@@ -89,7 +99,32 @@ class Glyphs:
             "val": val,
             "test": [i for i, s in enumerate(scripts) if s in self.test and i not in taken],
         }
-        return {split: select(x, y, names, chosen) for split, chosen in members.items()}
+        return _without_twins({split: select(x, y, names, chosen) for split, chosen in members.items()})
+
+
+def _without_twins(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
+    """The splits without evaluation images that equal, byte by byte, an image of a training letter or of another evaluation letter.
+
+    Validation letters are taken before test letters, in the order of their code points; of two that share an image the
+    later one loses it, or is left out altogether (see :data:`ALIKE`).
+    """
+    seen = {image.tobytes() for image in splits["train"].x.numpy()}
+    found = {"train": splits["train"]}
+    for split in ("val", "test"):
+        images = splits[split]
+        content = [image.tobytes() for image in images.x.numpy()]
+        rows: list[int] = []
+        kept: list[int] = []
+        for c in range(len(images.classes)):
+            own = torch.nonzero(images.y == c).flatten().tolist()
+            unlike = [row for row in own if content[row] not in seen]
+            if len(own) - len(unlike) >= ALIKE * len(own):
+                continue
+            kept.append(c)
+            rows += unlike
+            seen.update(content[row] for row in unlike)
+        found[split] = select(images.x[rows], images.y[rows], images.classes, kept)
+    return found
 
 
 def _script(letter: str) -> str:

@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.files import write_atomic
 from metaflowkit.search import STORAGE_VARIABLE
+from metaflowkit.search.final import BASELINE, final_runs, final_sources, final_table, is_finished
 from metaflowkit.search.page import conclude
 from metaflowkit.search.reading import Search
-from metaflowkit.search.results import BASELINE, BEST, accuracy_table, best_trials, line_about
+from metaflowkit.search.results import BEST, line_about
 from metaflowkit.search.slots import AGAIN
 from metaflowkit.search.storage import reachable
 from metaflowkit.search.study import RUNNING, Study, enter
@@ -47,8 +48,11 @@ def run_search(search: Search, folder: Path, location: str | None, tell: Callabl
         crew = Crew(study, tell)
         tell(f"study directory {folder}: {search.trials} trials, {search.settings.workers} worker{'s' * (search.settings.workers > 1)}")
         crew.search()
-        tell("\n".join(["", *conclude(study)]))
-        tell("\n".join(["", *crew.finish(), f"next: mfk run {folder / BEST}"]))
+        tell("\n".join(["", *conclude(study, final=False)]))
+        table = crew.finish()
+        if table:
+            conclude(study)  # its report with the test accuracies
+        tell("\n".join(["", *table, f"next: mfk run {folder / BEST}"]))
 
 
 @dataclass
@@ -96,20 +100,13 @@ class Crew:
         Returns:
             Lines about the accuracies.
         """
-        final, folder = self.study.search.settings.final, self.study.folder
-        best = best_trials(self.study)
-        if not best or not final.seeds:
-            return []
-        sources = {f"trial {best[0].number}": BEST}
-        if final.baseline and best[0].params != self.study.search.baseline:
+        folder, sources, runs = self.study.folder, final_sources(self.study), final_runs(self.study)
+        if BASELINE in sources.values():
             write_atomic(folder / BASELINE, self.study.search.pipeline.to_yaml().encode())
-            sources["the pipeline itself"] = BASELINE
-        runs = {label: [folder / "final" / f"{label.replace(' ', '-')}-seed-{seed}" for seed in final.seeds] for label in sources}
-        waiting = [
-            (sources[label], seed, run) for label, all_of_it in runs.items() for seed, run in zip(final.seeds, all_of_it) if not (run / "report.md").is_file()
-        ]
+        waiting = [(sources[name], seed, run) for name, by_seed in runs.items() for seed, run in by_seed.items() if not is_finished(run)]
         if waiting:
-            self.tell(f"training {' and '.join(sources)} with seeds {', '.join(map(str, final.seeds))}, and evaluating on test classes")
+            seeds = ", ".join(map(str, self.study.search.settings.final.seeds))
+            self.tell(f"training {' and '.join(sources)} with seeds {seeds}, and evaluating on test classes")
         with self._watched():
             while (waiting and self.stopping is None) or self.running:
                 while waiting and len(self.running) < self.study.search.settings.workers and self.stopping is None:
@@ -119,8 +116,9 @@ class Crew:
                     self._stop(f"the end of {name}")
         if self.stopping is not None:
             raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command")
-        lines = accuracy_table(runs)
-        write_atomic(folder / "test.md", "\n".join(lines).encode())
+        lines = final_table(runs)
+        if lines:
+            write_atomic(folder / "test.md", "\n".join(lines).encode())
         return lines
 
     def _final(self, source: str, seed: int, run: Path) -> None:

@@ -14,15 +14,22 @@ import matplotlib
 from optuna.trial import TrialState
 
 from metaflowkit.files import write_atomic
+from metaflowkit.search.final import final_runs, final_table
 from metaflowkit.search.results import fanova, importances, summary, write_results
 from metaflowkit.search.study import Study
 
 PAIR = ("objective.delta", "inner.steps")
 
 
-def conclude(study: Study) -> list[str]:
-    """Write all results of a study into its folder; the lines to print about them."""
-    lines = summary(study)
+def conclude(study: Study, final: bool = True) -> list[str]:
+    """Write all results of a study into its folder; the lines to print about them.
+
+    Args:
+        study: what was searched.
+        final: with the test accuracies of its last runs, as far as they are finished.
+    """
+    table = final_table(final_runs(study)) if final else []
+    lines = [*summary(study), *(["", *table] if table else [])]
     written = [*write_results(study), write_page(study, lines)]
     return [*lines, "", f"in {study.folder}: {', '.join(written)}"]
 

@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from metaflowkit import registry as r
 from metaflowkit.errors import ConfigError
 from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.nodes import Pipeline, plain
-from metaflowkit.pipeline import read_node, section
-from metaflowkit.registry import Choice
-from metaflowkit.schema import Count, Natural, Positive, nearest
+from metaflowkit.pipeline import is_search, read_node, section
+from metaflowkit.schema import nearest
 from metaflowkit.search.axes import Axis, Setting, changed, grid, merged
+from metaflowkit.search.settings import Settings
 from metaflowkit.search.space import Reader
 
 METRICS = ("val/accuracy", "seconds", "memory")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a trial may take: ``seconds``, and ``memory`` in MiB beyond what is held before its first step. Above them it is infeasible."""
-
-    seconds: Positive | None = None
-    memory: Positive | None = None
-
-    def set(self) -> dict[str, float]:
-        """Those that are set."""
-        return {name: limit for name, limit in vars(self).items() if limit is not None}
-
-
-@dataclass(frozen=True)
-class Final:
-    """The last part: the best pipeline, with the changes of ``set``, is trained with each of ``seeds`` and evaluated on test classes.
-
-    ``baseline`` does the same to the pipeline that the search started from.
-    """
-
-    seeds: list[Natural] = field(default_factory=lambda: [0, 1, 2])
-    set: dict[str, Any] = field(default_factory=dict)
-    baseline: bool = False
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The keys of a search file.
-
-    ``pipeline`` is a file, from the search file's folder, or a whole pipeline written out; ``set`` changes it by dotted paths.
-    ``metrics`` maps ``val/accuracy`` (the best of a run), ``seconds`` or ``memory`` (MiB) to a direction. ``time_limit`` is in
-    seconds, for one call. A worker that has not answered for ``lease`` seconds has lost its trial, which is put again at most
-    ``retries`` times.
-    """
-
-    name: str
-    pipeline: str | dict[str, Any]
-    space: dict[str, Any]
-    set: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Literal["maximize", "minimize"]] = field(default_factory=lambda: {"val/accuracy": "maximize"})
-    sampler: Annotated[Choice, r.SAMPLERS] = Choice("tpe")
-    pruner: Annotated[Choice, r.PRUNERS] = Choice("median")
-    trials: Count = 20
-    time_limit: Positive | None = None
-    workers: Count = 1
-    storage: str | None = None
-    seed: Natural = 0
-    lease: Positive = 60.0
-    retries: Natural = 2
-    limits: Limits = Limits()
-    final: Final = Final()
 
 
 @dataclass(frozen=True)
@@ -130,6 +78,8 @@ def read_search(path: str | Path, overrides: Sequence[str] = (), **given: Any) -
         ConfigError: with every problem found, each with its place, what is wrong and what to do.
     """
     root = read_yaml(path)
+    if "dataset" in root.value and not is_search(root):
+        raise ConfigError(f"{path}: is a pipeline, not a search file; start it with mfk run {shlex.quote(str(path))}")
     for key, value in given.items():
         root = root if value is None else put(root, key, as_node(value, root.mark))
     return search_of(root, Path(path).stem, Path(path).parent, overrides)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import statistics
 import warnings
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from metaflowkit.files import write_atomic
-from metaflowkit.journal import Journal
 from metaflowkit.nodes import Pipeline
 from metaflowkit.search.axes import suggest
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import Study
 
-BEST, BASELINE = "best.yaml", "baseline.yaml"
+BEST = "best.yaml"
 
 
 def best_trials(study: Study) -> list[FrozenTrial]:
@@ -114,26 +111,6 @@ def fanova() -> optuna.importance.BaseImportanceEvaluator:
     return optuna.importance.FanovaImportanceEvaluator(n_trees=512, seed=0)
 
 
-def accuracy_table(runs: dict[str, list[Path]]) -> list[str]:
-    """Test accuracy of several pipelines: mean and standard deviation over the runs of each, which differ in their seed."""
-    found: dict[tuple[int, int, str], dict[tuple[str, str], dict[Path, float]]] = {}
-    for label, all_of_it in runs.items():
-        for run in all_of_it:
-            for score in Journal(run / "evaluations.jsonl").read():
-                if score["split"] == "test" and score["weights"] in ("untrained", "best"):
-                    by = found.setdefault((score["way"], score["shot"], score["readout"]), {})
-                    # the run's own come first, before what was measured again
-                    by.setdefault((label, score["weights"]), {}).setdefault(run, score["accuracy"])
-    rows = [
-        f"| {way}-way {shot}-shot, {readout} | {label} | {_spread(by[label, 'untrained'])} | {_spread(by.get((label, 'best'), {}))} |"
-        for (way, shot, readout), by in found.items()
-        for label in runs
-        if (label, "untrained") in by
-    ]
-    count = max(map(len, runs.values()))
-    return [f"| test accuracy, % (mean and standard deviation, seeds: {count}) | of | untrained | trained |", "|---|---|---|---|", *rows]
-
-
 def write_results(study: Study) -> list[str]:
     """Write ``trials.csv`` and, where a trial is complete, ``best.yaml``; the names of what was written."""
     trials = study.slots.trials()
@@ -173,10 +150,3 @@ def _values(study: Study, trial: FrozenTrial) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _spread(by_run: dict[Path, float]) -> str:
-    values = [*by_run.values()]
-    if not values:
-        return ""
-    return f"{100 * statistics.mean(values):.1f}" + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")

@@ -80,7 +80,7 @@ def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, 
     except Interrupted:
         trial.set_user_attr("seconds", watch.costs()["seconds"])
         slots.give_back(trial.number, "stopped and saved", counted=False)
-        raise
+        raise Interrupted(f"trial {trial.number}: stopped and saved; go on with the same command") from None
     except Exception as error:
         slots.give_back(trial.number, str(error) if isinstance(error, MetaflowkitError) else f"{type(error).__name__}: {error}", counted=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -64,15 +65,20 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     assert text.startswith("study directory studies/s: 3 trials, 2 workers")
     assert len(re.findall(r"^trial \d: [\d.]+ %  inner.rule.lr=[\d.]+ objective.delta=\d  \d+ s \(\d of 3; best ", text, re.MULTILINE)) == 3
     assert re.search(r"^training trial \d with seeds 0, 1, and evaluating on test classes", text, re.MULTILINE)
-    assert re.search(r"3-way 1-shot, prototype \| trial \d \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \|", text)
+    row = re.search(r"\| 3-way 1-shot, prototype \| trial \d \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \| [+-][\d.]+ ± [\d.]+ \|", text)[0]
+    by_seed = re.findall(r"\| 3-way 1-shot, prototype \| trial \d \| ([01]) \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \| [+-][\d.]+ ± [\d.]+", text)
+    assert by_seed == ["0", "1"]
     folder = tmp_path / "studies" / "s"
-    assert (folder / "report.html").read_text().count("data:image/png") >= 5
+    report = (folder / "report.html").read_text()
+    assert report.count("data:image/png") >= 5
+    assert row in report
     assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
     assert read(folder / "best.yaml").outer.steps == 4
     assert len(list((folder / "final").iterdir())) == 2
     shown = CliRunner().invoke(main, ["search", "show", str(folder)])
     assert shown.exit_code == 0
     assert "study s: 3 complete of 3 trials" in shown.output
+    assert row in shown.output
     again = finished(start("s.yaml", folder=tmp_path))
     assert "| 3-way 1-shot, prototype |" in again
     assert "training trial" not in again  # nothing is trained once more
@@ -82,9 +88,11 @@ def test_the_pipeline_itself_may_be_trained_like_the_best_one(tmp_path, monkeypa
     def ran(crew, name: str, arguments) -> None:
         run = Path(arguments[arguments.index("--run-dir") + 1])
         run.mkdir(parents=True)
-        score = {"split": "test", "way": 5, "shot": 1, "readout": "prototype", "weights": "best"}
-        accuracy = read(arguments[1]).objective.settings["delta"] / 10
-        lines = [{**score, "accuracy": accuracy}, {**score, "weights": "untrained", "accuracy": 0.1}]
+        pipeline = read(arguments[1])
+        (run / "pipeline.yaml").write_text(pipeline.to_yaml())
+        score = {"split": "test", "way": 5, "shot": 1, "query": 2, "readout": "prototype", "ci95": 0.01}
+        accuracies = {"untrained": 0.1, "best": pipeline.objective.settings["delta"] / 10}
+        lines = [{**score, "weights": weights, "accuracy": a, "each": [a - 0.05, a + 0.05]} for weights, a in accuracies.items()]
         (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (run / "report.md").write_text("")
 
@@ -94,12 +102,18 @@ def test_the_pipeline_itself_may_be_trained_like_the_best_one(tmp_path, monkeypa
     found = study.slots.open()
     for delta, accuracy in ((space.baseline["objective.delta"], 0.3), (6, 0.4)):
         found.add_trial(optuna.trial.create_trial(value=accuracy, params={"objective.delta": delta}, distributions={"objective.delta": IntDistribution(1, 6)}))
-    conclude(study)
+    before = conclude(study)
+    assert not any("accuracy, %" in line for line in before)  # nothing is said of what has not been trained
     said: list[str] = []
-    assert Crew(study, said.append).finish()[2:] == [
-        "| 5-way 1-shot, prototype | trial 3 | 10.0 ± 0.0 | 60.0 ± 0.0 |",
-        "| 5-way 1-shot, prototype | the pipeline itself | 10.0 ± 0.0 | 50.0 ± 0.0 |",
+    table = Crew(study, said.append).finish()
+    assert table[2:4] == [
+        "| 5-way 1-shot, prototype | trial 3 | 10.0 ± 0.0 | 60.0 ± 0.0 | +50.0 ± 0.0 | +10.0 ± 0.0 |",
+        "| 5-way 1-shot, prototype | the pipeline itself | 10.0 ± 0.0 | 50.0 ± 0.0 | +40.0 ± 0.0 |  |",
     ]
+    shown = conclude(study)
+    assert [line for line in shown if line.startswith("|")] == [line for line in table if line]
+    assert html.escape(table[2]) in (study.folder / "report.html").read_text()
+    assert (study.folder / "test.md").read_text().splitlines() == table
     assert said == ["training trial 3 and the pipeline itself with seeds 0, 1, and evaluating on test classes"]
 
 

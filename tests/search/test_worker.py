@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -21,7 +20,7 @@ from metaflowkit.search import trial as trials
 from metaflowkit.search.axes import suggest
 from metaflowkit.search.page import write_page
 from metaflowkit.search.reading import read_search
-from metaflowkit.search.results import accuracy_table, best_trials, importances, pipeline_of, summary, write_results
+from metaflowkit.search.results import best_trials, importances, pipeline_of, summary, write_results
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import enter
 from metaflowkit.search.worker import work
@@ -224,7 +223,7 @@ def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_pat
     monkeypatch.setattr(_Loop, "advance", stopped)
     (tmp_path / "cut").mkdir()
     cut = enter(read_search(search_file(tmp_path / "cut", SPACE, "trials: 1")), tmp_path / "cut" / "study", None)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"^trial 0: stopped and saved; go on with the same command$"):
         _work(cut)
     monkeypatch.undo()
     _work(cut)
@@ -389,13 +388,3 @@ def test_signals_are_put_back(entered) -> None:
     with pytest.raises(Interrupted, match="stopped, with no trial at hand"):
         _work(study)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_run_that_was_measured_again_counts_once(tmp_path) -> None:
-    for seed, accuracy in ((0, 0.5), (1, 0.7)):
-        score = {"split": "test", "way": 5, "shot": 1, "readout": "prototype"}
-        lines = [{**score, "weights": "untrained", "accuracy": 0.2}, {**score, "weights": "best", "accuracy": accuracy}]
-        lines += [{**score, "weights": "best", "accuracy": 0.0}, {**score, "split": "val", "shot": 5, "weights": "best", "accuracy": 0.1}]
-        (tmp_path / str(seed)).mkdir()
-        (tmp_path / str(seed) / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert accuracy_table({"trial 3": [tmp_path / "0", tmp_path / "1"]})[2:] == ["| 5-way 1-shot, prototype | trial 3 | 20.0 ± 0.0 | 60.0 ± 14.1 |"]

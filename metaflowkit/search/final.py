@@ -1,0 +1,126 @@
+"""The last runs of a search: the best pipeline, with several seeds, on test classes, beside the pipeline that the search started from."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaflowkit.evaluation import Difference, paired
+from metaflowkit.files import read_yaml
+from metaflowkit.journal import Journal
+from metaflowkit.search.results import BEST, best_trials
+from metaflowkit.search.study import Study
+
+BASELINE = "baseline.yaml"
+ITSELF = "the pipeline itself"
+
+
+def final_sources(study: Study) -> dict[str, str]:
+    """What is trained again: its name, and its file in the study's folder."""
+    final, best = study.search.settings.final, best_trials(study)
+    if not best or not final.seeds:
+        return {}
+    itself = {ITSELF: BASELINE} if final.baseline and best[0].params != study.search.baseline else {}
+    return {f"trial {best[0].number}": BEST, **itself}
+
+
+def final_runs(study: Study) -> dict[str, dict[int, Path]]:
+    """The run directories by name and seed, whether or not they are there yet."""
+    folder, seeds = study.folder / "final", study.search.settings.final.seeds
+    return {name: {seed: folder / f"{name.replace(' ', '-')}-seed-{seed}" for seed in seeds} for name in final_sources(study)}
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (run / "report.md").is_file()
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What one finished run measured on test classes.
+
+    Attributes:
+        drawn: what its episodes depend on beside way, shot and query.
+        scores: the lines of ``evaluations.jsonl`` by (way, shot, readout), then by weights.
+    """
+
+    drawn: tuple[Any, ...]
+    scores: dict[tuple[int, int, str], dict[str, dict[str, Any]]]
+
+
+def final_table(runs: Mapping[str, Mapping[int, Path]]) -> list[str]:
+    """Test accuracy of the finished ones among several pipelines' runs: over the seeds, then of each seed; empty where none is finished.
+
+    Differences of a seed are taken episode by episode (see :class:`metaflowkit.evaluation.Difference`), and left out where
+    the episodes are not the same.
+
+    Args:
+        runs: run directories by the name of their pipeline and the seed.
+    """
+    tested = {name: {seed: _read(run) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
+    tested = {name: by_seed for name, by_seed in tested.items() if by_seed}
+    if not tested:
+        return []
+    against = [f"against {ITSELF}"] if ITSELF in tested and len(tested) > 1 else []
+    columns = ["untrained", "trained", "difference", *against]
+    means, singles = [], []
+    for setting in dict.fromkeys(s for by_seed in tested.values() for run in by_seed.values() for s in run.scores):
+        way, shot, readout = setting
+        for name, by_seed in tested.items():
+            rows = {
+                seed: _row(run, tested.get(ITSELF, {}).get(seed) if name != ITSELF else None, setting) for seed, run in by_seed.items() if setting in run.scores
+            }
+            head = [f"{way}-way {shot}-shot, {readout}", name]
+            cells = [_spread([cell[0] for row in rows.values() if (cell := row[i]) is not None], "+" if i > 1 else "") for i in range(len(columns))]
+            means.append([*head, *cells])
+            singles += [[*head, str(seed), *(cell[1] if cell is not None else "" for cell in row[: len(columns)])] for seed, row in rows.items()]
+    count = max(map(len, tested.values()))
+    return [
+        *_markdown([f"test accuracy, % (mean and standard deviation, seeds: {count})", "of", *columns], means),
+        "",
+        *_markdown(["test accuracy, % (± 95 % confidence over episodes)", "of", "seed", *columns], singles),
+    ]
+
+
+Cell = tuple[float, str] | None
+
+
+def _row(run: _Tested, baseline: _Tested | None, setting: tuple[int, int, str]) -> list[Cell]:
+    """Untrained, trained, their difference, and the difference to the baseline's trained: each as a number and as text."""
+    untrained, best = run.scores[setting].get("untrained"), run.scores[setting].get("best")
+    other = baseline.scores.get(setting, {}).get("best") if baseline is not None and baseline.drawn == run.drawn else None
+    return [*(_accuracy(score) for score in (untrained, best)), _difference(untrained, best), _difference(other, best)]
+
+
+def _accuracy(score: dict[str, Any] | None) -> Cell:
+    return None if score is None else (score["accuracy"], f"{100 * score['accuracy']:.1f} ± {100 * score['ci95']:.1f}")
+
+
+def _difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> Cell:
+    if before is None or after is None or before["query"] != after["query"]:
+        return None
+    difference: Difference | None = paired(before.get("each", ()), after.get("each", ()))
+    return None if difference is None else (difference.mean, str(difference) if difference.resolved else f"{difference}, unresolved")
+
+
+def _read(run: Path) -> _Tested:
+    pipeline = read_yaml(run / "pipeline.yaml").plain()
+    scores: dict[tuple[int, int, str], dict[str, dict[str, Any]]] = {}
+    for score in Journal(run / "evaluations.jsonl").read():
+        if score["split"] == "test" and score["weights"] in ("untrained", "best"):
+            # the run's own come first, before what was measured again
+            scores.setdefault((score["way"], score["shot"], score["readout"]), {}).setdefault(score["weights"], score)
+    return _Tested((pipeline["dataset"], pipeline["evaluate"]["seed"]), scores)
+
+
+def _markdown(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _spread(values: list[float], sign: str) -> str:
+    if not values:
+        return ""
+    return f"{100 * statistics.mean(values):{sign}.1f}" + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
