@@ -20,7 +20,7 @@ from metaflowkit.nodes import Readout
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.schema import nearest
 from metaflowkit.seeding import seed_for
-from metaflowkit.sharing import statistics
+from metaflowkit.sharing import normalisation
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, Labelled
 
@@ -165,7 +165,7 @@ def _checked(readouts: Iterable[str]) -> list[str]:
 
 def protocol(flow: Flow, readouts: Iterable[str]) -> str:
     """What a reader must know beside the figures."""
-    facts = [statistics(flow.learner, flow.shape)]
+    facts = [normalisation(flow.learner, flow.shape)]
     if "adapted" in readouts:
         views = evaluation_views(flow.pipeline)
         shown = f"{views} augmented views of each support image" if views else "the support images"

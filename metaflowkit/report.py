@@ -88,7 +88,11 @@ class Report:
             f"| {a.way}-way {a.shot}-shot | {a.readout} | {b} | {a} | {_shown(difference)} |"
             for b, a, difference in zip(self.before, self.after, self.differences())
         ]
-        table = ["| test episodes | readout | untrained | trained | difference |", "|---|---|---|---|---|", *rows, "", f"{self._compared()};"] if rows else [f"{UNMEASURED}."]
+        table = (
+            ["| test episodes | readout | untrained | trained | difference |", "|---|---|---|---|---|", *rows, "", f"{self._compared()};"]
+            if rows
+            else [f"{UNMEASURED}."]
+        )
         chosen = ["", f"{self._chosen()}."] if self.best is not None else []
         warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in self.worse())] if self.worse() else []
         curve = "training objective" if self.untrained is None else "validation accuracy"

@@ -18,7 +18,7 @@ IMAGES = 4  # whose features are compared, beside as many others
 CHANGE = 1e-4  # relative; far above rounding in float32, far below what batch statistics do
 
 
-def statistics(learner: Learner, shape: tuple[int, ...]) -> str:
+def normalisation(learner: Learner, shape: tuple[int, ...]) -> str:
     """Which statistics normalise, and whether an image's features depend on the other images of its set (transductive) or not (inductive).
 
     Args:

@@ -45,14 +45,15 @@ def test_images_without_classes_train_and_are_measured_on_others(photos, fields,
     assert code == 0, output
     assert "250 training images, val 0 classes, test 0 classes" in output
     unmeasured, kept, place, following = output.splitlines()[-4:]
-    assert unmeasured.startswith("test accuracy was not measured, since it needs images in classes and there are no test classes; the next command measures it")
-    assert kept.startswith("there are no validation classes to choose by, so the weights of step 4, the last, are kept;")
+    assert unmeasured.startswith("test accuracy was not measured, since there are no test classes; mfk evaluate measures it on other images, in classes")
+    assert kept.startswith("no validation classes, so the weights of the last step, 4, were kept;")
     assert place == f"run directory: {run}"
-    assert following == f"next: mfk evaluate {run} --set 'dataset={{name: folder, root: FOLDER, image_size: 16, mode: color, fractions: {{test: 1.0}}}}'"
+    assert following == f"next: mfk run {run / 'pipeline.yaml'} --set seed=1"
     best, last = (checkpoint.load(run / "checkpoints" / name) for name in ("best.pt", "step-0000004.pt"))
     assert all(torch.equal(value, last.model[name]) for name, value in best.model.items())
     assert "test accuracy was not measured" in (run / "report.md").read_text()
-    code, output = mfk("evaluate", run, "--set", following.partition("--set '")[2].rstrip("'").replace("FOLDER", str(fields)), "--readout", "prototype")
+    others = f"dataset={{name: folder, root: {fields}, image_size: 16, mode: color, fractions: {{test: 1.0}}}}"
+    code, output = mfk("evaluate", run, "--set", others, "--readout", "prototype")
     assert (code, output.startswith("test 2-way 1-shot prototype: ")) == (0, True)
     assert (json.loads((run / "evaluations.jsonl").read_text())["step"], code) == (4, 0)
     code, output = mfk("evaluate", run)
