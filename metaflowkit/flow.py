@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
@@ -106,7 +105,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
         DataError: the data cannot be read, or cannot serve these tasks.
     """
     for plugin in pipeline.plugins:
-        importlib.import_module(plugin)
+        r.import_plugin(plugin)
     device = _device(pipeline.device)
     splits = dict(_named(pipeline, "dataset", lambda: r.DATASETS.build(pipeline.dataset)).load())
     some = next((images for images in splits.values() if len(images.x)), None)

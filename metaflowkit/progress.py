@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from metaflowkit.errors import printable
+
 if TYPE_CHECKING:
     from metaflowkit.evaluation import Score
     from metaflowkit.flow import Flow
@@ -43,7 +45,8 @@ class Lines(Silent):
     """Plain lines, for logs: what is built, every validation, every test score."""
 
     def __init__(self, write: Any = None) -> None:
-        self.write = write or (lambda text: print(text, flush=True))
+        put = write or (lambda text: print(text, flush=True))
+        self.write = lambda text: put(printable(text))
         self.images, self.busy, self.steps, self.done = 0, 0.0, 0, 0
         self.origin = self.mark = time.monotonic()
         self.last = ""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from metaflowkit import schema
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
 from metaflowkit.files import Node
 from metaflowkit.schema import Mismatch, coerce, nearest
-from metaflowkit.signatures import REQUIRED, Entry, registrations, sources
+from metaflowkit.signatures import REQUIRED, Entry, locate, registrations, sources
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -94,6 +95,26 @@ class Kind:
         return component(**{k: v for k, v in given.items() if k in taken}, **choice.settings)
 
 
+def import_plugin(module: str) -> None:
+    """Import a module that registers components.
+
+    Raises:
+        ConfigError: with the place, where it cannot be imported for whatever reason.
+    """
+    try:
+        importlib.import_module(module)
+    except MetaflowkitError:
+        raise
+    except (Exception, SystemExit) as error:  # the module runs its own code
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+        own = [frame for frame in frames if frame.filename == str(locate(module))] or frames
+        place = f"{own[-1].filename}:{own[-1].lineno}"
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}:{error.lineno}"
+        text = " ".join(str(error).split())
+        raise ConfigError(f"plugins: {module} cannot be imported, {place}: {type(error).__name__}: {text}; correct it, or install what it needs") from error
+
+
 def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: list[str]) -> Choice | None:
     """Check a component node (``{name: ..., settings...}`` or a bare name) against its kind.
 
@@ -122,7 +143,7 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     for key, child in nodes.items():
         if key not in entry.settings:
             hint = nearest(key, entry.settings) if entry.settings else "it takes no settings"
-            problems.append(f"{child.key or child.mark}: {path}.{key}: {kind.name} {entry.name!r} has no such setting; {hint}")
+            problems.append(f"{child.key or child.mark}: {path}.{key_text(key)}: {kind.name} {entry.name!r} has no such setting; {hint}")
             continue
         try:
             values[key] = coerce(child, entry.settings[key].annotation, f"{path}.{key}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit import schema
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import ConfigError, quoted
 
 REQUIRED = inspect.Parameter.empty
 _NAMES: dict[str, Any] = {**vars(typing), **vars(schema), **{t.__name__: t for t in (int, float, bool, str, list, dict, tuple)}}
@@ -67,9 +67,9 @@ def locate(module: str) -> Path:
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
     if spec is None:
-        raise ConfigError(f"plugins: there is no module {module!r}; install it or run from the folder that holds it")
+        raise ConfigError(f"plugins: there is no module {quoted(module)}; install it or run from the folder that holds it")
     if spec.origin is None or not spec.origin.endswith(".py"):
-        raise ConfigError(f"plugins: module {module!r} has no Python source to read; name the module that holds the component")
+        raise ConfigError(f"plugins: module {quoted(module)} has no Python source to read; name the module that holds the component")
     return Path(spec.origin)
 
 

@@ -19,7 +19,7 @@ from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
 from metaflowkit.report import Report, write_report
-from metaflowkit.run import Run, default_folder, open_run
+from metaflowkit.run import Run, default_folder, hold_run
 from metaflowkit.stopping import on_stop
 
 
@@ -54,17 +54,20 @@ def train(
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
-    run = open_run(folder, pipeline, resume, overwrite)
     started = time.monotonic()
     stop = _Stop()
-    with on_stop(stop.ask, once=True), progress:
-        progress.start(folder, flow, pipeline.outer.steps)
-        loop = _Loop(flow, run, progress, stop)
-        loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
-        while loop.step < pipeline.outer.steps:
-            loop.advance()
-        before, after = loop.final_scores()
-    return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow, pipeline.evaluate.readouts))
+    with hold_run(folder, pipeline, resume, overwrite) as run:
+        try:
+            with on_stop(stop.ask), progress:
+                progress.start(folder, flow, pipeline.outer.steps)
+                loop = _Loop(flow, run, progress, stop)
+                loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
+                while loop.step < pipeline.outer.steps:
+                    loop.advance()
+                before, after = loop.final_scores()
+            return write_report(run, flow, before, after, loop.best, loop.untrained, time.monotonic() - started, protocol(flow, pipeline.evaluate.readouts))
+        except KeyboardInterrupt:
+            raise stop.at_once(run) from None
 
 
 @dataclass
@@ -72,7 +75,19 @@ class _Stop:
     requested: str | None = None
 
     def ask(self, name: str) -> None:
+        """The first signal waits for the step's end, the second does not."""
+        if self.requested:
+            raise KeyboardInterrupt
         self.requested = name
+
+    def at_once(self, run: Run) -> Interrupted:
+        """What the user is told where the step was not waited for."""
+        steps = [int(path.stem.removeprefix("step-")) for path in checkpoint.saved(run.checkpoints)]
+        saved = f"all is saved up to step {steps[-1]} and what came after it is lost" if steps else "nothing is saved yet"
+        return Interrupted(
+            f"{run.folder}: stopped at once by {self.requested or 'SIGINT'}, {saved}; go on with the same command and --run-dir {run.folder} --resume",
+            self.requested,
+        )
 
 
 class _Loop:
@@ -131,7 +146,8 @@ class _Loop:
         """Leave where the user or the system asked to; the state is saved by now."""
         if self.stop.requested:
             raise Interrupted(
-                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with the same command and --run-dir {self.run.folder} --resume"
+                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with the same command and --run-dir {self.run.folder} --resume",
+                self.stop.requested,
             )
 
     def validate(self) -> float | None:

@@ -103,7 +103,7 @@ def test_a_signal_saves_and_says_how_to_resume(number, write, tmp_path) -> None:
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     stopped = re.search(rf"stopped by {number.name} after step (\d+), all is saved; go on with the same command and --run-dir \S+ --resume", errors)
     assert stopped, errors
     step = int(stopped[1])

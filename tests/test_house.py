@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "metaflowkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "__main__"},
-    {"seeding", "stopping", "memory"},
+    {"seeding", "stopping", "memory", "atomic"},
     {"files"},
     {"schema"},
     {"signatures"},
