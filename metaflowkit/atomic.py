@@ -98,7 +98,7 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                handle = stack.enter_context(open(path, "a+"))  # noqa: SIM115, it stays open as long as the lock
+                handle = stack.enter_context(open(path, "a+"))
             except OSError as error:
                 raise RunError(f"{path}: cannot be written ({reason(error)}); {remedy(error)}") from None
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,13 @@ class Lines(Silent):
     """Plain lines, for logs: what is built, every validation, every test score."""
 
     def __init__(self, write: Any = None) -> None:
-        put = write or (lambda text: print(text, flush=True))
-        self.write = lambda text: put(printable(text))
+        self.put: Callable[[str], Any] = write or (lambda text: print(text, flush=True))
         self.images, self.busy, self.steps, self.done = 0, 0.0, 0, 0
         self.origin = self.mark = time.monotonic()
         self.last = ""
+
+    def write(self, text: str) -> None:
+        self.put(printable(text))
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         self.steps = steps

@@ -76,7 +76,8 @@ class Kind:
                     if entry.name in found and found[entry.name].origin != entry.origin:
                         raise ConfigError(f"plugins: {self.name} {entry.name!r} of {module} exists already; rename it there")
                     settings = {s.name: s for s in entry.settings.values() if s.name not in self.given}
-                    found[entry.name] = replace(entry, settings=settings)
+                    guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
+                    found[entry.name] = replace(entry, settings=settings, guards=guards)
         return found
 
     def build(self, choice: Choice, **given: Any) -> Any:
@@ -155,7 +156,12 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     if len(problems) > before:
         return None
     settings = {key: values.get(key, s.default) for key, s in entry.settings.items() if key in values or kind.reader is None}
-    return Choice(entry.name, settings)
+    for guard in entry.guards:
+        refusal = guard.refusal(settings)
+        if refusal is not None:
+            place = next((nodes[key].mark for key in guard.names if key in nodes), node.mark)
+            problems.append(f"{place}: {path}: {refusal}")
+    return Choice(entry.name, settings) if len(problems) == before else None
 
 
 def _augmentations() -> dict[str, Entry]:

@@ -14,7 +14,7 @@ from metaflowkit import checkpoint, registry
 from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score, evaluate, protocol
-from metaflowkit.flow import Flow, build, build_learner
+from metaflowkit.flow import Flow, build, build_learner, placed
 from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
@@ -98,7 +98,8 @@ class _Loop:
         self.outer = flow.pipeline.outer
         frozen = flow.learner.parts.frozen
         self.parameters = {name: p for name, p in flow.learner.model.named_parameters() if name not in frozen}
-        self.optimizer = registry.OPTIMIZERS.build(self.outer.optimizer, parameters=list(self.parameters.values()))
+        parameters = list(self.parameters.values())
+        self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, parameters=parameters))
         self.lr = self.optimizer.param_groups[0]["lr"]
         self.step = 0
         self.best: dict[str, float] | None = None

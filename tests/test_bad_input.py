@@ -137,6 +137,51 @@ def test_hostile_overrides(pipeline, override, says) -> None:
     assert len(output) < 1100
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (f"model.backbone.width={10**6}", "model.backbone.width: must be at most 65536, got 1000000; lower it"),
+        (f"model.backbone.width={2**63}", "model.backbone.width: must be a whole number of at most 64 bits"),
+        (f"dataset.image_size={10**6}", "dataset.image_size: must be at most 4096, got 1000000; lower it"),
+        (f"tasks.query={10**6}", "tasks.query: must be at most 100000, got 1000000; lower it"),
+        (f"evaluate.shot={10**18}", "evaluate.shot: must be at most 100000, got 1000000000000000000; lower it"),
+        (f"evaluate.views={10**6}", "evaluate.views: must be at most 10000, got 1000000; lower it"),
+        (f"evaluate.shot=[1, {2**70}]", "evaluate.shot.1: must be a whole number of at most 64 bits"),
+        (f"inner.steps={10**9}", "inner.steps: must be at most 100000"),
+        ("outer.optimizer={name: adam, beta1: 1}", "outer.optimizer.beta1: must be a number of at least 0 and below 1, got 1.0"),
+        ("outer.optimizer={name: sgd, nesterov: true, momentum: 0}", "outer.optimizer: nesterov needs momentum, got momentum 0; set momentum"),
+        ("inner.rule={name: sgd, nesterov: true}", "inner.rule: nesterov needs momentum, got momentum 0"),
+        (
+            "objective={name: bootstrapped_kl, delta: 0}",
+            "objective: a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta",
+        ),
+        ("dataset={name: glyphs, min_faces: 37}", "dataset: min_faces must be at most the number of faces, 16, got 37; lower it"),
+        ("model.backbone={name: mlp, widths: []}", "model.backbone: mlp needs at least one layer, got widths []"),
+    ],
+)
+def test_what_a_run_would_die_of_is_found_by_check(pipeline, override, says) -> None:
+    code, output = mfk("check", pipeline, "--set", override)
+    assert (code, f": {says}" in output) == (2, True), output
+    assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["tasks.query=100000", "tasks.meta_batch=100000"], "tasks: the 30,000,600,000 images of an outer step need at least 35,764 GiB of memory, and there are "),
+        (["model.backbone={name: mlp, widths: [65536, 65536, 65536]}", "dataset.image_size=128"], "model: its 9,663,873,024 parameters, their gradient and the adapted ones need"),
+        (["evaluate.views=10000", "evaluate.way=50000"], "evaluate: the 500,100,000 images of an episode need at least 596 GiB"),
+        (["dataset.image_size=4096", "dataset.mode=color"], "60 images of 4096x4096 pixels need at least 3 GiB of memory, and there are 2.0; lower dataset.image_size"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_into_memory_is_said_before_it_is_built(pipeline, tmp_path, monkeypatch, overrides, says) -> None:
+    monkeypatch.setattr("metaflowkit.memory.machine_memory", lambda device=None: 2.0 * 2**30)
+    arguments = [part for override in overrides for part in ("--set", override)]
+    code, output = mfk("run", pipeline, "--run-dir", tmp_path / "run", *arguments)
+    assert (code, says in output) == (1, True), output
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_endless_file_is_not_read_to_its_end() -> None:
     code, output = mfk("check", "/dev/zero")
     assert (code, output) == (2, "/dev/zero: holds more than 4,000,000 characters; give the YAML file of a pipeline or a search\n")

@@ -12,7 +12,7 @@ from metaflowkit.datasets.images import decode, open_source
 from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Natural
+from metaflowkit.schema import Count, Natural, Side
 from metaflowkit.values import ImageSet
 
 
@@ -34,7 +34,7 @@ class Folder:
     def __init__(
         self,
         root: str,
-        image_size: Count = 84,
+        image_size: Side = 84,
         mode: Literal["grey", "color"] = "color",
         depth: Count = 1,
         invert: bool = False,

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from metaflowkit.errors import DataError
+from metaflowkit.memory import require_memory
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 Mode = Literal["grey", "color"]
@@ -113,6 +114,8 @@ def decode(source: Source, size: int, mode: Mode, invert: bool = False) -> Tenso
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{source.root}: {name}: is no readable image ({error}); mend or remove that file") from None
 
+    count = len(source.names)
+    require_memory(count * size**2 * (1 if mode == "grey" else 3), f"{source.root}: {count:,} images of {size}x{size} pixels", "lower dataset.image_size")
     with ThreadPoolExecutor() as pool:
         return torch.from_numpy(np.stack(list(pool.map(one, source.read()))))
 
