@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from metaflowkit import checkpoint
-from metaflowkit.errors import CheckpointError, ConfigError
+from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import build
 from metaflowkit.nodes import Pipeline
@@ -40,15 +40,11 @@ def evaluate_run(
     changed = [f"evaluate.{key}={value}" for key, value in sizes.items()]
     pipeline, left_out = _with_readouts(folder / "pipeline.yaml", [*overrides, *changed], readouts)
     readouts = pipeline.evaluate.readouts
-    path = run.checkpoints / "best.pt"
-    snapshot = checkpoint.load(path) if weights == "best" else run.latest()
+    path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
+    snapshot = run.own(path)
     flow = build(pipeline, train=False)
-    try:
-        flow.learner.model.load_state_dict(snapshot.model)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, inner.steps, image size and channels as in the run"
-        ) from None
+    checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
+    flow.learner.model.load_state_dict(snapshot.model)
     scores = []
     wanted = pipeline.evaluate
     for way, shot in wanted.settings():

@@ -18,12 +18,13 @@ from typing import Any
 from metaflowkit import __version__, checkpoint
 from metaflowkit.atomic import PARTIAL, locked, reason, remedy, remove_partials
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.files import differences, write_atomic
+from metaflowkit.files import differences, parse_yaml, read_yaml, write_atomic
 from metaflowkit.journal import Journal
 from metaflowkit.nodes import Pipeline
 from metaflowkit.pipeline import read
 
 LOCK = "run.lock"
+PUT_BACK = "put the file of this run back, or start it again with --overwrite"
 PACKAGES = ("torch", "torchvision", "kornia", "higher", "numpy", "scikit-learn", "optuna")
 
 
@@ -54,10 +55,30 @@ class Run:
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
+        return checkpoint.load(self.latest_path())
+
+    def own(self, path: Path) -> checkpoint.Snapshot:
+        """A checkpoint of this very run.
+
+        Raises:
+            CheckpointError: it cannot be read, or another pipeline wrote it; with the settings that differ.
+        """
+        snapshot = checkpoint.load(path)
+        differing = differences(parse_yaml(snapshot.pipeline, str(path)).plain(), read_yaml(self.folder / "pipeline.yaml").plain())
+        if differing:
+            raise CheckpointError(f"{path}: belongs to another pipeline; {'; '.join(differing[:5])}; {PUT_BACK}")
+        return snapshot
+
+    def latest_path(self) -> Path:
+        """Where the newest checkpoint lies.
+
+        Raises:
+            CheckpointError: there is none.
+        """
         paths = checkpoint.saved(self.checkpoints)
         if not paths:
             raise CheckpointError(f"{self.checkpoints}: holds no checkpoint; start the run again with --overwrite")
-        return checkpoint.load(paths[-1])
+        return paths[-1]
 
     def pipeline(self) -> Pipeline:
         """The resolved pipeline of the run.

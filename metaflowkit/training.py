@@ -19,7 +19,7 @@ from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
 from metaflowkit.report import Report, write_report
-from metaflowkit.run import Run, default_folder, hold_run
+from metaflowkit.run import PUT_BACK, Run, default_folder, hold_run
 from metaflowkit.stopping import on_stop
 
 
@@ -111,11 +111,23 @@ class _Loop:
         self.save()
 
     def restore(self) -> None:
-        snapshot = self.run.latest()
+        snapshot = self.own(checkpoint.saved(self.run.checkpoints)[-1])
+        if snapshot.best is not None:
+            self.own(self.run.checkpoints / "best.pt")  # which is read once more when training is done, too late to be told
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.journal.rewind(snapshot.journal)
         self.step, self.best, self.untrained = snapshot.step, snapshot.best, snapshot.untrained
+
+    def own(self, path: Path) -> Snapshot:
+        """A checkpoint of this run.
+
+        Raises:
+            CheckpointError: it cannot be read, or is one of another run.
+        """
+        snapshot = self.run.own(path)
+        checkpoint.require_fit(snapshot, path, self.flow.learner.model, PUT_BACK)
+        return snapshot
 
     def advance(self) -> None:
         """One outer step, and what is due after it."""
@@ -181,7 +193,7 @@ class _Loop:
         model = self.flow.learner.model
         if "test" not in self.flow.splits or not len(self.flow.splits["test"].classes):
             return [], []
-        best = checkpoint.load(self.run.checkpoints / "best.pt").model
+        best = self.own(self.run.checkpoints / "best.pt").model
         untrained = build_learner(self.flow.pipeline, self.flow.shape, self.flow.device).model.state_dict()
         wanted = self.flow.pipeline.evaluate
         found: dict[str, list[Score]] = {"untrained": [], "trained": []}

@@ -271,6 +271,41 @@ def test_used_directory_other_pipeline_and_cut_checkpoint(pipeline, tmp_path) ->
     assert (code, "best.pt: is no whole checkpoint" in output) == (1, True)
 
 
+@pytest.mark.parametrize("name", ["best.pt", "step-0000004.pt"])
+def test_a_checkpoint_of_another_run_is_found_before_it_is_used(name, pipeline, tmp_path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert mfk("run", pipeline, "--run-dir", run, "--quiet")[0] == 0
+    assert mfk("run", pipeline, "--run-dir", other, "--quiet", "--set", "model.backbone.width=8")[0] == 0
+    (run / "checkpoints" / name).write_bytes((other / "checkpoints" / name).read_bytes())
+    before = files(run)
+    code, output = mfk("run", pipeline, "--run-dir", run, "--resume")
+    assert (code, f"checkpoints/{name}: belongs to another pipeline; model.backbone.width is 8 there and 4 here; put the file of this run back" in output) == (
+        1,
+        True,
+    ), output
+    assert files(run) == before
+    code, output = mfk("evaluate", run, "--weights", "best" if name == "best.pt" else "last")
+    assert (code, f"checkpoints/{name}: belongs to another pipeline" in output) == (1, True), output
+
+
+def test_a_checkpoint_that_is_exchanged_while_the_run_goes_on_is_found_before_the_last_scores(pipeline, tmp_path, monkeypatch) -> None:
+    from metaflowkit import checkpoint
+
+    run = tmp_path / "run"
+    genuine = checkpoint.save
+
+    def other_weights(snapshot: checkpoint.Snapshot, path: Path) -> None:
+        if path.name == "best.pt":
+            snapshot.model = {n: v[:1] for n, v in snapshot.model.items()}
+        genuine(snapshot, path)
+
+    monkeypatch.setattr(checkpoint, "save", other_weights)
+    code, output = mfk("run", pipeline, "--run-dir", run, "--quiet")
+    assert code == 1
+    assert "best.pt: its weights do not fit this model (backbone.blocks.0.conv.weight is (1, 1, 3, 3) there and (4, 1, 3, 3) here; " in output
+    assert output.rstrip().endswith("and 9 more); put the file of this run back, or start it again with --overwrite")
+
+
 def test_evaluate_refuses_what_does_not_fit(pipeline, tmp_path) -> None:
     run = tmp_path / "run"
     assert mfk("run", pipeline, "--run-dir", run, "--quiet")[0] == 0
