@@ -17,7 +17,7 @@ from metaflowkit import schema
 from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
 from metaflowkit.files import Node
 from metaflowkit.schema import Mismatch, coerce, nearest
-from metaflowkit.signatures import REQUIRED, Entry, locate, registrations, sources
+from metaflowkit.signatures import REQUIRED, Entry, locate, own_sources, registrations, sources
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -69,7 +69,7 @@ class Kind:
             return self.reader()
         found: dict[str, Entry] = {}
         for module in (self.module, *plugins):
-            for source in sources(module):
+            for source in own_sources(module) if module is self.module else sources(module):
                 for variable, entry in registrations(source):
                     if KINDS.get(variable) is not self:
                         continue

@@ -53,6 +53,12 @@ def sources(module: str) -> Iterator[Path]:
             yield locate(statement.module)
 
 
+@cache
+def own_sources(module: str) -> tuple[Path, ...]:
+    """:func:`sources` of one of this package's modules, which do not change while it runs."""
+    return tuple(sources(module))
+
+
 def locate(module: str) -> Path:
     """The source file of a module, found without importing it (its parent packages are looked up the same way).
 
