@@ -34,7 +34,7 @@ from tests.search.small import PIPELINE, SPACE, search_file
             "5:3",
             "space.inner.steps: must contain the pipeline's own value, since the first trial is the pipeline itself; widen it",
         ),
-        ("inner.steps: {low: 1, high: .inf}", "5:31", "space.inner.steps.high: must be above low"),
+        ("inner.steps: {low: 1, high: .inf}", "5:31", "space.inner.steps.high: must be a number of at most 1e+12 in size, got inf"),
         ("inner.rule: [{value: sgd, spase: {}}, adam]", "5:29", "space.inner.rule.spase: is no known key of a choice; did you mean 'space'?"),
         (
             "inner.rule: [sgd, {value: adam, space: {lrr: {low: 0.1, high: 0.2}}}]",
