@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from metaflowkit.errors import CheckpointError
 from metaflowkit.files import write_atomic
@@ -77,12 +78,36 @@ def load(path: Path) -> Snapshot:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = content.pop("format")
         snapshot = Snapshot(**copy.deepcopy(content)) if found == FORMAT else None
+        if snapshot is not None and not _typed(snapshot):
+            raise ValueError("its parts are not those of a checkpoint")
     except Exception as error:  # what unpickling raises on damaged bytes has no common class
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise CheckpointError(f"{path}: is no whole checkpoint ({reason}); {way_out}") from None
     if snapshot is None:
         raise CheckpointError(f"{path}: is of another format; use the version of metaflowkit that wrote it")
     return snapshot
+
+
+def _typed(snapshot: Snapshot) -> bool:
+    numbers = isinstance(snapshot.step, int) and isinstance(snapshot.journal, int) and isinstance(snapshot.untrained, float | None)
+    weights = isinstance(snapshot.model, dict) and all(isinstance(value, torch.Tensor) for value in snapshot.model.values())
+    return numbers and weights and isinstance(snapshot.best, dict | None) and isinstance(snapshot.pipeline, str)
+
+
+def require_fit(snapshot: Snapshot, path: Path, model: nn.Module, remedy: str) -> None:
+    """Hold names and shapes of a checkpoint's weights against a model.
+
+    Raises:
+        CheckpointError: with the first that differ, and ``remedy``.
+    """
+    there = {name: tuple(value.shape) for name, value in snapshot.model.items()}
+    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    differing = [
+        f"{name} is {there.get(name, 'not')} there and {here.get(name, 'not')} here" for name in {**here, **there} if there.get(name) != here.get(name)
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise CheckpointError(f"{path}: its weights do not fit this model ({'; '.join(differing[:3])}{more}); {remedy}")
 
 
 def saved(folder: Path) -> list[Path]:

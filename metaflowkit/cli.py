@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from metaflowkit import __version__
-from metaflowkit.errors import ConfigError, MetaflowkitError, RunError
+from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError, RunError, printable
 from metaflowkit.search import STORAGE_VARIABLE
 
 
@@ -22,8 +22,16 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except MetaflowkitError as error:
-            click.echo(f"{'' if isinstance(error, ConfigError) else 'mfk: '}{error}", err=True)
+            _say(f"{'' if isinstance(error, ConfigError) else 'mfk: '}{error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _say("mfk: stopped by SIGINT before anything new was written; give the same command again", err=True)
+            sys.exit(Interrupted.exit_code)
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Print lines; names of files, classes and the like may hold any character, and what is not printable is escaped."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
 def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +70,7 @@ def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None,
     from metaflowkit.training import train
 
     report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
-    click.echo("\n".join(["", *report.lines()]))
+    _say("\n".join(["", *report.lines()]))
 
 
 @main.command()
@@ -82,7 +90,7 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
                 read_search(path, overrides)
             else:
                 read(path, overrides)
-            click.echo(f"{path}: is right")
+            _say(f"{path}: is right")
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -104,8 +112,8 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
     with watching() as tell:
         for finding in diagnose(checked, tell):
             findings.append(finding)
-            click.echo(str(finding))
-    click.echo(conclusion(findings))
+            _say(str(finding))
+    _say(conclusion(findings))
     sys.exit(1 if any(finding.verdict is Verdict.WRONG for finding in findings) else 0)
 
 
@@ -120,7 +128,7 @@ def components(kind: str | None, name: str | None, plugins: tuple[str, ...], pip
     from metaflowkit.pipeline import plugins_of
 
     for line in describe_components(kind, name, [*plugins, *(plugins_of(pipeline) if pipeline is not None else ())]):
-        click.echo(line)
+        _say(line)
 
 
 @main.command()
@@ -132,7 +140,7 @@ def cache(clear: bool, name: str | None, unused: float | None) -> None:
     from metaflowkit.datasets.cache import report
 
     for line in report(clear, name or "", unused or 0.0):
-        click.echo(line)
+        _say(line)
 
 
 @main.command()
@@ -151,8 +159,8 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str
 
     scores, protocol = evaluate_run(run_dir, overrides, split, weights, readouts or None, {k: v for k, v in sizes.items() if v is not None})
     for score in scores:
-        click.echo(f"{score.split} {score.way}-way {score.shot}-shot {score.readout}: {score} ({score.episodes} episodes)")
-    click.echo(f"± 95 % confidence of the mean; {protocol}")
+        _say(f"{score.split} {score.way}-way {score.shot}-shot {score.readout}: {score} ({score.episodes} episodes)")
+    _say(f"± 95 % confidence of the mean; {protocol}")
 
 
 class _Search(click.Group):
@@ -198,7 +206,7 @@ def start(
     checked = read_search(file or Path(), overrides, **given)
     from metaflowkit.search.crew import run_search
 
-    run_search(checked, study_dir or Path("studies") / checked.settings.name, storage or checked.settings.storage, click.echo)
+    run_search(checked, study_dir or Path("studies") / checked.settings.name, storage or checked.settings.storage, _say)
 
 
 def _work(worker: str, storage: str | None, folder: Path | None, index: int | None) -> None:
@@ -212,7 +220,7 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
 
     study = join(worker, storage, folder)
     with reachable(study.location):
-        work(study.search, study.slots, study.folder, index, click.echo)
+        work(study.search, study.slots, study.folder, index, _say)
 
 
 @search.command()
@@ -223,4 +231,4 @@ def show(study: str, storage: str | None) -> None:
     from metaflowkit.search.page import conclude
     from metaflowkit.search.study import join
 
-    click.echo("\n".join(conclude(join(study, storage))))
+    _say("\n".join(conclude(join(study, storage))))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from metaflowkit import registry as r
+from metaflowkit.errors import key_text, quoted
 from metaflowkit.files import Node
 from metaflowkit.nodes import Pipeline, listed
 from metaflowkit.registry import Choice, Kind
@@ -48,7 +49,9 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
             )
     problems += _inner_checks(pipeline, root, traits(r.ORDERS, pipeline.inner.order), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
     if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
-        problems.append(f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {pipeline.device!r}; {_nearest_device(pipeline.device)}")
+        problems.append(
+            f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {quoted(pipeline.device)}; {_nearest_device(pipeline.device)}"
+        )
     return problems
 
 
@@ -67,7 +70,7 @@ def _inner_checks(pipeline: Pipeline, root: Node, order: dict[str, Any], setting
         problems.append(f"{_mark(root, 'inner', 'remat')}: inner.remat: does nothing in the order {inner.order.name!r}, which stores no steps; leave it out")
     numbers = [name for name, setting in settings.items() if get_origin(setting.annotation) is Annotated and get_args(setting.annotation)[0] is float]
     for name in inner.learn:
-        where = f"{_mark(root, 'inner', 'learn', name)}: inner.learn.{name}"
+        where = f"{_mark(root, 'inner', 'learn', name)}: inner.learn.{key_text(name)}"
         if name not in numbers:
             problems.append(f"{where}: the rule {inner.rule.name!r} has no such number to learn; {nearest(name, numbers)}")
         elif not order.get("unrolled", True):

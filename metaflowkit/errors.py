@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
+
+QUOTE = 60  # characters of a value that a message shows
+LINE = 1000  # characters of a message
+
+
+def printable(text: str) -> str:
+    """Text that is safe on a terminal: every character that is not printable (control, bidirectional, zero width, line break) is escaped.
+
+    Example:
+        >>> print(printable("a\\x1b[31m\\u202eb\\n"))
+        a\\x1b[31m\\u202eb\\n
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(value: Any) -> str:
+    """A value as a message quotes it, on one line; of a long one the start and its length."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= QUOTE else f"{value[:QUOTE]!r}... ({len(value):,} characters)"
+    text = printable(repr(value))
+    return text if len(text) <= QUOTE else f"{text[:QUOTE]}... ({len(text):,} characters)"
+
+
+def key_text(key: str) -> str:
+    """A key, or a dotted path, as a message gives it: quoted where it is long or could be mistaken for a part of the message.
+
+    Example:
+        >>> key_text("inner.steps"), key_text("a: b")
+        ('inner.steps', "'a: b'")
+    """
+    return key if len(key) <= QUOTE and re.fullmatch(r"[^\W]([\w. /+()-]*[\w)])?", key) else quoted(key)
+
+
+def _line(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= LINE else f"{text[: LINE // 2]} ... ({len(text) - LINE * 3 // 4:,} characters left out) ... {text[-LINE // 4 :]}"
 
 
 class MetaflowkitError(Exception):
     """A problem the user can act on: where, what is wrong, what to do.
+
+    Args:
+        message: one line; what is not printable is escaped, and the middle of an endless one left out.
 
     Attributes:
         exit_code: what the command line exits with.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_line(message))
 
 
 class ConfigError(MetaflowkitError):
@@ -30,8 +74,8 @@ class ConfigError(MetaflowkitError):
     exit_code = 2
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(self.problems))
+        self.problems = [_line(problem) for problem in ([problems] if isinstance(problems, str) else problems)]
+        Exception.__init__(self, "\n".join(self.problems))
 
 
 class DataError(MetaflowkitError):
@@ -51,6 +95,15 @@ class DivergenceError(MetaflowkitError):
 
 
 class Interrupted(MetaflowkitError):
-    """The user or the system asked the run to stop; it was saved first."""
+    """The user or the system asked the run to stop; it was saved first.
+
+    Args:
+        message: see :class:`MetaflowkitError`.
+        signal: the name of what asked; the exit code is 128 plus the signal's number, as a shell gives it (143 for SIGTERM).
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, signal: str | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = 143 if signal == "SIGTERM" else 130

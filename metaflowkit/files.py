@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
 import yaml
 
-from metaflowkit.errors import ConfigError, RunError
+from metaflowkit.atomic import write_atomic as write_atomic
+from metaflowkit.errors import QUOTE, ConfigError, key_text, quoted
 
 Scalar = Union[str, int, float, bool, None]
 
 _INT = re.compile(r"[-+]?[0-9]+$")
 _OTHER_BASE = re.compile(r"0o[0-7]+$|0x[0-9a-fA-F]+$")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+DIGITS = 300  # of a whole number, so that every one fits in a float
+DEPTH = 50  # levels of nesting
+NODES = 20_000  # of a document, aliases written out
+CHARACTERS = 4_000_000  # of a file
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -70,11 +74,14 @@ class Node:
             return "a list"
         if self.value is None:
             return "nothing"
-        return str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)
+        return str(self.value).lower() if isinstance(self.value, bool) else quoted(self.value)
 
 
 def resolve(text: str) -> Scalar:
     """An unquoted scalar by the rules of YAML 1.2's core schema (``1e-3`` is a number, ``on`` is text).
+
+    Raises:
+        ValueError: a whole number of more digits than any setting has.
 
     Example:
         >>> [resolve(text) for text in ("1e-3", "3", "on", "true", "")]
@@ -82,6 +89,8 @@ def resolve(text: str) -> Scalar:
     """
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > DIGITS and (_INT.match(text) or _OTHER_BASE.match(text)):
+        raise ValueError(f"more than {DIGITS} digits")
     if _INT.match(text):
         return int(text)
     if _OTHER_BASE.match(text):
@@ -99,13 +108,16 @@ def read_yaml(path: str | Path) -> Node:
     if path.is_dir():
         raise ConfigError(f"{path}: is a directory, not a file; name the YAML file in it")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as handle:
+            text = handle.read(CHARACTERS + 1)
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; that folder holds {', '.join(beside)}" if beside else "; check the path"
         raise ConfigError(f"{path}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); it must be UTF-8 text that you may read") from None
+    if len(text) > CHARACTERS:
+        raise ConfigError(f"{path}: holds more than {CHARACTERS:,} characters; give the YAML file of a pipeline or a search")
     node = parse_yaml(text, str(path))
     if node.value is None:
         raise ConfigError(f"{path}: is empty; start from one of the files under pipelines/")
@@ -126,6 +138,8 @@ def parse_yaml(text: str, source: str) -> Node:
         mark = error.problem_mark or error.context_mark
         place = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
         raise ConfigError(f"{place}: is not valid YAML, {error.problem}; check the indentation and brackets here") from None
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{source}: is not valid YAML, an escape names no character; check what follows its backslashes") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: is not valid YAML, {' '.join(str(error).split())}; save it as plain UTF-8 text") from None
     except RecursionError:
@@ -133,22 +147,27 @@ def parse_yaml(text: str, source: str) -> Node:
     if root is None:
         return Node(None, Mark(source, 1, 1))
     problems: list[str] = []
-    node = _convert(root, source, problems, ())
+    node = _convert(root, source, problems, (), itertools.count(1))
     if problems:
         raise ConfigError(problems)
     return node
 
 
-def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yaml.Node, ...]) -> Node:
+def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yaml.Node, ...], count: Iterator[int]) -> Node:
     mark = Mark(source, node.start_mark.line + 1, node.start_mark.column + 1)
     if node in above:
         problems.append(f"{mark}: contains itself through an alias; write the value out")
         return Node(None, mark)
+    if len(above) > DEPTH:
+        problems.append(f"{mark}: nests deeper than {DEPTH} levels; flatten it")
+        return Node(None, mark)
+    if next(count) > NODES:
+        raise ConfigError(f"{mark}: comes after {NODES:,} values, aliases written out, and nothing here needs so many; shorten the file")
     if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in ("str", "seq", "map"):
         problems.append(f"{mark}: has the tag {node.tag}; tags are not read, write a plain value")
         return Node(None, mark)
     if isinstance(node, yaml.SequenceNode):
-        return Node([_convert(item, source, problems, (*above, node)) for item in node.value], mark)
+        return Node([_convert(item, source, problems, (*above, node), count) for item in node.value], mark)
     if isinstance(node, yaml.MappingNode):
         entries: dict[str, Node] = {}
         for key_node, value_node in node.value:
@@ -158,14 +177,14 @@ def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yam
                 problems.append(f"{key_mark}: a key must be text, got a {key_node.id}; write 'key: value'")
                 continue
             if key in entries:
-                problems.append(f"{key_mark}: {key}: is given twice, first on line {entries[key].key.line}; keep one")  # type: ignore[union-attr]
+                problems.append(f"{key_mark}: {key_text(key)}: is given twice, first on line {entries[key].key.line}; keep one")  # type: ignore[union-attr]
                 continue
-            entries[key] = replace(_convert(value_node, source, problems, (*above, node)), key=key_mark)
+            entries[key] = replace(_convert(value_node, source, problems, (*above, node), count), key=key_mark)
         return Node(entries, mark)
     try:
         return Node(resolve(node.value) if getattr(node, "style", None) is None else node.value, mark)
     except ValueError:
-        problems.append(f"{mark}: is a number of {len(node.value)} digits; write one that Python reads")
+        problems.append(f"{mark}: is a number of {len(node.value):,} digits; write one of at most {DIGITS}")
         return Node(None, mark)
 
 
@@ -181,16 +200,22 @@ def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not all(path.strip().split(".")):
-            raise ConfigError(f"--set {text}: must be path=value, such as inner.steps=5")
-        node = parse_yaml(value, f"--set {text}")
-        mark = Mark(f"--set {text}")
-        root = _put(root, path.strip().split("."), replace(node, mark=mark, key=mark), mark, path)
+            raise ConfigError(f"{_override(text)}: must be path=value, such as inner.steps=5")
+        mark = Mark(_override(text))
+        root = put(root, path.strip(), replace(parse_yaml(value, mark.file), mark=mark, key=mark))
     return root
+
+
+def _override(text: str) -> str:
+    return f"--set {text}" if len(text) <= QUOTE else f"--set {text[:QUOTE]}... ({len(text):,} characters)"
 
 
 def put(root: Node, path: str, value: Node) -> Node:
     """The same nodes with ``value`` at a dotted path; see :func:`apply_overrides`."""
-    return _put(root, path.split("."), value, value.key or value.mark, path)
+    keys, mark = path.split("."), value.key or value.mark
+    if len(keys) > DEPTH:
+        raise ConfigError(f"{mark}: {key_text(path)}: leads through more than {DEPTH} levels; shorten it")
+    return _put(root, keys, value, mark, key_text(path))
 
 
 def as_node(plain: Any, mark: Mark) -> Node:
@@ -208,7 +233,7 @@ def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Nod
     if isinstance(inside, list):
         if not _INT.match(key) or not 0 <= int(key) < len(inside):
             remedy = f"use 0 to {len(inside) - 1}" if inside else "set the whole list"
-            raise ConfigError(f"{mark}: {path}: {key!r} is no place in a list of {len(inside)}; {remedy}")
+            raise ConfigError(f"{mark}: {path}: {quoted(key)} is no place in a list of {len(inside)}; {remedy}")
         items = list(inside)
         items[int(key)] = _put(items[int(key)], rest, value, mark, path)
         return replace(root, value=items)
@@ -217,7 +242,7 @@ def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Nod
     elif inside is None:
         inside = {}
     if not isinstance(inside, dict):
-        raise ConfigError(f"{mark}: {path}: {key!r} would stand below {root.shown()}, which holds no keys; set the key above it")
+        raise ConfigError(f"{mark}: {path}: {quoted(key)} would stand below {root.shown()}, which holds no keys; set the key above it")
     below = inside.get(key, Node(None, mark, mark))
     return replace(root, value={**inside, key: _put(below, rest, value, mark, path)})
 
@@ -226,7 +251,11 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two nested mappings of plain values differ, a phrase each."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for key in {**a, **b} for d in differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))]
-    return [] if a == b else [f"{path} is {a} there and {b} here"]
+    return [] if a == b else [f"{path} is {_brief(a)} there and {_brief(b)} here"]
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) <= QUOTE else quoted(value)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -247,28 +276,3 @@ _Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
 def to_yaml(value: Any, width: int = 110) -> str:
     """YAML text that :func:`parse_yaml` reads back to the same value."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=width, allow_unicode=True)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part, whatever happens meanwhile.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; the old file is whole and no part of the new is left.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({error.strerror}); free space or choose another place, earlier files are whole") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
@@ -21,10 +20,12 @@ from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.footprint import require_episodes, require_model
 from metaflowkit.inner.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.learner import Learner
+from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.norms import stored_norms
 from metaflowkit.nodes import Pipeline
@@ -108,14 +109,15 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
         DataError: the data cannot be read, or cannot serve these tasks.
     """
     for plugin in pipeline.plugins:
-        importlib.import_module(plugin)
+        r.import_plugin(plugin)
     device = _device(pipeline.device)
-    loaded = _named(pipeline, "dataset", lambda: r.DATASETS.build(pipeline.dataset)).load()
+    loaded = placed(pipeline, "dataset", lambda: r.DATASETS.build(pipeline.dataset)).load()
     splits = check_splits(pipeline.dataset.name, loaded, unread=("train",) if train and not _reads_labels(pipeline) else ())
     some = next((images for images in splits.values() if len(images.x)), None)
     if some is None or (train and not ("train" in splits and len(splits["train"].x))):
         raise DataError("dataset: has no training images; give its training split a share of the classes")
     shape = (int(some.x.shape[1]), int(some.x.shape[2]), int(some.x.shape[3]))
+    require_episodes(pipeline, shape, device)
     tasks = None
     if train:
         _check_settings(pipeline, splits)
@@ -141,7 +143,7 @@ def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
             f"tasks: {pipeline.tasks.name!r} reads labels, and the training images have no classes; choose tasks: views, or give images in a folder per class"
         )
     pool = splits["train"] if reads_labels else splits.pop("train").unlabelled()
-    return _named(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
+    return placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
 
 
 def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> Learner:
@@ -153,9 +155,10 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
     inner = pipeline.inner
 
     def made(path: str, kind: r.Kind, choice: Choice, **given: Any) -> Any:
-        return _named(pipeline, path, lambda: kind.build(choice, **given))
+        return placed(pipeline, path, lambda: kind.build(choice, **given))
 
     with torch.random.fork_rng(devices=[]):
+        require_model(pipeline, shape, device)
         torch.manual_seed(seed_for(pipeline.seed, "model"))
         backbone = made("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=shape)
         head = made("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=pipeline.tasks.settings.get("way", 1))
@@ -181,7 +184,7 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
     if isinstance(rule, HigherOptimizer):
         if not isinstance(engine, HigherEngine):
             raise ConfigError(f"{pipeline.place('inner.engine')}: {ELSEWHERE}")
-        _named(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
+        placed(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
     second = isinstance(parts.order, Exact | Truncate | Implicit)
     if problems := unsafe(parts.model, engine.batches, second) + lost_hooks(parts.model, forward=isinstance(engine, HigherEngine)):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
@@ -227,7 +230,7 @@ def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> Le
         raise ConfigError(f"{pipeline.place(place)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
     known = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
     wanted = [Learned(key, rule.settings[key], get_args(known[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]
-    return _named(pipeline, place, lambda: LearnedSettings(wanted, shapes, inner.steps))
+    return placed(pipeline, place, lambda: LearnedSettings(wanted, shapes, inner.steps))
 
 
 def operations(pipeline: Pipeline, channels: int) -> list[Choice]:
@@ -249,12 +252,16 @@ def _check_settings(pipeline: Pipeline, splits: dict[str, ImageSet]) -> None:
                     raise DataError(f"evaluate on split {split!r}: {error}") from None
 
 
-def _named(pipeline: Pipeline, path: str, make: Callable[[], V]) -> V:
+def placed(pipeline: Pipeline, path: str, make: Callable[[], V]) -> V:
     """Run a constructor and put the place in the pipeline before what it complains of."""
     try:
         return make()
     except ValueError as error:
         raise ConfigError(f"{pipeline.place(path)}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ConfigError(f"{pipeline.place(path)}: needs more memory than can be had ({str(error).splitlines()[0]}); make it smaller") from None
 
 
 def _device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from metaflowkit.atomic import reason
 from metaflowkit.errors import RunError
 from metaflowkit.files import write_atomic
 
@@ -38,7 +39,7 @@ class Journal:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"step": step, **metrics}) + "\n")
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); free space, then go on with {resume_command(self.path.parent)}") from None
+            raise RunError(f"{self.path}: cannot be written ({reason(error)}); free space, then go on with {resume_command(self.path.parent)}") from None
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line; a last line that a crash tore is left out."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from metaflowkit import checkpoint
-from metaflowkit.errors import CheckpointError, ConfigError
+from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import Flow, build
 from metaflowkit.nodes import Pipeline
@@ -41,14 +41,11 @@ def _load(run: Run, pipeline: Pipeline, weights: str) -> tuple[Flow, int]:
     """The flow of a pipeline with weights of a run, and the outer step that they are of; see :func:`load`."""
     if weights not in ("best", "last"):
         raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
-    snapshot = checkpoint.load(run.checkpoints / "best.pt") if weights == "best" else run.latest()
+    path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
+    snapshot = run.own(path)
     flow = build(pipeline, train=False)
-    try:
-        flow.learner.model.load_state_dict(snapshot.model)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{run.folder}: its weights do not fit this model ({str(error).splitlines()[1].strip()}); keep model, inner.steps, image size and channels as in the run"
-        ) from None
+    checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
+    flow.learner.model.load_state_dict(snapshot.model)
     return flow, snapshot.step
 
 

@@ -1,14 +1,17 @@
-"""The most memory that something took."""
+"""Memory: what a machine has, and the most that something took."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+from metaflowkit.errors import DataError
 
 
 def peak_memory(reset: bool = False, device: torch.device | None = None) -> float:
@@ -32,3 +35,32 @@ def peak_memory(reset: bool = False, device: torch.device | None = None) -> floa
             if line.startswith("VmHWM:"):
                 return float(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def machine_memory(device: torch.device | None = None) -> float:
+    """Bytes of memory that a GPU, or else this machine, has."""
+    if device is not None and device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else float("inf")
+
+
+def require_memory(needed: float, what: str, remedy: str, device: torch.device | None = None) -> None:
+    """Refuse what cannot fit, before it is tried and the system ends the process.
+
+    Args:
+        needed: bytes, a lower bound.
+        what: where they come from, after the place where that is set.
+        remedy: what to do about it.
+        device: where they are to be.
+
+    Raises:
+        DataError: the machine has less.
+    """
+    if needed > machine_memory(device):
+        raise DataError(f"{what} need at least {needed / 2**30:,.0f} GiB of memory, and there are {machine_memory(device) / 2**30:,.1f}; {remedy}")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that memory could not be had; on a CPU torch raises a RuntimeError of no class of its own."""
+    said = ("not enough memory", "can't allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in said))

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from metaflowkit import registry as r
 from metaflowkit.files import to_yaml
 from metaflowkit.registry import Choice
-from metaflowkit.schema import Count, Natural, NonNegative, Positive, Range, Several
+from metaflowkit.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
 
+Episodes = Annotated[int, Range(2, most=10_000_000)]
+OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
 Level = Annotated[int, Range(1, 4)]
 Readout = Literal["prototype", "adapted", "logistic"]
 
@@ -74,7 +76,7 @@ class Inner:
 
     rule: Annotated[Choice, r.RULES] = Choice("sgd")
     loss: Annotated[Choice, r.LOSSES] = Choice("contrastive")
-    steps: Natural = 3
+    steps: InnerSteps = 3
     engine: Annotated[Choice, r.ENGINES] = Choice("auto")
     order: Annotated[Choice, r.ORDERS] = Choice("exact")
     learn: dict[str, Learn] = field(default_factory=dict)
@@ -97,10 +99,10 @@ class Outer:
     """
 
     optimizer: Annotated[Choice, r.OPTIMIZERS] = Choice("adam")
-    steps: Count = 1000
+    steps: OuterSteps = 1000
     schedule: Literal["constant", "cosine"] = "cosine"
     clip: Positive | None = 10.0
-    save_every: Count | None = None
+    save_every: OuterSteps | None = None
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,14 @@ class Evaluate:
         seed: of the episodes.
     """
 
-    every: Count = 100
-    way: Several | list[Several] = 5
-    shot: Count | list[Count] = 1
-    query: Count = 15
-    episodes: Several = 600
-    val_episodes: Several = 200
+    every: OuterSteps = 100
+    way: Ways | list[Ways] = 5
+    shot: Examples | list[Examples] = 1
+    query: Examples = 15
+    episodes: Episodes = 600
+    val_episodes: Episodes = 200
     readouts: list[Readout] = field(default_factory=lambda: ["prototype", "adapted"])
-    views: Natural | None = None
+    views: Annotated[int, Range(0, most=10_000)] | None = None
     seed: Natural = 0
 
     def settings(self) -> list[tuple[int, int]]:

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from metaflowkit.registry import OPTIMIZERS
-from metaflowkit.schema import Fraction, NonNegative, Positive
+from metaflowkit.schema import Decay, Fraction, NonNegative, Positive
 
 
 @OPTIMIZERS.register("adam")
-def adam(
-    parameters: Iterable[Tensor], lr: Positive = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999, weight_decay: NonNegative = 0.0
-) -> torch.optim.Optimizer:
+def adam(parameters: Iterable[Tensor], lr: Positive = 1e-3, beta1: Decay = 0.9, beta2: Decay = 0.999, weight_decay: NonNegative = 0.0) -> torch.optim.Optimizer:
     """torch.optim.Adam.
 
     Args:
@@ -29,7 +27,7 @@ def adam(
 
 @OPTIMIZERS.register("adamw")
 def adamw(
-    parameters: Iterable[Tensor], lr: Positive = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999, weight_decay: NonNegative = 0.01
+    parameters: Iterable[Tensor], lr: Positive = 1e-3, beta1: Decay = 0.9, beta2: Decay = 0.999, weight_decay: NonNegative = 0.01
 ) -> torch.optim.Optimizer:
     """torch.optim.AdamW.
 
@@ -53,7 +51,12 @@ def sgd(
         momentum: decay of the buffer.
         nesterov: look ahead along the buffer.
         weight_decay: L2 penalty.
+
+    Raises:
+        ValueError: Nesterov's momentum without momentum.
     """
+    if nesterov and not momentum:
+        raise ValueError("nesterov needs momentum, got momentum 0; set momentum, such as 0.9, or leave nesterov out")
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
 

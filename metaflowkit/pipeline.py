@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from metaflowkit import registry as r
 from metaflowkit.crosscheck import cross_checks
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import ConfigError, key_text
 from metaflowkit.files import Node, apply_overrides, read_yaml
 from metaflowkit.nodes import Augment, Learn, Level, Pipeline
 from metaflowkit.registry import Choice, Kind, choose
@@ -113,7 +113,7 @@ def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: 
     before = len(problems)
     values = dict(given)
     for key, child in node.value.items():
-        where = f"{path}.{key}" if path else key
+        where = f"{path}.{key_text(key)}" if path else key_text(key)
         if key not in fields:
             problems.append(f"{child.key or child.mark}: {where}: is no known key; {nearest(key, fields)}")
             continue
@@ -152,7 +152,7 @@ def _learn(node: Node, path: str, plugins: Sequence[str], problems: list[str]) -
         problems.append(f"{node.mark}: {path}: must be a mapping of settings, got {node.shown()}; write such as {{lr: layer}}")
         return {}
     sections = {k: Node({"per": child}, child.mark, child.key) if isinstance(child.value, str) else child for k, child in node.value.items()}
-    return {key: section(child, Learn, f"{path}.{key}", plugins, problems) for key, child in sections.items()}
+    return {key: section(child, Learn, f"{path}.{key_text(key)}", plugins, problems) for key, child in sections.items()}
 
 
 def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
@@ -161,7 +161,9 @@ def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
             return Augment(level=_value(node.value["level"], Level, f"{path}.level", (), problems))
         wrong = next((key for key in node.value if key != "level"), "level")
         child = node.value.get(wrong)
-        problems.append(f"{(child.key if child else None) or node.mark}: {path}.{wrong}: is no known key; write {{level: 1 to 4}} or a list of operations")
+        problems.append(
+            f"{(child.key if child else None) or node.mark}: {path}.{key_text(wrong)}: is no known key; write {{level: 1 to 4}} or a list of operations"
+        )
         return None
     if isinstance(node.value, list):
         chosen = [choose(item, r.AUGMENTATIONS, f"{path}.{i}", (), problems) for i, item in enumerate(node.value)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from metaflowkit.errors import printable
 
 if TYPE_CHECKING:
     from metaflowkit.evaluation import Score
@@ -43,10 +45,13 @@ class Lines(Silent):
     """Plain lines, for logs: what is built, every validation, every test score."""
 
     def __init__(self, write: Any = None) -> None:
-        self.write = write or (lambda text: print(text, flush=True))
+        self.put: Callable[[str], Any] = write or (lambda text: print(text, flush=True))
         self.images, self.busy, self.steps, self.done = 0, 0.0, 0, 0
         self.origin = self.mark = time.monotonic()
         self.last = ""
+
+    def write(self, text: str) -> None:
+        self.put(printable(text))
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         self.steps = steps

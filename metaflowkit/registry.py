@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from metaflowkit import schema
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
 from metaflowkit.files import Node
 from metaflowkit.schema import Mismatch, coerce, nearest
-from metaflowkit.signatures import REQUIRED, Entry, registrations, sources
+from metaflowkit.signatures import REQUIRED, Entry, locate, own_sources, registrations, sources
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -68,14 +69,15 @@ class Kind:
             return self.reader()
         found: dict[str, Entry] = {}
         for module in (self.module, *plugins):
-            for source in sources(module):
+            for source in own_sources(module) if module is self.module else sources(module):
                 for variable, entry in registrations(source):
                     if KINDS.get(variable) is not self:
                         continue
                     if entry.name in found and found[entry.name].origin != entry.origin:
                         raise ConfigError(f"plugins: {self.name} {entry.name!r} of {module} exists already; rename it there")
                     settings = {s.name: s for s in entry.settings.values() if s.name not in self.given}
-                    found[entry.name] = replace(entry, settings=settings)
+                    guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
+                    found[entry.name] = replace(entry, settings=settings, guards=guards)
         return found
 
     def build(self, choice: Choice, **given: Any) -> Any:
@@ -92,6 +94,26 @@ class Kind:
         component = self.classes[choice.name]
         taken = inspect.signature(component).parameters
         return component(**{k: v for k, v in given.items() if k in taken}, **choice.settings)
+
+
+def import_plugin(module: str) -> None:
+    """Import a module that registers components.
+
+    Raises:
+        ConfigError: with the place, where it cannot be imported for whatever reason.
+    """
+    try:
+        importlib.import_module(module)
+    except MetaflowkitError:
+        raise
+    except (Exception, SystemExit) as error:  # the module runs its own code
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+        own = [frame for frame in frames if frame.filename == str(locate(module))] or frames
+        place = f"{own[-1].filename}:{own[-1].lineno}"
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}:{error.lineno}"
+        text = " ".join(str(error).split())
+        raise ConfigError(f"plugins: {module} cannot be imported, {place}: {type(error).__name__}: {text}; correct it, or install what it needs") from error
 
 
 def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: list[str]) -> Choice | None:
@@ -122,7 +144,7 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     for key, child in nodes.items():
         if key not in entry.settings:
             hint = nearest(key, entry.settings) if entry.settings else "it takes no settings"
-            problems.append(f"{child.key or child.mark}: {path}.{key}: {kind.name} {entry.name!r} has no such setting; {hint}")
+            problems.append(f"{child.key or child.mark}: {path}.{key_text(key)}: {kind.name} {entry.name!r} has no such setting; {hint}")
             continue
         try:
             values[key] = coerce(child, entry.settings[key].annotation, f"{path}.{key}")
@@ -134,7 +156,12 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     if len(problems) > before:
         return None
     settings = {key: values.get(key, s.default) for key, s in entry.settings.items() if key in values or kind.reader is None}
-    return Choice(entry.name, settings)
+    for guard in entry.guards:
+        refusal = guard.refusal(settings)
+        if refusal is not None:
+            place = next((nodes[key].mark for key in guard.names if key in nodes), node.mark)
+            problems.append(f"{place}: {path}: {refusal}")
+    return Choice(entry.name, settings) if len(problems) == before else None
 
 
 def _augmentations() -> dict[str, Entry]:

@@ -7,7 +7,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit import __version__, checkpoint
+from metaflowkit.atomic import PARTIAL, locked, reason, remedy, remove_partials
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.files import differences, write_atomic
+from metaflowkit.files import differences, parse_yaml, read_yaml, write_atomic
 from metaflowkit.journal import Journal
 from metaflowkit.nodes import Pipeline
 from metaflowkit.pipeline import read
 
+LOCK = "run.lock"
+PUT_BACK = "put the file of this run back, or start it again with --overwrite"
 PACKAGES = ("torch", "torchvision", "kornia", "higher", "numpy", "scikit-learn", "optuna")
 
 
@@ -51,10 +55,30 @@ class Run:
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
+        return checkpoint.load(self.latest_path())
+
+    def own(self, path: Path) -> checkpoint.Snapshot:
+        """A checkpoint of this very run.
+
+        Raises:
+            CheckpointError: it cannot be read, or another pipeline wrote it; with the settings that differ.
+        """
+        snapshot = checkpoint.load(path)
+        differing = differences(parse_yaml(snapshot.pipeline, str(path)).plain(), read_yaml(self.folder / "pipeline.yaml").plain())
+        if differing:
+            raise CheckpointError(f"{path}: belongs to another pipeline; {'; '.join(differing[:5])}; {PUT_BACK}")
+        return snapshot
+
+    def latest_path(self) -> Path:
+        """Where the newest checkpoint lies.
+
+        Raises:
+            CheckpointError: there is none.
+        """
         paths = checkpoint.saved(self.checkpoints)
         if not paths:
             raise CheckpointError(f"{self.checkpoints}: holds no checkpoint; start the run again with --overwrite")
-        return checkpoint.load(paths[-1])
+        return paths[-1]
 
     def pipeline(self) -> Pipeline:
         """The resolved pipeline of the run.
@@ -95,7 +119,6 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; keep one")
     run = Run(folder)
-    occupied = folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir())  # those a kill left behind
     if resume:
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: holds no run to resume; leave --resume out, or name its directory with --run-dir")
@@ -110,7 +133,7 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
         return run
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a directory; choose another --run-dir")
-    if occupied:
+    if _occupied(folder):
         if not overwrite:
             raise RunError(f"{folder}: is not empty; go on with --resume, replace it with --overwrite, or choose another --run-dir")
         if not (folder / "pipeline.yaml").is_file():
@@ -126,10 +149,41 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             shutil.rmtree(aside)
             real.mkdir()
         except OSError as error:
-            raise RunError(f"{folder}: cannot be replaced ({error.strerror}); remove it yourself or choose another --run-dir") from None
+            raise RunError(f"{folder}: cannot be replaced ({reason(error)}); remove it yourself or choose another --run-dir") from None
     write_atomic(folder / "pipeline.yaml", pipeline.to_yaml().encode())
     write_atomic(folder / "run.json", json.dumps(_facts(pipeline), indent=2).encode())
     return run
+
+
+@contextmanager
+def hold_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
+    """:func:`open_run`, with the directory kept from every other process while the context is open.
+
+    Raises:
+        RunError: another process is at work in the folder; and see :func:`open_run`.
+    """
+
+    def lock() -> AbstractContextManager[None]:
+        return locked(folder / LOCK, f"{folder}: another process is at work in this run directory; wait for it, stop it, or choose another --run-dir")
+
+    with ExitStack() as stack:
+        if (folder / "pipeline.yaml").is_file() or (not resume and not folder.is_file() and not _occupied(folder)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(f"{folder}: cannot be written ({reason(error)}); {remedy(error)}") from None
+            stack.enter_context(lock())
+            for place in (folder, folder / "checkpoints"):
+                remove_partials(place)
+        run = open_run(folder, pipeline, resume, overwrite)
+        if not (folder / LOCK).exists():  # it went with the run that is replaced
+            stack.enter_context(lock())
+        yield run
+
+
+def _occupied(folder: Path) -> bool:
+    """Whether a folder holds more than what a kill in its first moment leaves."""
+    return folder.is_dir() and any(path.name != LOCK and not path.name.endswith(PARTIAL) for path in folder.iterdir())
 
 
 def _facts(pipeline: Pipeline) -> dict[str, Any]:

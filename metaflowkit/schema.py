@@ -13,28 +13,41 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from metaflowkit.errors import key_text, quoted
 from metaflowkit.files import Node
+
+WHOLE = 2**63  # whole numbers below it and from its negative on fit in 64 bits
+SIZE = 1e12  # of any number: a product of a few such still fits in single precision
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``; ``above`` leaves ``low`` itself out."""
+    """Numbers from ``low`` to ``high``; ``above`` leaves ``low`` itself out, ``below`` leaves ``high`` out.
+
+    ``most`` is a generous limit beyond which a setting has no meaning; it is named where it is crossed, and nowhere else.
+    """
 
     low: float
     high: float = math.inf
     above: bool = False
+    below: bool = False
+    most: float = math.inf
 
     def holds(self, number: float) -> bool:
         """Whether the number lies in the range (NaN never does)."""
-        return (self.low < number if self.above else self.low <= number) and number <= self.high
+        return (self.low < number if self.above else self.low <= number) and (number < self.high if self.below else number <= self.high) and number <= self.most
 
     def remedy(self) -> str:
         """What to do about a number outside the range."""
+        if self.below:
+            return f"keep it {self}"
         if self.above:
             return f"raise it above {self.low:g}"
         return f"raise it to {self.low:g}" if self.high == math.inf else f"keep it between {self.low:g} and {self.high:g}"
 
     def __str__(self) -> str:
+        if self.below:
+            return f"{'above' if self.above else 'of at least'} {self.low:g} and below {self.high:g}"
         if self.high != math.inf:
             return f"from {self.low:g} to {self.high:g}"
         return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
@@ -46,6 +59,12 @@ Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 1, below=True)]
+Side = Annotated[int, Range(1, most=4096)]
+Width = Annotated[int, Range(1, most=65_536)]
+Examples = Annotated[int, Range(1, most=100_000)]
+Ways = Annotated[int, Range(2, most=100_000)]
+InnerSteps = Annotated[int, Range(0, most=100_000)]
 
 
 class Mismatch(Exception):
@@ -113,10 +132,12 @@ def coerce(node: Node, annotation: Any, path: str) -> Any:
     if origin is Annotated:
         try:
             number = coerce(node, args[0], path)
-        except Mismatch:
-            raise _unfit(node, annotation, path) from None
+        except Mismatch as mismatch:
+            raise (mismatch if mismatch.close else _unfit(node, annotation, path)) from None
         if not args[1].holds(number):
-            raise Mismatch(node, path, f"must be {describe(annotation)}, got {number}; {args[1].remedy()}", close=True)
+            if number > args[1].most:
+                raise Mismatch(node, path, f"must be at most {args[1].most}, got {quoted(number)}; lower it", close=True)
+            raise Mismatch(node, path, f"must be {describe(annotation)}, got {quoted(number)}; {args[1].remedy()}", close=True)
         return number
     if origin in (types.UnionType, Union):
         return _coerce_union(node, annotation, path)
@@ -127,11 +148,15 @@ def coerce(node: Node, annotation: Any, path: str) -> Any:
     if origin is list and isinstance(value, list):
         return [coerce(item, args[0], f"{path}.{i}") for i, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
-        return {key: coerce(item, args[1], f"{path}.{key}") for key, item in value.items()}
+        return {key: coerce(item, args[1], f"{path}.{key_text(key)}") for key, item in value.items()}
     if annotation in (None, type(None)) and value is None:
         return None
     if annotation is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= SIZE:
+            raise Mismatch(node, path, f"must be a number of at most {SIZE:g} in size, got {node.shown()}; write a smaller one", close=True)
         return float(value)
+    if annotation is int and type(value) is int and not -WHOLE <= value < WHOLE:
+        raise Mismatch(node, path, f"must be a whole number of at most 64 bits, got {node.shown()}; write a smaller one", close=True)
     if isinstance(annotation, type) and type(value) is annotation:
         return value
     raise _unfit(node, annotation, path)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit import schema
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import ConfigError, quoted
+from metaflowkit.guards import Guard, guards_of
 
 REQUIRED = inspect.Parameter.empty
 _NAMES: dict[str, Any] = {**vars(typing), **vars(schema), **{t.__name__: t for t in (int, float, bool, str, list, dict, tuple)}}
@@ -33,13 +34,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the source text says about a component; ``traits`` are its class-level constants."""
+    """What the source text says about a component; ``traits`` are its class-level constants, ``guards`` what its constructor refuses."""
 
     name: str
     summary: str
     settings: dict[str, Setting]
     origin: str
     traits: dict[str, Any] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
 
 
 def sources(module: str) -> Iterator[Path]:
@@ -49,6 +51,12 @@ def sources(module: str) -> Iterator[Path]:
     for statement in read_python(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.startswith(module + "."):
             yield locate(statement.module)
+
+
+@cache
+def own_sources(module: str) -> tuple[Path, ...]:
+    """:func:`sources` of one of this package's modules, which do not change while it runs."""
+    return tuple(sources(module))
 
 
 def locate(module: str) -> Path:
@@ -67,9 +75,9 @@ def locate(module: str) -> Path:
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
     if spec is None:
-        raise ConfigError(f"plugins: there is no module {module!r}; install it or run from the folder that holds it")
+        raise ConfigError(f"plugins: there is no module {quoted(module)}; install it or run from the folder that holds it")
     if spec.origin is None or not spec.origin.endswith(".py"):
-        raise ConfigError(f"plugins: module {module!r} has no Python source to read; name the module that holds the component")
+        raise ConfigError(f"plugins: module {quoted(module)} has no Python source to read; name the module that holds the component")
     return Path(spec.origin)
 
 
@@ -89,11 +97,9 @@ def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
 
 def read_entry(name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str, types: Mapping[str, Any] = _NAMES) -> Entry:
     """The entry of one class or function definition; ``types`` are the names that its annotations may use."""
-    if isinstance(statement, ast.ClassDef):
-        inits = [s for s in statement.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"]
-        arguments = inits[0].args if inits else None
-    else:
-        arguments = statement.args
+    functions = statement.body if isinstance(statement, ast.ClassDef) else [statement]
+    inits = [f for f in functions if isinstance(f, ast.FunctionDef) and (f.name == "__init__" or f is statement)]
+    arguments = inits[0].args if inits else None
     doc = ast.get_docstring(statement) or ""
     helps = argument_docs(doc)
     settings: dict[str, Setting] = {}
@@ -114,7 +120,7 @@ def read_entry(name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str
         for target in line.targets
         if isinstance(target, ast.Name)
     }
-    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, traits)
+    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, traits, guards_of(inits[0]) if inits else ())
 
 
 def _annotation(node: ast.expr | None, place: str, types: Mapping[str, Any]) -> Any:

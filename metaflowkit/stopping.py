@@ -10,20 +10,17 @@ from types import FrameType
 
 
 @contextmanager
-def on_stop(request: Callable[[str], None], once: bool = False) -> Iterator[None]:
+def on_stop(request: Callable[[str], None]) -> Iterator[None]:
     """While this context is open, ``request`` gets the name of each SIGINT and SIGTERM; outside the main thread nothing changes.
 
     Args:
-        request: what to do about it, quickly.
-        once: the second one does what it did before.
+        request: what to do about it, quickly; it may raise, such as KeyboardInterrupt, which then comes out wherever the program is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def asked(number: int, frame: FrameType | None) -> None:
-        if once:
-            signal.signal(number, previous[signal.Signals(number)])
         request(signal.Signals(number).name)
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -16,13 +16,13 @@ from metaflowkit import checkpoint, registry
 from metaflowkit.checkpoint import Snapshot
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score, evaluate, paired, protocol
-from metaflowkit.flow import Flow, build, build_learner
+from metaflowkit.flow import Flow, build, build_learner, placed
 from metaflowkit.journal import resume_command
 from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
 from metaflowkit.report import Report, write_report
-from metaflowkit.run import Run, default_folder, open_run
+from metaflowkit.run import PUT_BACK, Run, default_folder, hold_run
 from metaflowkit.stopping import on_stop
 
 
@@ -58,19 +58,22 @@ def train(
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
     flow.learner.check(flow.shape)
-    run = open_run(folder, pipeline, resume, overwrite)
     started = time.monotonic()
     stop = _Stop()
-    with on_stop(stop.ask, once=True), progress:
-        progress.start(folder, flow, pipeline.outer.steps)
-        loop = _Loop(flow, run, progress, stop)
-        loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
-        while loop.step < pipeline.outer.steps:
-            loop.advance()
-        before, after = loop.final_scores()
-    validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
-    seconds = time.monotonic() - started
-    return write_report(run, flow, before, after, loop.best, loop.untrained, validation, seconds, protocol(flow, pipeline.evaluate.readouts))
+    with hold_run(folder, pipeline, resume, overwrite) as run:
+        try:
+            with on_stop(stop.ask), progress:
+                progress.start(folder, flow, pipeline.outer.steps)
+                loop = _Loop(flow, run, progress, stop)
+                loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
+                while loop.step < pipeline.outer.steps:
+                    loop.advance()
+                before, after = loop.final_scores()
+            validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
+            seconds = time.monotonic() - started
+            return write_report(run, flow, before, after, loop.best, loop.untrained, validation, seconds, protocol(flow, pipeline.evaluate.readouts))
+        except KeyboardInterrupt:
+            raise stop.at_once(run) from None
 
 
 @dataclass
@@ -78,7 +81,19 @@ class _Stop:
     requested: str | None = None
 
     def ask(self, name: str) -> None:
+        """The first signal waits for the step's end, the second does not."""
+        if self.requested:
+            raise KeyboardInterrupt
         self.requested = name
+
+    def at_once(self, run: Run) -> Interrupted:
+        """What the user is told where the step was not waited for."""
+        steps = [int(path.stem.removeprefix("step-")) for path in checkpoint.saved(run.checkpoints)]
+        saved = f"all is saved up to step {steps[-1]} and what came after it is lost" if steps else "nothing is saved yet"
+        return Interrupted(
+            f"{run.folder}: stopped at once by {self.requested or 'SIGINT'}, {saved}; go on with {resume_command(run.folder)}",
+            self.requested,
+        )
 
 
 class _Loop:
@@ -88,7 +103,8 @@ class _Loop:
         self.flow, self.run, self.progress, self.stop = flow, run, progress, stop
         self.outer = flow.pipeline.outer
         self.parameters = flow.learner.parts.trained(dict(flow.learner.model.named_parameters()))
-        self.optimizer = registry.OPTIMIZERS.build(self.outer.optimizer, parameters=list(self.parameters.values()))
+        parameters = list(self.parameters.values())
+        self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, parameters=parameters))
         self.lr = self.optimizer.param_groups[0]["lr"]
         self.step = 0
         self.best: dict[str, float] | None = None
@@ -103,11 +119,23 @@ class _Loop:
         self.save()
 
     def restore(self) -> None:
-        snapshot = self.run.latest()
+        snapshot = self.own(checkpoint.saved(self.run.checkpoints)[-1])
+        if snapshot.best is not None:
+            self.own(self.run.checkpoints / "best.pt")  # which is read once more when training is done, too late to be told
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.journal.rewind(snapshot.journal)
         self.step, self.best, self.untrained, self.episodes = snapshot.step, snapshot.best, snapshot.untrained, snapshot.episodes
+
+    def own(self, path: Path) -> Snapshot:
+        """A checkpoint of this run.
+
+        Raises:
+            CheckpointError: it cannot be read, or is one of another run.
+        """
+        snapshot = self.run.own(path)
+        checkpoint.require_fit(snapshot, path, self.flow.learner.model, PUT_BACK)
+        return snapshot
 
     def advance(self) -> None:
         """One outer step, and what is due after it."""
@@ -139,7 +167,8 @@ class _Loop:
         """Leave where the user or the system asked to; the state is saved by now."""
         if self.stop.requested:
             raise Interrupted(
-                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with {resume_command(self.run.folder)}"
+                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with {resume_command(self.run.folder)}",
+                self.stop.requested,
             )
 
     def validate(self) -> Score | None:
@@ -174,7 +203,7 @@ class _Loop:
         model = self.flow.learner.model
         if "test" not in self.flow.splits or not len(self.flow.splits["test"].classes):
             return [], []
-        best = checkpoint.load(self.run.checkpoints / "best.pt").model
+        best = self.own(self.run.checkpoints / "best.pt").model
         untrained = build_learner(self.flow.pipeline, self.flow.shape, self.flow.device).model.state_dict()
         wanted = self.flow.pipeline.evaluate
         found: dict[str, list[Score]] = {"untrained": [], "trained": []}

@@ -104,7 +104,7 @@ def test_a_signal_saves_and_says_how_to_resume(number, write, tmp_path) -> None:
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     stopped = re.search(rf"stopped by {number.name} after step (\d+), all is saved; go on with (mfk run --run-dir \S+ --resume)$", errors, re.MULTILINE)
     assert stopped, errors
     step = int(stopped[1])
@@ -191,3 +191,108 @@ def test_a_run_is_resumed_only_as_what_it_is(cut, tmp_path) -> None:
     empty = tmp_path / "empty"
     says = f"mfk: {empty}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it"
     assert refused("--run-dir", empty, "--resume") == (1, says)
+
+
+def training(run: Path, path: Path, *more: str) -> subprocess.Popen[str]:
+    """A long run, at least five steps of it done."""
+    command = [sys.executable, "-m", "metaflowkit", "run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more]
+    journal = run / "metrics.jsonl"
+    lines = len(journal.read_text().splitlines()) if journal.exists() else 0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    end = time.monotonic() + 100
+    while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > lines + 5):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def test_two_processes_never_share_a_run_directory_and_a_killed_one_keeps_nobody_out(write, tmp_path) -> None:
+    run, path = tmp_path / "run", write(SMALL)
+    first = training(run, path)
+    for more in (["--resume"], ["--overwrite"], []):
+        second = CliRunner().invoke(main, ["run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more])
+        assert second.exit_code == 1
+        assert (
+            f"{run}: another process is at work in this run directory; wait for it, stop it, or choose another --run-dir (held by process {first.pid} on "
+            in second.output
+        )
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    assert (run / "run.lock").exists()
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()[:6]]
+    assert steps == sorted(steps)
+    again = training(run, path, "--resume")
+    again.send_signal(signal.SIGTERM)
+    _, errors = again.communicate(timeout=60)
+    assert again.returncode == 143, errors
+    assert not (run / "run.lock").exists()
+    output = mfk("run", path, "--run-dir", run, "--overwrite", "--quiet")
+    assert "test accuracy" in output
+    assert not (run / "run.lock").exists()
+
+
+def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path) -> None:
+    """The loop is held inside a step, so that only the second signal can end it."""
+    code = (
+        "import sys, time, metaflowkit.training as t\nfrom metaflowkit.cli import main\nadvance = t._Loop.advance\n"
+        "def slow(loop):\n    if loop.step == 3:\n        print('inside', flush=True)\n        time.sleep(100)\n        time.sleep(100)\n    advance(loop)\n"
+        "t._Loop.advance = slow\nmain(sys.argv[1:])"
+    )
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", code, "run", str(write(SMALL)), "--run-dir", str(run), "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    assert process.stdout is not None
+    assert process.stdout.readline() == "inside\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == (
+        f"mfk: {run}: stopped at once by SIGINT, all is saved up to step 2 and what came after it is lost; go on with mfk run --run-dir {run} --resume\n"
+    )
+    assert mfk("run", tmp_path / "p.yaml", "--run-dir", run, "--resume", "--quiet")
+
+
+def test_ctrl_c_before_anything_is_written_is_one_line(write, monkeypatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metaflowkit.pipeline.read", interrupted)
+    result = CliRunner().invoke(main, ["run", str(write(SMALL))])
+    assert (result.exit_code, result.output) == (130, "mfk: stopped by SIGINT before anything new was written; give the same command again\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("import nowhere_to_be_found\n", 2, "ModuleNotFoundError: No module named 'nowhere_to_be_found'; correct it, or install what it needs"),
+        ("\n\n1 / 0\n", 4, "ZeroDivisionError: division by zero; correct it"),
+        ("def f():\n    raise SystemExit('enough\\x1b[2J')\nf()\n", 3, r"SystemExit: enough\x1b[2J; correct it"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_one_line(text, line, says, write, tmp_path, monkeypatch) -> None:
+    name = f"broken_{line}"
+    write(f"from __future__ import annotations\n{text}", f"{name}.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = CliRunner().invoke(main, ["run", str(write(SMALL + f"plugins: [{name}]")), "--run-dir", str(tmp_path / "run")])
+    assert (result.exit_code, result.output) == (
+        2,
+        f"plugins: {name} cannot be imported, {tmp_path}/{name}.py:{line}: {says}" + result.output.partition(says)[2],
+    )
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_plugin_that_is_no_python_is_one_line(write, tmp_path, monkeypatch) -> None:
+    write("x = (\n", "unclosed.py")
+    write("import unclosed\n", "imports_unclosed.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, says in (
+        ("unclosed", "unclosed.py:1:5: is no valid Python, '(' was never closed; correct it"),
+        ("imports_unclosed", "unclosed.py:1: SyntaxError: '(' was never closed"),
+    ):
+        result = CliRunner().invoke(main, ["run", str(write(SMALL + f"plugins: [{name}]")), "--run-dir", str(tmp_path / "run")])
+        assert result.exit_code == 2
+        assert says in result.output
+        assert len(result.output.splitlines()) == 1

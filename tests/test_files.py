@@ -311,7 +311,8 @@ def test_a_failing_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, c
         patch.setattr(os, call, fail)
         with pytest.raises(RunError) as caught:
             write_atomic(path, b"new")
-    assert str(caught.value) == f"{path}: cannot be written ({os.strerror(number)}); free space or choose another place, earlier files are whole"
+    remedy = "see that the folder is there and may be written, or choose another place" if number == errno.EIO else "free space or choose another place"
+    assert str(caught.value) == f"{path}: cannot be written ({os.strerror(number)}); {remedy}, earlier files are whole"
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 

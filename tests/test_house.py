@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "metaflowkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "__main__"},
-    {"seeding", "stopping", "memory"},
+    {"seeding", "stopping", "memory", "atomic", "guards"},
     {"files"},
     {"schema"},
     {"signatures"},
@@ -26,6 +26,7 @@ LAYERS = [
     {"nodes"},
     {"crosscheck"},
     {"pipeline"},
+    {"footprint"},
     {"flow", "run"},
     {"evaluation", "doctor"},
     {"report", "progress"},

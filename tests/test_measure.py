@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from datetime import datetime
@@ -154,19 +155,32 @@ def test_weights_of_letters_are_measured_on_digits(run) -> None:
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("model.backbone.width=8", r"size mismatch for backbone\.blocks\.0\.conv\.weight.*"),
-        ("model.head=linear", r"Missing key\(s\) in state_dict: .*head\.weight.*"),
-        ("model.backbone=mlp", r".*state_dict.*"),
+        ("model.backbone.width=8", r"backbone\.blocks\.0\.conv\.weight is \(4, 1, 3, 3\) there and \(8, 1, 3, 3\) here; .* and 9 more"),
+        ("model.head=linear", r"head\.weight is not there and \(3, 4\) here; head\.bias is not there and \(3,\) here"),
+        ("model.backbone=mlp", r"backbone\.layers\.0\.weight is not there and .* more"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_and_nothing_is_written(run, override, reason) -> None:
     before = files(run)
     with pytest.raises(CheckpointError) as caught:
         measure(run, override)
-    assert str(caught.value).startswith(f"{run}: its weights do not fit this model (")
+    assert str(caught.value).startswith(f"{run}/checkpoints/best.pt: its weights do not fit this model (")
     caught.match(rf" \({reason}\); keep model, inner.steps, image size and channels as in the run$")
     assert "\n" not in str(caught.value)
     assert files(run) == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(run, tmp_path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "best.pt"
+    snapshot = checkpoint.load(path)
+    checkpoint.save(dataclasses.replace(snapshot, pipeline=snapshot.pipeline.replace("steps: 1\n", "steps: 7\n")), path)
+    with pytest.raises(CheckpointError) as caught:
+        measure(tmp_path / "run")
+    assert (
+        str(caught.value)
+        == f"{path}: belongs to another pipeline; inner.steps is 7 there and 1 here; put the file of this run back, or start it again with --overwrite"
+    )
 
 
 def test_an_unknown_override_and_an_impossible_size_are_refused_and_nothing_is_written(run) -> None:

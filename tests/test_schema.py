@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaflowkit.files import Mark, parse_yaml
-from metaflowkit.schema import Count, Fraction, Mismatch, Natural, NonNegative, Positive, Range, coerce, describe, nearest
+from metaflowkit.schema import Count, Decay, Fraction, Mismatch, Natural, NonNegative, Positive, Range, Side, coerce, describe, nearest
 
 
 def node(text: str):
@@ -32,6 +32,12 @@ def node(text: str):
         ("0", NonNegative, 0.0),
         ("1", Fraction, 1.0),
         ("0", Fraction, 0.0),
+        ("0", Decay, 0.0),
+        ("0.999", Decay, 0.999),
+        ("4096", Side, 4096),
+        ("9223372036854775807", Count, 2**63 - 1),
+        ("-9223372036854775808", int, -(2**63)),
+        ("1000000000000", float, 1e12),
         ("null", Positive | None, None),
         ("", Count | None, None),
         ("5", Count | list[Count], 5),
@@ -87,6 +93,14 @@ def test_fitting_values(text, annotation, value) -> None:
         ("[cosine]", Literal["cosine"], "at", "must be one of cosine, got a list; "),
         ("x", Literal["a", "b"] | None, "at", "must be one of a, b or null, got 'x'; write a or b"),
         ("1", None, "at", "must be null, got 1; write null"),
+        ("1", Decay, "at", "must be a number of at least 0 and below 1, got 1.0; keep it of at least 0 and below 1"),
+        ("0", Side, "at", "must be a whole number of at least 1, got 0; raise it to 1"),
+        ("4097", Side, "at", "must be at most 4096, got 4097; lower it"),
+        ("9223372036854775808", int, "at", "must be a whole number of at most 64 bits, got 9223372036854775808; write a smaller one"),
+        ("9223372036854775808", Count | list[Count], "at", "must be a whole number of at most 64 bits, got 9223372036854775808; write a smaller one"),
+        ("-1e13", float, "at", "must be a number of at most 1e+12 in size, got -10000000000000.0; write a smaller one"),
+        (".nan", Positive, "at", "must be a number of at most 1e+12 in size, got nan; write a smaller one"),
+        ("1" + "0" * 299, Positive | None, "at", "must be a number of at most 1e+12 in size, got 1000"),
     ],
 )
 def test_misfits_name_the_innermost_node(text, annotation, path, message) -> None:

@@ -22,15 +22,15 @@ def test_every_signal_is_a_request_by_name(number) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_once_lets_the_second_one_do_what_it_did() -> None:
-    outer: list[str] = []
-    inner: list[str] = []
-    with on_stop(outer.append):
-        with on_stop(inner.append, once=True):
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+def test_a_request_that_raises_comes_out_where_the_program_is() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def refuse(name: str) -> None:
+        raise KeyboardInterrupt(name)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), on_stop(refuse):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert (inner, outer) == (["SIGTERM"], ["SIGTERM"] * 2)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_another_thread_changes_nothing() -> None:

@@ -39,7 +39,9 @@ class Stage:
                 if not isinstance(after, Tensor) or after.shape != (2, *shape):
                     raise ValueError(f"it turns images of {shape} into {tuple(getattr(after, 'shape', ()))}, and they must keep their shape")
             except Exception as error:  # Kornia raises many types here, all about these settings
-                problems.append(f"augment.{i}: {choice.name} does not work on images of shape {shape}: {error}; correct its settings or choose another")
+                problems.append(
+                    f"augment.{i}: {choice.name} does not work on images of shape {shape}: {' '.join(str(error).split())}; correct its settings or choose another"
+                )
                 continue
             self.operations.append((choice.settings.get("apply_to", "both"), operation))
         if problems:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from metaflowkit.datasets.splits import draw_fractions, select
+from metaflowkit.memory import require_memory
 from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Natural
+from metaflowkit.schema import Natural, Side
 from metaflowkit.values import ImageSet
 
 
@@ -24,7 +25,7 @@ class Digits:
         E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
     """
 
-    def __init__(self, image_size: Count = 28, fractions: dict[str, float] | None = None, split_seed: Natural = 0) -> None:
+    def __init__(self, image_size: Side = 28, fractions: dict[str, float] | None = None, split_seed: Natural = 0) -> None:
         self.image_size = image_size
         self.chosen = draw_fractions(10, fractions or {"test": 1.0}, split_seed)
 
@@ -33,6 +34,11 @@ class Digits:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
+        require_memory(
+            len(bunch.images) * self.image_size**2 * 4.0,
+            f"dataset: {len(bunch.images):,} digits of {self.image_size}x{self.image_size} pixels",
+            "lower dataset.image_size",
+        )
         small = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
         size = (self.image_size, self.image_size)
         x = small if size == (8, 8) else F.interpolate(small, size, mode="bilinear", align_corners=False)

@@ -17,7 +17,7 @@ from metaflowkit.datasets.source import open_source
 from metaflowkit.datasets.splits import SPLITS, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Natural
+from metaflowkit.schema import Count, Natural, Side
 from metaflowkit.values import ImageSet
 
 LEFT_OUT = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Folder:
     def __init__(
         self,
         root: str,
-        image_size: Count = 84,
+        image_size: Side = 84,
         mode: Literal["grey", "color"] = "color",
         depth: Count | None = None,
         invert: bool = False,

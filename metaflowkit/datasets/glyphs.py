@@ -14,8 +14,9 @@ from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.source import digest, stamp
 from metaflowkit.datasets.splits import draw_fractions, select
 from metaflowkit.errors import DataError
+from metaflowkit.memory import require_memory
 from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Fraction, Natural, nearest
+from metaflowkit.schema import Count, Fraction, Natural, Side, nearest
 from metaflowkit.values import ImageSet
 
 FACES = [
@@ -69,11 +70,15 @@ class Glyphs:
         val_script: str = "latin",
         val_fraction: Fraction = 0.25,
         faces: list[str] | None = None,
-        image_size: Count = 28,
+        image_size: Side = 28,
         min_faces: Count = 10,
         split_seed: Natural = 0,
     ) -> None:
         self.train, self.test, self.val_script = [name.lower() for name in train], [name.lower() for name in test], val_script.lower()
+        if min_faces > (16 if faces is None else len(faces)):  # 16 is len(FACES), as a literal that is read without importing
+            raise ValueError(
+                f"min_faces must be at most the number of faces, {16 if faces is None else len(faces)}, got {min_faces}; lower it or name more faces"
+            )
         if shared := set(self.train) & set(self.test):
             raise ValueError(f"train and test must not share a script, got {', '.join(shared)} in both; remove it from one")
         self.val_fraction = val_fraction
@@ -160,6 +165,13 @@ def _render(paths: list[Path], size: int, min_faces: int) -> tuple[Tensor, Tenso
                 if _is_letter(chr(code)):
                     owners[chr(code)].append(i)
     letters = sorted(letter for letter, faces in owners.items() if len(faces) >= min_faces)
+    if not letters:
+        raise DataError(f"dataset.min_faces: no letter is in {min_faces} of these {len(paths)} faces; lower it or name other faces")
+    require_memory(
+        sum(len(owners[letter]) for letter in letters) * size**2,
+        f"dataset: {sum(len(owners[letter]) for letter in letters):,} letters of {size}x{size} pixels",
+        "lower dataset.image_size",
+    )
     fonts = [ImageFont.truetype(str(path), round(size * 0.75)) for path in paths]
     images, labels = [], []
     for label, letter in enumerate(letters):

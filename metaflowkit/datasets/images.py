@@ -18,6 +18,7 @@ from torch import Tensor
 from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.source import Source, shown
 from metaflowkit.errors import DataError
+from metaflowkit.memory import require_memory
 
 Mode = Literal["grey", "color"]
 Ground = Literal["white", "black"]
@@ -100,8 +101,9 @@ def decode(source: Source, how: Decoding) -> tuple[Tensor, Tensor, list[str]]:
     Returns:
         uint8 [n, C, S, S]; the position in ``source.names`` of each; a line for every file that cannot be decoded.
     """
-    count = len(source.names)
-    x = np.empty((count, 1 if how.mode == "grey" else 3, how.size, how.size), dtype=np.uint8)
+    count, channels = len(source.names), 1 if how.mode == "grey" else 3
+    require_memory(count * channels * how.size**2, f"{source.root}: {count:,} images of {how.size}x{how.size} pixels", "lower dataset.image_size")
+    x = np.empty((count, channels, how.size, how.size), dtype=np.uint8)
     with source.opened() as read, warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs; what is beyond them is an error
 

@@ -12,7 +12,7 @@ from metaflowkit.datasets.source import Source, open_source
 from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Fraction, Natural
+from metaflowkit.schema import Fraction, Natural, Side
 from metaflowkit.values import ImageSet
 
 PARTS = ("images_background", "images_evaluation")
@@ -45,7 +45,7 @@ class Omniglot:
         split_seed: Natural = 0,
         split_files: dict[str, str] | None = None,
         rotations: Literal["none", "train", "all"] = "none",
-        image_size: Count = 28,
+        image_size: Side = 28,
     ) -> None:
         if split == "file" and not (split_files and set(split_files) <= {"train", "val", "test"}):
             raise ValueError("split 'file' needs split_files with a path for train, val and test, got none; add split_files: {train: ..., val: ..., test: ...}")

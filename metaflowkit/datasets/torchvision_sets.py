@@ -19,7 +19,7 @@ from metaflowkit.datasets.source import digest, tree_stamps
 from metaflowkit.datasets.splits import disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
 from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Natural, nearest
+from metaflowkit.schema import Natural, Side, nearest
 from metaflowkit.values import ImageSet
 
 
@@ -45,7 +45,7 @@ class TorchvisionSet:
         set: str,
         root: str = "data",
         download: bool = False,
-        image_size: Count = 28,
+        image_size: Side = 28,
         mode: Literal["grey", "color"] = "color",
         fractions: dict[str, float] | None = None,
         split_seed: Natural = 0,

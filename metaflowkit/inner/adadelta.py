@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed
 from metaflowkit.registry import RULES
-from metaflowkit.schema import Fraction, NonNegative, Positive
+from metaflowkit.schema import Decay, NonNegative, Positive
 
 
 @RULES.register("adadelta")
@@ -24,7 +24,7 @@ class Adadelta(PerTensor):
         M. Zeiler, ADADELTA: An Adaptive Learning Rate Method, arXiv 1212.5701, algorithm 1; as in torch.optim.Adadelta.
     """
 
-    def __init__(self, lr: Positive = 1.0, rho: Fraction = 0.9, eps: Positive = 1e-6, weight_decay: NonNegative = 0.0) -> None:
+    def __init__(self, lr: Positive = 1.0, rho: Decay = 0.9, eps: Positive = 1e-6, weight_decay: NonNegative = 0.0) -> None:
         self.settings = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}
 
     def start(self, p: Tensor) -> Slot:

@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.inner.adam import check_betas
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed
 from metaflowkit.registry import RULES
-from metaflowkit.schema import Fraction, NonNegative, Positive
+from metaflowkit.schema import Decay, NonNegative, Positive
 
 
 @RULES.register("adamax")
@@ -29,7 +29,7 @@ class Adamax(PerTensor):
         D. Kingma, J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, algorithm 2; as in torch.optim.Adamax.
     """
 
-    def __init__(self, lr: Positive = 0.002, beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.0) -> None:
+    def __init__(self, lr: Positive = 0.002, beta1: Decay = 0.9, beta2: Decay = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.0) -> None:
         check_betas(beta1, beta2)
         self.settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
 

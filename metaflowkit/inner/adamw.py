@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.inner.adam import check_betas, direction, moments
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value
 from metaflowkit.registry import RULES
-from metaflowkit.schema import Fraction, NonNegative, Positive
+from metaflowkit.schema import Decay, NonNegative, Positive
 
 
 @RULES.register("adamw")
@@ -29,7 +29,7 @@ class AdamW(PerTensor):
         I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm 2; as in torch.optim.AdamW.
     """
 
-    def __init__(self, lr: Positive = 0.001, beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.01) -> None:
+    def __init__(self, lr: Positive = 0.001, beta1: Decay = 0.9, beta2: Decay = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.01) -> None:
         check_betas(beta1, beta2)
         self.settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.inner.adam import check_betas, moments
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed, root
 from metaflowkit.registry import RULES
-from metaflowkit.schema import Fraction, NonNegative, Positive
+from metaflowkit.schema import Decay, NonNegative, Positive
 
 
 @RULES.register("nadam")
@@ -35,8 +35,8 @@ class NAdam(PerTensor):
     def __init__(
         self,
         lr: Positive = 0.002,
-        beta1: Fraction = 0.9,
-        beta2: Fraction = 0.999,
+        beta1: Decay = 0.9,
+        beta2: Decay = 0.999,
         eps: Positive = 1e-8,
         momentum_decay: NonNegative = 0.004,
         weight_decay: NonNegative = 0.0,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed, root
 from metaflowkit.registry import RULES
-from metaflowkit.schema import Fraction, NonNegative, Positive
+from metaflowkit.schema import Decay, Fraction, NonNegative, Positive
 
 
 @RULES.register("rmsprop")
@@ -29,7 +29,7 @@ class RMSprop(PerTensor):
     def __init__(
         self,
         lr: Positive = 0.01,
-        alpha: Fraction = 0.99,
+        alpha: Decay = 0.99,
         eps: Positive = 1e-8,
         momentum: Fraction = 0.0,
         centered: bool = False,

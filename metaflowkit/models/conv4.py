@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metaflowkit.kernels import norm_then_pool
 from metaflowkit.models.norms import build_norm
 from metaflowkit.registry import BACKBONES
-from metaflowkit.schema import Count
+from metaflowkit.schema import Width
 
 
 class _Block(nn.Module):
@@ -40,7 +40,7 @@ class Conv4(nn.Module):
         O. Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
+    def __init__(self, shape: tuple[int, int, int], width: Width = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         channels, height, side = shape
         if min(height, side) < 16:

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from metaflowkit.registry import BACKBONES
-from metaflowkit.schema import Count
+from metaflowkit.schema import Width
 
 
 @BACKBONES.register("mlp")
@@ -19,7 +19,7 @@ class MLP(nn.Module):
         widths: units of each layer; the last is the number of features.
     """
 
-    def __init__(self, shape: tuple[int, ...], widths: list[Count] = [256, 128, 64, 64]) -> None:  # noqa: B006
+    def __init__(self, shape: tuple[int, ...], widths: list[Width] = [256, 128, 64, 64]) -> None:  # noqa: B006
         super().__init__()
         if not widths:
             raise ValueError("mlp needs at least one layer, got widths []; write such as [128, 64]")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metaflowkit.models.norms import build_norm
 from metaflowkit.registry import BACKBONES
-from metaflowkit.schema import Count
+from metaflowkit.schema import Width
 
 
 class _Block(nn.Module):
@@ -44,7 +44,7 @@ class ResNet12(nn.Module):
         Differs from the paper: widths double (they use 64, 160, 320, 640) and DropBlock is left out.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: Count = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
+    def __init__(self, shape: tuple[int, int, int], width: Width = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         if min(shape[1:]) < 16:
             raise ValueError(f"resnet12 needs images of at least 16x16 pixels, got {shape[1]}x{shape[2]}; raise dataset.image_size")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.registry import OBJECTIVES
-from metaflowkit.schema import Natural, Positive
+from metaflowkit.schema import InnerSteps, Positive
 from metaflowkit.values import Adapted, Episode, detached
 
 
@@ -30,7 +30,7 @@ class BootstrappedKL:
         H. Wang et al., BMSSL, arXiv 2308.14267, 2023; S. Flennerhag et al., Bootstrapped Meta-Learning, ICLR 2022, equation 2.
     """
 
-    def __init__(self, delta: Natural = 5, direction: Literal["forward", "reverse"] = "forward", grounded: bool = True, temperature: Positive = 1.0) -> None:
+    def __init__(self, delta: InnerSteps = 5, direction: Literal["forward", "reverse"] = "forward", grounded: bool = True, temperature: Positive = 1.0) -> None:
         if grounded and delta == 0:
             raise ValueError("a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta or set grounded: false")
         self.delta, self.direction, self.grounded, self.temperature = delta, direction, grounded, temperature

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,7 +93,7 @@ class Crew:
             self._tell_new(told)
         if self.stopping is not None:
             left = f"{len(self._open())} of {self.study.search.trials} trials are left and nothing is lost"
-            raise Interrupted(f"{self.study.folder}: stopped by {self.stopping}, {left}; go on with the same command")
+            raise Interrupted(f"{self.study.folder}: stopped by {self.stopping}, {left}; go on with the same command", self.stopping)
 
     def finish(self) -> list[str]:
         """Train the best pipeline with each of the last seeds and evaluate it on test classes; the pipeline itself too where that is wanted.
@@ -115,7 +116,7 @@ class Crew:
                 for name in self._ended():
                     self._stop(f"the end of {name}")
         if self.stopping is not None:
-            raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command")
+            raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command", self.stopping)
         lines = final_table(runs)
         if lines:
             write_atomic(folder / "test.md", "\n".join(lines).encode())
@@ -158,7 +159,7 @@ class Crew:
             if code is None:
                 continue
             del self.running[name]
-            if code == Interrupted.exit_code:
+            if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
                 self._stop(f"a signal to {name}")
             elif code > 0 and self.stopping is None:
                 lines = self._log(name).read_text(errors="replace").strip().splitlines() or ["ended"]

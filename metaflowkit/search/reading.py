@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import ConfigError, key_text, quoted
 from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.nodes import Pipeline, plain
 from metaflowkit.pipeline import is_search, read_node, section
@@ -114,8 +114,8 @@ def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()
     if None in own:
         raise ConfigError(
             [
-                f"{axis.mark}: space.{axis.path}: must contain the pipeline's own value, since the first trial is the pipeline itself; "
-                f"widen it, or set the value elsewhere with set: {{{axis.path}: ...}}"
+                f"{axis.mark}: space.{key_text(axis.path)}: must contain the pipeline's own value, since the first trial is the pipeline itself; "
+                f"widen it, or set the value elsewhere with set: {{{key_text(axis.path)}: ...}}"
                 for axis, point in zip(axes, own)
                 if point is None
             ]
@@ -159,9 +159,9 @@ def _together(root: Node, settings: Settings, axes: Sequence[Axis]) -> list[str]
         wrong("metrics", "must name at least one, got none; write such as {val/accuracy: maximize}")
     for metric in settings.metrics:
         if metric.startswith("test"):
-            wrong("metrics", f"a search never touches test classes, got {metric!r}; use val/accuracy")
+            wrong("metrics", f"a search never touches test classes, got {quoted(metric)}; use val/accuracy")
         elif metric not in METRICS:
-            wrong("metrics", f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
+            wrong("metrics", f"there is no metric {quoted(metric)}; {nearest(metric, METRICS)}")
     if len(settings.metrics) > 1 and settings.pruner.name != "none":
         wrong("metrics", f"several metrics go without pruner, got the pruner {settings.pruner.name!r}; write pruner: none")
     if settings.sampler.name == "grid":
@@ -172,7 +172,9 @@ def _together(root: Node, settings: Settings, axes: Sequence[Axis]) -> list[str]
             wrong("sampler", str(error))
     for axis, outer in itertools.permutations(axes, 2):
         if axis.path.startswith(f"{outer.path}."):
-            problems.append(f"{axis.mark}: space.{axis.path}: lies inside {outer.path}, which is replaced as a whole; put it into the space of a choice there")
+            problems.append(
+                f"{axis.mark}: space.{key_text(axis.path)}: lies inside {key_text(outer.path)}, which is replaced as a whole; put it into the space of a choice there"
+            )
     if "/" in settings.name or not settings.name.strip():
-        wrong("name", f"must be a name that can be a folder's, got {settings.name!r}; leave the slash out")
+        wrong("name", f"must be a name that can be a folder's, got {quoted(settings.name)}; leave the slash out")
     return problems

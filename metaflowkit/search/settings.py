@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from metaflowkit import registry as r
 from metaflowkit.registry import Choice
-from metaflowkit.schema import Count, Natural, Positive
+from metaflowkit.schema import Natural, Positive, Range
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Settings:
     metrics: dict[str, Literal["maximize", "minimize"]] = field(default_factory=lambda: {"val/accuracy": "maximize"})
     sampler: Annotated[Choice, r.SAMPLERS] = Choice("tpe")
     pruner: Annotated[Choice, r.PRUNERS] = Choice("median")
-    trials: Count = 20
+    trials: Annotated[int, Range(1, most=1_000_000)] = 20
     time_limit: Positive | None = None
-    workers: Count = 1
+    workers: Annotated[int, Range(1, most=1024)] = 1
     storage: str | None = None
     seed: Natural = 0
     lease: Positive = 60.0
-    retries: Natural = 2
+    retries: Annotated[int, Range(0, most=1000)] = 2
     limits: Limits = Limits()
     final: Final = Final()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from metaflowkit.errors import key_text, quoted
 from metaflowkit.files import Mark, Node, to_yaml
 from metaflowkit.schema import Count, Mismatch, Positive, coerce, nearest
 from metaflowkit.search.axes import Axis, Number, Option, Options
@@ -41,7 +42,7 @@ class Reader:
 
     def _axis(self, node: Node, path: str, name: str) -> Axis:
         if not all(path.split(".")):
-            raise self._wrong(node, path, f"must be a dotted path of the pipeline, got {path!r}; write such as inner.steps", node.key)
+            raise self._wrong(node, path, f"must be a dotted path of the pipeline, got {quoted(path)}; write such as inner.steps", node.key)
         if isinstance(node.value, list):
             return self._options(node, node, path, name)
         if not isinstance(node.value, dict):
@@ -62,7 +63,7 @@ class Reader:
         natural = "int" if all(isinstance(b, int) and not isinstance(b, bool) for b in bounds if b is not None) else "float"
 
         def given(key: str, annotation: Any, default: Any) -> Any:
-            return coerce(keys[key], annotation, f"space.{path}.{key}") if key in keys else default
+            return coerce(keys[key], annotation, f"space.{key_text(path)}.{key}") if key in keys else default
 
         kind = given("type", Literal["int", "float"], natural)
         low, high = (given(key, int if kind == "int" else float, None) for key in ("low", "high"))
@@ -84,7 +85,7 @@ class Reader:
         for item in choices.value:
             option = self._option(item, path, node.key or node.mark)
             if any(option.label == other.label and type(option.label) is type(other.label) for other in options):
-                raise self._wrong(item, path, f"has the choice {option.label!r} twice; drop one, or give it a label of its own")
+                raise self._wrong(item, path, f"has the choice {quoted(option.label)} twice; drop one, or give it a label of its own")
             options.append(option)
         return Options(name, path, tuple(options), node.key or node.mark)
 
@@ -94,12 +95,12 @@ class Reader:
             if part not in ("value", "label", "space"):
                 raise self._wrong(child, f"{path}.{part}", f"is no known key of a choice; {nearest(part, ('value', 'label', 'space'))}", child.key)
         value = whole["value"]
-        label = coerce(whole["label"], str, f"space.{path}.label") if "label" in whole else _label(value)
+        label = coerce(whole["label"], str, f"space.{key_text(path)}.label") if "label" in whole else _label(value)
         inside = self.axes(whole["space"], path, str(label)) if "space" in whole else ()
         return Option(label, Node(value.value, value.mark, key), inside)
 
     def _wrong(self, node: Node, path: str, message: str, mark: Mark | None = None) -> Mismatch:
-        return Mismatch(Node(node.value, mark or node.mark), f"space.{path}", message)
+        return Mismatch(Node(node.value, mark or node.mark), f"space.{key_text(path)}", message)
 
 
 def _label(value: Node) -> Any:

@@ -14,7 +14,7 @@ from metaflowkit.errors import ConfigError, DataError, DivergenceError
 from metaflowkit.evaluation import Score
 from metaflowkit.flow import Flow
 from metaflowkit.journal import Journal
-from metaflowkit.memory import peak_memory
+from metaflowkit.memory import out_of_memory, peak_memory
 from metaflowkit.progress import Silent
 from metaflowkit.search.axes import suggest
 from metaflowkit.search.reading import Search
@@ -143,7 +143,7 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
     except ConfigError as error:
         state, reason = TrialState.PRUNED, f"cannot be built: {error.problems[0]}"
     except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+        if not out_of_memory(error):
             raise
         state, reason = TrialState.PRUNED, f"out of memory: {(str(error) or 'on the CPU').splitlines()[0]}"
     return Ended(state, reason, metrics | watch.costs())

@@ -48,7 +48,13 @@ def work(search: Search, slots: Slots, folder: Path, index: int | None = None, t
         sampler = registry.SAMPLERS.build(search.settings.sampler, seed=seed)
         pruner = registry.PRUNERS.build(search.settings.pruner, outer_steps=search.pipeline.outer.steps)
     stopped = threading.Event()
-    with on_stop(lambda name: stopped.set()):
+    asked: list[str] = []
+
+    def stop(name: str) -> None:
+        asked.append(name)
+        stopped.set()
+
+    with on_stop(stop):
         while not stopped.is_set():
             for line in slots.collect():
                 tell(line)
@@ -61,7 +67,7 @@ def work(search: Search, slots: Slots, folder: Path, index: int | None = None, t
                 continue
             with Lease(slots, trial, worker) as lease:
                 tell(f"trial {trial.number}: {_do(search, slots, study, trial, folder, lease)}")
-    raise Interrupted("stopped, with no trial at hand")
+    raise Interrupted("stopped, with no trial at hand", asked[0])
 
 
 def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:

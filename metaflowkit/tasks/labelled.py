@@ -6,7 +6,7 @@ import torch
 
 from metaflowkit.errors import DataError
 from metaflowkit.registry import TASKS
-from metaflowkit.schema import Count, Natural, Several
+from metaflowkit.schema import Examples, Natural, Ways
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Episode, ImageSet, Labelled
 
@@ -29,7 +29,7 @@ class LabelledTasks:
 
     reads_labels = True
 
-    def __init__(self, images: ImageSet, seed: Natural, way: Several = 5, shot: Count = 1, query: Count = 5, meta_batch: Count = 4) -> None:
+    def __init__(self, images: ImageSet, seed: Natural, way: Ways = 5, shot: Examples = 1, query: Examples = 5, meta_batch: Examples = 4) -> None:
         counts = torch.bincount(images.y, minlength=len(images.classes)) if len(images.y) else torch.zeros(0, dtype=torch.int64)
         self.classes = torch.nonzero(counts >= shot + query).flatten()
         if len(self.classes) < way:

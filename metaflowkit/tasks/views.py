@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.errors import DataError
 from metaflowkit.registry import TASKS
-from metaflowkit.schema import Count, Natural, Several
+from metaflowkit.schema import Examples, Natural, Ways
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Episode, Labelled
 
@@ -36,7 +36,7 @@ class Views:
 
     reads_labels = False
 
-    def __init__(self, images: Tensor, seed: Natural, way: Several = 5, shot: Count = 2, query: Count = 3, meta_batch: Count = 4) -> None:
+    def __init__(self, images: Tensor, seed: Natural, way: Ways = 5, shot: Examples = 2, query: Examples = 3, meta_batch: Examples = 4) -> None:
         if len(images) < way:
             raise DataError(f"tasks.way: {way} pseudo-classes need {way} images, the training split has {len(images)}; lower tasks.way or widen the split")
         self.images, self.seed, self.way, self.shot, self.query, self.meta_batch = images, seed, way, shot, query, meta_batch

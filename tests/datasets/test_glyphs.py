@@ -126,7 +126,7 @@ def test_unknown_script_and_face_are_named() -> None:
     with pytest.raises(DataError, match="no letter of script 'greeek'.*did you mean 'greek'"):
         Glyphs(test=["greeek"]).load()
     with pytest.raises(DataError, match="there is no typeface 'DejaVuSanz'.*did you mean 'DejaVuSans'"):
-        Glyphs(faces=["DejaVuSanz"]).load()
+        Glyphs(faces=["DejaVuSanz"], min_faces=1).load()
     with pytest.raises(ValueError, match="train and test must not share a script, got latin in both"):
         Glyphs(train=["latin"], test=["latin"])
 
@@ -141,3 +141,14 @@ def test_wide_letters_are_shrunk_not_cut() -> None:
 def test_a_script_may_not_be_learned_from_and_tested_on(scripts) -> None:
     with pytest.raises(ValueError, match="train and test must not share a script"):
         Glyphs(train=[scripts[0]], test=[scripts[1]]).load()
+
+
+def test_more_faces_than_there_are_is_refused_and_letters_that_no_face_shares_are_an_error(monkeypatch) -> None:
+    with pytest.raises(ValueError, match="min_faces must be at most the number of faces, 16, got 37; lower it or name more faces"):
+        Glyphs(min_faces=37)
+    with pytest.raises(ValueError, match="the number of faces, 1, got 2"):
+        Glyphs(faces=["DejaVuSans"], min_faces=2)
+    assert len(FACES) == 16
+    monkeypatch.setattr(glyphs, "_is_letter", lambda character: False)
+    with pytest.raises(DataError, match=r"dataset\.min_faces: no letter is in 2 of these 2 faces; lower it or name other faces"):
+        Glyphs(faces=["cmsy10", "cmex10"], min_faces=2, image_size=17).load()

@@ -34,7 +34,7 @@ from tests.search.small import PIPELINE, SPACE, search_file
             "5:3",
             "space.inner.steps: must contain the pipeline's own value, since the first trial is the pipeline itself; widen it",
         ),
-        ("inner.steps: {low: 1, high: .inf}", "5:31", "space.inner.steps.high: must be above low"),
+        ("inner.steps: {low: 1, high: .inf}", "5:31", "space.inner.steps.high: must be a number of at most 1e+12 in size, got inf"),
         ("inner.rule: [{value: sgd, spase: {}}, adam]", "5:29", "space.inner.rule.spase: is no known key of a choice; did you mean 'space'?"),
         (
             "inner.rule: [sgd, {value: adam, space: {lrr: {low: 0.1, high: 0.2}}}]",
@@ -68,6 +68,9 @@ def test_a_place_inside_another_is_refused(tmp_path) -> None:
         ("pruner: {name: hyperband, factr: 3}", "pruner.factr: pruner 'hyperband' has no such setting; did you mean 'factor'?"),
         ("sampler: grid", "sampler: a grid needs a step or choices here"),
         ("trials: 0", "trials: must be a whole number of at least 1, got 0; raise it to 1"),
+        ("trials: 10000000", "trials: must be at most 1000000, got 10000000; lower it"),
+        ("workers: 100000", "workers: must be at most 1024, got 100000; lower it"),
+        (f"limits: {{seconds: {10**200}}}", "limits.seconds: must be a number of at most 1e+12 in size, got 1000"),
         ("wrokers: 2", "wrokers: is no known key; did you mean 'workers'?"),
         ("name: a/b", "name: must be a name that can be a folder's, got 'a/b'; leave the slash out"),
         ("set: {inner.stps: 3}", "inner.stps: is no known key; did you mean 'steps'?"),

@@ -1,0 +1,57 @@
+"""Lower bounds of the memory that a pipeline needs, held against the machine's before anything is built."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+
+from metaflowkit import registry as r
+from metaflowkit.crosscheck import evaluation_views
+from metaflowkit.memory import require_memory
+from metaflowkit.nodes import Pipeline
+
+
+def require_episodes(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> None:
+    """The images of an episode fit into memory: T N (S + Q) of them in training, each as C H W bytes and as as many floats of 4 bytes.
+
+    Args:
+        pipeline: what :func:`metaflowkit.read` returned.
+        shape: (C, H, W) of the images.
+        device: where they are to be.
+
+    Raises:
+        DataError: naming the settings that the number of images follows from.
+    """
+    image, settings, asked = 5 * math.prod(shape), pipeline.tasks.settings, pipeline.evaluate
+    sizes = [settings[key] for key in ("meta_batch", "way", "shot", "query") if isinstance(settings.get(key), int)]
+    if len(sizes) == 4:
+        tasks, way, shot, query = sizes
+        keys = "tasks.meta_batch, tasks.way, tasks.shot, tasks.query or dataset.image_size"
+        count = tasks * way * (shot + query)
+        require_memory(count * image, f"{pipeline.place('tasks')}: the {count:,} images of an outer step", f"lower {keys}", device)
+    for way, shot in asked.settings():
+        count = way * (shot * max(1, evaluation_views(pipeline)) + asked.query)
+        keys = "evaluate.way, evaluate.shot, evaluate.query, evaluate.views or dataset.image_size"
+        require_memory(count * image, f"{pipeline.place('evaluate')}: the {count:,} images of an episode", f"lower {keys}", device)
+
+
+def require_model(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> None:
+    """The model fits into memory: its parameters, their meta-gradient and the adapted parameters of one task, 4 bytes a number.
+
+    It is built on torch's device ``meta`` for that, which holds no values. What cannot be built there is left to the real construction.
+
+    Raises:
+        DataError: naming the settings that the number of parameters follows from.
+    """
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as one that nothing is loaded into a tensor without values
+            backbone = r.BACKBONES.build(pipeline.model.backbone, shape=shape)
+            head = r.HEADS.build(pipeline.model.head, features=backbone.features, way=pipeline.tasks.settings.get("way", 1))
+            count = sum(p.numel() for part in (backbone, head) for p in part.parameters())
+    except Exception:
+        return
+    what = f"{pipeline.place('model')}: its {count:,} parameters, their gradient and the adapted ones"
+    require_memory(3 * 4.0 * count, what, "make model.backbone smaller, or lower dataset.image_size", device)
