@@ -319,10 +319,10 @@ def shares(case: Case, seconds: dict[str, list[float]]) -> str:
     return f"of as many differentiated steps: the target's steps {alone:.2f}; grounded on the query set and read out {whole:.2f}"
 
 
-def memory(case: Case, name: str) -> float:
-    """Peak memory in MiB of a contender, less what it held before: the median of three processes of its own."""
+def memory(case: Case, name: str, processes: int) -> float:
+    """Peak memory in MiB of a contender, less what it held before: the median of processes of its own."""
     command = [sys.executable, __file__, "--case", case.name, "--memory-of", name]
-    return statistics.median(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3))
+    return statistics.median(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(processes))
 
 
 def floor(case: Case) -> float:
@@ -349,10 +349,11 @@ def _fastest(run: Callable[[], Any]) -> float:
 @click.option("--case", "names", multiple=True, help="Names of cases; all of them by default.")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--float32", "tasks32", default=5, show_default=True, help="Single tasks on which float32 is held against float64.")
+@click.option("--processes", default=3, show_default=True, help="Processes that measure the memory of each contender.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the figures.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Where to draw the ratios.")
 @click.option("--memory-of", hidden=True)
-def main(names: tuple[str, ...], repeats: int, tasks32: int, json_path: Path | None, plot_path: Path | None, memory_of: str | None) -> None:
+def main(names: tuple[str, ...], repeats: int, tasks32: int, processes: int, json_path: Path | None, plot_path: Path | None, memory_of: str | None) -> None:
     """Run the cases and print the table."""
     known = {case.name: case for case in [*CASES, SMALL]}
     if unknown := [name for name in names if name not in known]:
@@ -377,7 +378,7 @@ def main(names: tuple[str, ...], repeats: int, tasks32: int, json_path: Path | N
         if away is not None and least is not None:
             click.echo(f"gradients agree to {away:.0e} in float64; floor {least:.2f} s")
         for name, seconds in found.items():
-            middle, held = statistics.median(seconds), memory(case, name)
+            middle, held = statistics.median(seconds), memory(case, name, processes)
             spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
             over = f"  {middle / least:4.1f} x floor" if least else ""
             error = f"  float32 {rounded[name]:.0e}" if name in rounded else ""

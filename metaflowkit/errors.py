@@ -48,6 +48,7 @@ class MetaflowkitError(Exception):
 
     Args:
         message: one line; what is not printable is escaped, and the middle of an endless one left out.
+        details: further lines, shown indented below it and escaped in the same way.
 
     Attributes:
         exit_code: what the command line exits with.
@@ -55,8 +56,8 @@ class MetaflowkitError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
-        super().__init__(_line(message))
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([_line(message), *(f"  {_line(detail)}" for detail in details)]))
 
 
 class ConfigError(MetaflowkitError):

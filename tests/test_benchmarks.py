@@ -20,7 +20,7 @@ def run(*arguments: object, script: str = "meta_gradient.py") -> subprocess.Comp
 
 
 def test_smallest_case(tmp_path) -> None:
-    done = run("--case", "small", "--repeats", 1, "--float32", 3, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
+    done = run("--case", "small", "--repeats", 1, "--float32", 3, "--processes", 1, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "a.json").read_text())["results"]
     names = [result["contender"] for result in results]

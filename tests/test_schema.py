@@ -100,7 +100,7 @@ def test_fitting_values(text, annotation, value) -> None:
         ("9223372036854775808", Count | list[Count], "at", "must be a whole number of at most 64 bits, got 9223372036854775808; write a smaller one"),
         ("-1e13", float, "at", "must be a number of at most 1e+12 in size, got -10000000000000.0; write a smaller one"),
         (".nan", Positive, "at", "must be a number of at most 1e+12 in size, got nan; write a smaller one"),
-        ("1" + "0" * 299, Positive | None, "at", "must be a number of at most 1e+12 in size, got 1000"),
+        ("1" + "0" * 299, Positive | None, "at", "must be a number of at most 1e+12 in size, got 1" + "0" * 59 + "... (300 characters); write a smaller one"),
     ],
 )
 def test_misfits_name_the_innermost_node(text, annotation, path, message) -> None:

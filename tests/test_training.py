@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from metaflowkit import checkpoint
 from metaflowkit.cli import main
-from metaflowkit.errors import DivergenceError
+from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score
 from metaflowkit.pipeline import read
 from metaflowkit.report import Report
@@ -41,7 +41,7 @@ def test_a_run_repeats_itself_and_a_resumed_one_equals_it(write, tmp_path, monke
         advance(self)
 
     monkeypatch.setattr(_Loop, "advance", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="stopped at once by SIGINT, all is saved up to step 2"):
         train(pipeline, tmp_path / "cut")
     monkeypatch.setattr(_Loop, "advance", advance)
     torch.rand(7)  # the state of the global generator must not matter

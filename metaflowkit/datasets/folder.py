@@ -88,7 +88,7 @@ class Folder:
             raise ValueError("layout 'flat' has no classes that depth could name; leave one of them out")
         if labelled_root is not None and layout not in ("auto", "flat"):
             raise ValueError(f"with labelled_root all images of root are training images without classes, got layout {layout!r}; leave layout out")
-        if labelled_root is not None and "train" in {**(fractions or {}), **(split_files or {})}:
+        if labelled_root is not None and ((fractions is not None and "train" in fractions) or (split_files is not None and "train" in split_files)):
             raise ValueError("with labelled_root the training images are those of root; name val and test alone in fractions or split_files")
         self.root, self.labelled_root = Path(root), None if labelled_root is None else Path(labelled_root)
         self.how = Decoding(image_size, mode, invert, alpha)
@@ -121,9 +121,8 @@ class Folder:
         layout = read_layout(root, source.names, kind, depth)
         images = read_images(source, self.how, self.unreadable, ", or leave them out with dataset.unreadable: skip", self.verify)
         if images.failures:
-            LEFT_OUT.warning(
-                "%s: left out %d of %d images, which cannot be read%s", root, len(images.failures), len(source.names), listed_failures(images.failures)
-            )
+            lines = "".join(f"\n  {line}" for line in listed_failures(images.failures))
+            LEFT_OUT.warning("%s: left out %d of %d images, which cannot be read%s", root, len(images.failures), len(source.names), lines)
         return images.x, layout.of(images.rows)
 
     def _splits(self, root: Path, x: Tensor, layout: Layout) -> dict[str, ImageSet]:

@@ -6,6 +6,7 @@ import io
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -85,14 +86,14 @@ def read_images(source: Source, how: Decoding, unreadable: Literal["error", "ski
     return Images(x, rows.tolist(), tuple(failures))
 
 
-def listed_failures(failures: tuple[str, ...] | list[str]) -> str:
+def listed_failures(failures: Sequence[str]) -> list[str]:
     """The first failures, a line each, and how many more there are."""
     more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
-    return "".join(f"\n  {line}" for line in [*failures[:NAMED], *more])
+    return [*failures[:NAMED], *more]
 
 
 def _refusal(source: Source, failures: list[str], advice: str) -> DataError:
-    return DataError(f"{source.root}: {len(failures)} of {len(source.names)} images cannot be read; mend or remove them{advice}{listed_failures(failures)}")
+    return DataError(f"{source.root}: {len(failures)} of {len(source.names)} images cannot be read; mend or remove them{advice}", listed_failures(failures))
 
 
 def decode(source: Source, how: Decoding) -> tuple[Tensor, Tensor, list[str]]:

@@ -71,8 +71,8 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
             reference = HigherEngine().outcome(exact, episode)
         else:
             reference = plain_outcome(exact, episode)
-    except MetaflowkitError:
-        raise
+    except ConfigError as error:
+        yield from (wrong(f"the meta-gradient cannot be computed: {problem}") for problem in error.problems)
     except RuntimeError as error:
         yield wrong(f"the meta-gradient cannot be computed: {meaning(error)}")
     except Exception as error:

@@ -7,7 +7,7 @@ import torch
 
 import metaflowkit
 from metaflowkit import checkpoint
-from metaflowkit.doctor import doubled
+from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import evaluate, protocol
@@ -127,7 +127,8 @@ def test_a_run_trains_and_leaves_buffers_and_frozen_parameters_to_the_bit(pipeli
 @pytest.mark.parametrize("backbone", ["outside_running", "outside_counting", "outside_hooked", "outside_frozen"])
 def test_the_engine_of_auto_gives_the_gradient_of_the_network(pipeline, backbone) -> None:
     flow = build(pipeline(backbone, "objective=query_loss", "inner.steps=2", "model.head={name: prototype, temperature: 1.0}"))
-    parts, episode = doubled(flow)
+    flow.learner.model.double()
+    parts, episode = flow.learner.parts, in_double(flow.episode(1))
     gradients = flow.learner.engine.outcome(parts, episode).gradients
     if backbone != "outside_hooked":
         higher = build(pipeline(backbone, "inner.engine=higher")).learner.engine.outcome(parts, episode).gradients

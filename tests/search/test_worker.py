@@ -162,13 +162,13 @@ def test_values_that_do_not_go_together_are_recorded_as_such(entered) -> None:
 
 
 def test_what_only_building_can_find_is_recorded_as_such(entered) -> None:
-    study = entered("objective.delta: [0, 5]", "trials: 1")
-    study.slots.open().enqueue_trial({"objective.delta": 0})
+    study = entered("dataset.image_size: [28, 8]", "trials: 1")
+    study.slots.open().enqueue_trial({"dataset.image_size": 8})
     _work(study)
     trial = study.slots.trials()[1]
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs[ENDED].startswith("cannot be built: ")
-    assert "delta must be at least 1, got 0" in trial.user_attrs[ENDED]
+    assert "conv4 needs images of at least 16x16 pixels, got 8x8" in trial.user_attrs[ENDED]
 
 
 @pytest.mark.parametrize(
