@@ -39,7 +39,7 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensor([0., 2.])
         >>> with branches.used():
         ...     (-x).relu()
-        tensor([0., -2.])
+        tensor([ 0., -2.])
     """
 
     def __init__(self) -> None:
