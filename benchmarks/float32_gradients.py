@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit import moments
+from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -51,8 +52,7 @@ def gradient(engine: Engine, parts: Parts, task: Episode) -> Tensor:
 def exact_gradients(parts: Parts, tasks: list[Episode]) -> list[Tensor]:
     """The meta-gradient of each task in float64."""
     exact = replace(parts, model=copy.deepcopy(parts.model).double())
-    doubled = [Episode(*(Labelled(s.x.double(), s.y) for s in task[:2]), task.way, task.seed) for task in tasks]
-    return [gradient(VectorizedEngine(1, 1), exact, task) for task in doubled]
+    return [gradient(VectorizedEngine(1, 1), exact, in_double(task)) for task in tasks]
 
 
 def distances(engine: Engine, parts: Parts, tasks: list[Episode], exact: list[Tensor]) -> list[float]:
