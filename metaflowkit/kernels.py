@@ -176,9 +176,14 @@ def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     return chosen, index.to(torch.int16 if x.shape[-2] * x.shape[-1] <= 2**15 else torch.int32)  # kept for long, and a third of what is kept as int64
 
 
-def _scatter(q: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
-    """S' q."""
-    return q if index is None else _max_pool_backward(q, x, (2, 2), (2, 2), (0, 0), (1, 1), False, index.long())
+def _add_scattered(x: Tensor, q: Tensor, index: Tensor | None) -> None:
+    """x += S' q."""
+    if index is None:
+        x += q
+    elif channels_last(x) and q.is_contiguous(memory_format=torch.channels_last):
+        x.flatten(2).mT.scatter_add_(1, index.flatten(2).long().mT, q.flatten(2).mT)
+    else:
+        x += _max_pool_backward(q, x, (2, 2), (2, 2), (0, 0), (1, 1), False, index.long())
 
 
 def _gather(v: Tensor, index: Tensor | None) -> Tensor:
@@ -200,7 +205,7 @@ class _Normalise(Function):
         r = (var + eps).rsqrt()
         chosen = index = None
         if pool:
-            if (gamma < 0).any():  # there the largest value of y is the smallest of x
+            if gamma.min().item() < 0:  # there the largest value of y is the smallest of x
                 sign = torch.where(gamma < 0, -1.0, 1.0).to(x)[:, None, None]
                 chosen, index = _pooled(x * sign)
                 chosen *= sign
@@ -222,8 +227,8 @@ def _normalise_back(g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor
     scale = gamma * r
     share = scale / -(x.numel() // x.shape[1])
     of_x = share * r * slope
-    dx = _scatter(g * scale[:, None, None], x, index)  # the one array of the size of x
-    dx.addcmul_(x, of_x[:, None, None]).add_(torch.addcmul(share * total, of_x, mean, value=-1)[:, None, None])
+    dx = torch.addcmul(torch.addcmul(share * total, of_x, mean, value=-1)[:, None, None], x, of_x[:, None, None])  # the one array of the size of x
+    _add_scattered(dx, g * scale[:, None, None], index)
     return dx, slope, total
 
 
@@ -264,7 +269,7 @@ class _NormaliseBack(Function):
         on_x = r * (on_g * part - on_to * t - scale * r * q / m)
         constant = on_g * total / -m - on_to * t_mean - on_x * mean
         for_x = torch.addcmul(constant[:, None, None], x, on_x[:, None, None]).addcmul_(to_x, on_to[:, None, None])
-        for_x += _scatter(g * on_g[:, None, None], x, index)
+        _add_scattered(for_x, g * on_g[:, None, None], index)
         return for_g, for_x, r * q
 
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metaflowkit.embedding import embed
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.recomputation import no_recomputation
-from metaflowkit.engines.safety import without_dropout
-from metaflowkit.kernels import FastKernels
 from metaflowkit.models.model import Model
-from metaflowkit.models.norms import measured
 from metaflowkit.seeding import seeded
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
 
@@ -53,15 +51,9 @@ class Learner:
             ConfigError: it calls ``torch.utils.checkpoint``.
         """
         like = next(iter(self.model.parameters()))
-        with torch.enable_grad(), no_recomputation(), seeded(0, like.device):
-            self._features(torch.rand(2, *shape).to(like))
+        with torch.enable_grad(), no_recomputation(), seeded(0, like.device), TaskBuffers(self.model).within(self.model):
+            self.model.backbone(torch.rand(2, *shape).to(like))
 
-    @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """Features [T, n, D] of T sets of examples [T, n, ...], each by itself; what the model writes to its buffers is dropped after each set."""
-        with measured(), without_dropout(self.model), FastKernels(second=False):
-            return torch.stack([self._features(examples) for examples in x])
-
-    def _features(self, examples: Tensor) -> Tensor:
-        with TaskBuffers(self.model).within(self.model):
-            return self.model.backbone(examples)  # type: ignore[no-any-return]
+        """See :func:`metaflowkit.embedding.embed`."""
+        return embed(self.model, x)

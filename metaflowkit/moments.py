@@ -4,17 +4,17 @@ On a CPU, torch sums channels-last images pixel after pixel into one float32 num
 off by 1e-4 and more (``python benchmarks/channels_last_statistics.py`` measures it), and an inner loop amplifies that until the
 meta-gradient points elsewhere. There are two remedies here:
 
-* :func:`moments` and :func:`gradient_sums` run the same kernels on another view of the same memory, in which each pixel of a
-  channel is a channel of its own: every number is then a sum over the images alone, and torch's accurate sum over the
-  pixels follows. They carry no graph and cost little more than torch's own.
+* :func:`moments` and :func:`gradient_sums` run the same kernels on another view of the same memory, in which a channel is many,
+  each with an equal share of its pixels: no number then adds up more than a few hundred values, and torch's accurate sum over
+  the shares follows. They carry no graph and cost little more than torch's own.
 * :class:`AccurateNorms` gives torch's own layers a contiguous copy of their input, for which torch's kernels are accurate in
   every derivative.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -38,9 +38,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     pixels = _pixels(x)
     if pixels is None:
         return torch.batch_norm_update_stats(x, None, None, 0.0)
-    mean, variance = (v.view(-1, x.shape[1]) for v in torch.batch_norm_update_stats(pixels, None, None, 0.0))
-    whole = mean.mean(0)
-    return whole, (mean - whole).square_().add_(variance).mean(0)
+    means, variances = torch.batch_norm_update_stats(pixels, None, None, 0.0)
+    mean, between = torch.batch_norm_update_stats(means.view(-1, x.shape[1], 1, 1), None, None, 0.0)
+    return mean, between.add_(variances.view(-1, x.shape[1]).mean(0))
 
 
 def gradient_sums(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,11 +59,11 @@ def gradient_sums(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor
     if pixels is None:
         _, slope, total = _batch_norm_backward(g, x, r, None, None, mean, r, True, 0.0, _SUMS)
         return slope, total
-    copies = pixels.shape[1] // x.shape[1]
-    mean, r = mean.repeat(copies), r.repeat(copies)
+    shares = pixels.shape[1] // x.shape[1]
+    mean, r = (v.expand(shares, -1).reshape(-1) for v in (mean, r))
     g = g.contiguous(memory_format=_layout(x)).as_strided(pixels.shape, pixels.stride())
     _, slope, total = _batch_norm_backward(g, pixels, r, None, None, mean, r, True, 0.0, _SUMS)
-    return slope.view(copies, -1).sum(0), total.view(copies, -1).sum(0)
+    return slope.view(shares, -1).sum(0), total.view(shares, -1).sum(0)
 
 
 class AccurateNorms(TorchFunctionMode):
@@ -107,21 +107,24 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def _pixels(x: Tensor) -> Tensor | None:
-    """Channels-last images [n, C, H, W] as [1, k * C, n * H * W / k, 1] of the same memory, channels last again; None where rows are few.
+    """Channels-last images [n, C, H, W] as [1, k C, n H W / k, 1] of the same memory, channels last again; None where rows are few.
 
-    The k that become channels are a row of pixels, or all of an image where rows of pixels are many.
+    Pixel i of the whole set belongs to share i mod k.
     """
     if not channels_last(x):
         return None
-    channels, *axes = x.shape[1:]
-    for copies in (1, axes[-1], math.prod(axes)):
-        rows = x.numel() // (copies * channels)
-        if rows <= ROWS:
-            break
-    if copies == 1:
+    channels = x.shape[1]
+    count = x.numel() // channels
+    if count <= ROWS:
         return None
-    size = copies * channels
-    return x.as_strided((1, size, rows, 1), (x.numel(), 1, size, size))
+    size = _shares(count) * channels
+    return x.as_strided((1, size, x.numel() // size, 1), (x.numel(), 1, size, size))
+
+
+@lru_cache(1024)
+def _shares(count: int) -> int:
+    """The least number of equal shares of at most ROWS values."""
+    return next(shares for shares in range(-(-count // ROWS), count + 1) if count % shares == 0)
 
 
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default

@@ -21,6 +21,7 @@ LAYERS = [
     {"kernels"},
     {"datasets", "augment", "models", "inner", "objectives", "outer"},
     {"tasks", "engines"},
+    {"embedding"},
     {"learner", "checkpoint", "journal"},
     {"calibration", "sharing"},
     {"nodes"},

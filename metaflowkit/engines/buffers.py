@@ -26,7 +26,8 @@ class TaskBuffers:
 
     def __init__(self, model: nn.Module, batched: bool = False) -> None:
         self.batched = batched
-        self.values: Buffers = _cloned({name: dict(module._buffers) for name, module in _modules(model)})
+        self._model, self._modules = model, _modules(model)
+        self.values: Buffers = _cloned({name: dict(module._buffers) for name, module in self._modules})
 
     @contextmanager
     def within(self, network: nn.Module) -> Iterator[None]:
@@ -38,7 +39,7 @@ class TaskBuffers:
         Raises:
             ConfigError: the network rebinds a buffer inside vmap.
         """
-        modules = _modules(network)
+        modules = self._modules if network is self._model else _modules(network)
         own = {id(module): dict(module._buffers) for _, module in modules}
         versions = {id(x): _version(x) for buffers in self.values.values() for x in buffers.values() if x is not None and not self.batched}
         for name, module in modules:
