@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -193,24 +194,39 @@ def test_a_run_is_resumed_only_as_what_it_is(cut, tmp_path) -> None:
     assert refused("--run-dir", empty, "--resume") == (1, says)
 
 
-def training(run: Path, path: Path, *more: str) -> subprocess.Popen[str]:
-    """A long run, at least five steps of it done."""
-    command = [sys.executable, "-m", "metaflowkit", "run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more]
-    journal = run / "metrics.jsonl"
-    lines = len(journal.read_text().splitlines()) if journal.exists() else 0
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    end = time.monotonic() + 100
-    while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > lines + 5):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    return process
+@pytest.fixture
+def training() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a long run and gives its process once at least five steps of it are done."""
+    processes = []
+
+    def start(run: Path, path: Path, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "metaflowkit", "run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more]
+        journal = run / "metrics.jsonl"
+        lines = len(journal.read_text().splitlines()) if journal.exists() else 0
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        processes.append(process)
+        end = time.monotonic() + 100
+        while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > lines + 5):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
-def test_two_processes_never_share_a_run_directory_and_a_killed_one_keeps_nobody_out(write, tmp_path) -> None:
+def test_two_processes_never_share_a_run_directory_and_a_killed_one_keeps_nobody_out(write, tmp_path, monkeypatch, training) -> None:
+    def beside_the_first(loop) -> None:
+        raise AssertionError("the second trains as well")
+
     run, path = tmp_path / "run", write(SMALL)
     first = training(run, path)
     for more in (["--resume"], ["--overwrite"], []):
-        second = CliRunner().invoke(main, ["run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more])
+        with monkeypatch.context() as patched:
+            patched.setattr("metaflowkit.training._Loop.advance", beside_the_first)
+            second = CliRunner().invoke(main, ["run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more])
         assert second.exit_code == 1
         assert (
             f"{run}: another process is at work in this run directory; wait for it, stop it, or choose another --run-dir (held by process {first.pid} on "

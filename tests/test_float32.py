@@ -105,3 +105,21 @@ def test_colour_images_in_every_engine(precision, engine) -> None:
     support, query = (Labelled(laid_out(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (100, 200))
     tasks = [Episode(support, query, 4)]
     assert precision.distances(engine, parts, tasks, precision.exact_gradients(parts, tasks))[0] < 2e-6
+
+
+@pytest.mark.slow
+def test_operations_that_depend_on_how_they_are_called_are_those_that_are_mended(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import operation_accuracy
+
+    sets = torch.stack([strokes(40, 32, 28, 28, seed=seed) for seed in (0, 1)])
+    table = dict(operation_accuracy.rows(sets))
+    assert {name for name, columns in table.items() if operation_accuracy.depends(columns)} <= {
+        "batch norm",
+        "batch norm, stored",
+        "batch norm of [n, C]",
+        "group norm, C groups",
+    }
+    assert operation_accuracy.depends(table["batch norm"])  # otherwise the images would show nothing
+    for name, columns in table.items():
+        assert columns["here"] < max(operation_accuracy.BOUND, 2 * columns["contiguous, 1"]), name

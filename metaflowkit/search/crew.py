@@ -85,7 +85,7 @@ class Crew:
                 self._tell_new(told)
                 if until is not None and time.monotonic() > until:
                     self._stop(f"the time limit of {settings.time_limit:g} seconds")
-                for name in self._ended():  # by a signal: what it worked on is put again, and so is the worker
+                for name in self._ended():  # by a signal: what it worked on is re-queued, and the worker started again
                     if self.stopping is None and self._open():
                         spare -= 1
                         self._worker(name) if spare >= 0 else self._stop("workers that are killed again and again")

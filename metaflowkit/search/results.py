@@ -52,7 +52,7 @@ def pipeline_of(study: Study, trial: FrozenTrial) -> Pipeline:
 def line_about(study: Study, trial: FrozenTrial, done: int) -> str:
     """One line about a trial that has ended."""
     if AGAIN in trial.user_attrs:
-        return f"trial {trial.number}: {trial.user_attrs.get(ENDED)}, and is put again"
+        return f"trial {trial.number}: {trial.user_attrs.get(ENDED)}, and is re-queued"
     facts = [f"{name}={_short(value)}" for name, value in trial.params.items()]
     best = best_trials(study)
     leader = f"; best {_values(study, best[0])} in trial {best[0].number}" if best else ""

@@ -1,4 +1,4 @@
-"""Who works on which trial: trials are queued as slots, a worker takes one under a lease, and what a dead worker left is put again.
+"""Who works on which trial: trials are queued as slots, a worker takes one under a lease, and what a dead worker left is re-queued.
 
 Optuna's heartbeats cover databases alone. Here a worker renews its lease in the trial's attributes, and whoever looks on measures
 by a clock of its own how long the lease has stood still, so that neither the storage nor the machines' clocks matter.
@@ -30,7 +30,7 @@ class Slots:
         study: its name.
         storage: where it is kept.
         lease: seconds without sign of life after which a worker has lost its trial.
-        retries: how often a trial is put again after that.
+        retries: how often a trial is re-queued after that.
         clock: seconds, for tests.
     """
 
@@ -52,7 +52,7 @@ class Slots:
     def fill(self, points: Sequence[dict[str, Any]], trials: int) -> None:
         """Queue slots up to a number of trials: the points first, then such as the sampler fills in.
 
-        A slot that was taken and is put again counts once. What a stopped command left undone, putting a lost trial again, is done.
+        A slot that was taken and is re-queued counts once. What a stopped command left undone, re-queuing a lost trial, is done.
         """
         present = self.trials()
         followed = {t.user_attrs[GOES_ON] for t in present if GOES_ON in t.user_attrs}
@@ -74,7 +74,7 @@ class Slots:
         return None
 
     def give_back(self, number: int, reason: str, counted: bool) -> None:
-        """Give a trial up unfinished; it is put again.
+        """Give a trial up unfinished; it is re-queued.
 
         Args:
             number: of the trial.

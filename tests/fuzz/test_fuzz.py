@@ -69,6 +69,14 @@ def test_a_thousand_mutants_are_read_or_refused_and_some_of_the_valid_ones_train
     assert trained == BUILT
 
 
+@pytest.mark.parametrize(("place", "without", "count"), [("metaflowkit.files.DEPTH", 10**6, 60), ("metaflowkit.errors.printable", str, 250)])
+def test_mutants_show_a_guard_that_is_missing(place, without, count, tmp_path, monkeypatch) -> None:
+    """Nesting without bound, control characters in messages."""
+    monkeypatch.setattr(place, without)
+    found, _, _ = faults(range(count), lay_out(tmp_path / "files"), 0)
+    assert found
+
+
 @pytest.mark.slow
 def test_many_mutants(tmp_path) -> None:
     found, valid, trained = faults(range(FIRST, FIRST + MANY), lay_out(tmp_path / "files"), max(1, MANY // 50))

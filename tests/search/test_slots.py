@@ -76,7 +76,7 @@ def test_a_lease_that_stands_still_is_over_whatever_the_clocks_of_the_machines_s
     assert (again.state, again.user_attrs[ATTEMPT], again.user_attrs[GOES_ON]) == (TrialState.WAITING, 1, 0)
     assert _take(slots).params == lost.params
     slots.fill([], 1)
-    assert len(slots.trials()) == 2  # the slot that was put again counts once
+    assert len(slots.trials()) == 2  # the slot that was re-queued counts once
 
 
 def test_a_trial_is_put_again_so_many_times_and_no_more(slots) -> None:
