@@ -109,6 +109,9 @@ class Problem:
         return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self.model.named_parameters()}
 
 
+Contenders = dict[str, Callable[[Problem], Callable[[], None]]]
+
+
 @lru_cache
 def letters(size: int) -> Tensor:
     """Real images in the float32 range 0..1, [n, 1, size, size]."""
@@ -229,7 +232,7 @@ def torchopt_loop(problem: Problem) -> Callable[[], None]:
     return run
 
 
-def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]:
+def contenders(case: Case) -> Contenders:
     """What competes in a case, the reference first."""
     model = make(replace(case, tasks=1)).model
     found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
@@ -257,14 +260,14 @@ def contenders(case: Case) -> dict[str, Callable[[Problem], Callable[[], None]]]
     return {**found, "TorchOpt": torchopt_loop}
 
 
-def check(case: Case) -> float | None:
+def check(case: Case, chosen: Contenders) -> float | None:
     """The largest relative distance between the contenders' gradients in float64, over what they share; None where they compute different things."""
     if case.delta:
         return None
     problem = make(case, torch.float64)
     reference: dict[str, Tensor] = {}
     worst = 0.0
-    for name, prepare in contenders(case).items():
+    for name, prepare in chosen.items():
         prepare(problem)()
         found = {n: g.clone() for n, g in problem.gradients().items()}
         problem.model.zero_grad()
@@ -277,7 +280,7 @@ def check(case: Case) -> float | None:
     return worst
 
 
-def float32_distances(case: Case, count: int) -> dict[str, float]:
+def float32_distances(case: Case, chosen: Contenders, count: int) -> dict[str, float]:
     """The relative distance of each contender's gradient in float32 from float64: the median over single tasks, each with weights of its own."""
     one, distances = replace(case, tasks=1), defaultdict(list)
     for seed in range(count if not case.delta else 0):
@@ -285,7 +288,7 @@ def float32_distances(case: Case, count: int) -> dict[str, float]:
         functional_loop(exact)()
         reference = exact.gradients()
         length = torch.stack([g.square().sum() for g in reference.values()]).sum().sqrt()
-        for name, prepare in contenders(one).items():
+        for name, prepare in chosen.items():
             problem = make(one, seed=seed)
             prepare(problem)()
             squares = [(g.double() - reference[n]).square().sum() for n, g in problem.gradients().items()]
@@ -293,9 +296,9 @@ def float32_distances(case: Case, count: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in distances.items()}
 
 
-def times(case: Case, repeats: int) -> dict[str, list[float]]:
+def times(case: Case, chosen: Contenders, repeats: int) -> dict[str, list[float]]:
     """Seconds of every contender, interleaved, after one call to warm up."""
-    runs = {name: prepare(make(case)) for name, prepare in contenders(case).items()}
+    runs = {name: prepare(make(case)) for name, prepare in chosen.items()}
     for run in runs.values():
         run()
     found: dict[str, list[float]] = {name: [] for name in runs}
@@ -320,7 +323,9 @@ def shares(case: Case, seconds: dict[str, list[float]]) -> str:
 
 
 def memory(case: Case, name: str, processes: int) -> float:
-    """Peak memory in MiB of a contender, less what it held before: the median of processes of its own."""
+    """Peak memory in MiB of a contender, less what it held before: the median of processes of its own; not a number without any."""
+    if processes == 0:
+        return float("nan")
     command = [sys.executable, __file__, "--case", case.name, "--memory-of", name]
     return statistics.median(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(processes))
 
@@ -347,17 +352,30 @@ def _fastest(run: Callable[[], Any]) -> float:
 
 @click.command(help=__doc__)
 @click.option("--case", "names", multiple=True, help="Names of cases; all of them by default.")
+@click.option("--contender", "only", multiple=True, help="Names of contenders, the first of the table the reference; all of them by default.")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--float32", "tasks32", default=5, show_default=True, help="Single tasks on which float32 is held against float64.")
-@click.option("--processes", default=3, show_default=True, help="Processes that measure the memory of each contender.")
+@click.option("--processes", default=3, show_default=True, help="Processes that measure the memory of each contender; 0 leaves it out.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the figures.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Where to draw the ratios.")
 @click.option("--memory-of", hidden=True)
-def main(names: tuple[str, ...], repeats: int, tasks32: int, processes: int, json_path: Path | None, plot_path: Path | None, memory_of: str | None) -> None:
+def main(
+    names: tuple[str, ...],
+    only: tuple[str, ...],
+    repeats: int,
+    tasks32: int,
+    processes: int,
+    json_path: Path | None,
+    plot_path: Path | None,
+    memory_of: str | None,
+) -> None:
     """Run the cases and print the table."""
     known = {case.name: case for case in [*CASES, SMALL]}
     if unknown := [name for name in names if name not in known]:
         raise click.BadParameter(f"there is no case {unknown[0]!r}; use one of {', '.join(known)}")
+    every = {name for case in known.values() for name in contenders(case)}
+    if missing := [name for name in only if name not in every]:
+        raise click.BadParameter(f"there is no contender {missing[0]!r}; use one of {', '.join(sorted(every))}")
     if memory_of is not None:
         case = known[names[0]]
         small = replace(case, tasks=min(case.tasks, 4), width=2, query=1, steps=1)
@@ -370,8 +388,9 @@ def main(names: tuple[str, ...], repeats: int, tasks32: int, processes: int, jso
     results = []
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for case in [known[name] for name in names] or CASES:
-        away, rounded = check(case), float32_distances(case, tasks32)
-        found = times(case, repeats)
+        chosen = {name: run for name, run in contenders(case).items() if case.delta or not only or name in only}
+        away, rounded = check(case, chosen), float32_distances(case, chosen, tasks32)
+        found = times(case, chosen, repeats)
         least = None if case.delta else floor(case)
         reference = statistics.median(next(iter(found.values())))
         click.echo(f"\n{case.name}: " + ", ".join(f"{k} {v}" for k, v in asdict(case).items() if k != "name"))

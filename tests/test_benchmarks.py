@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,8 +20,9 @@ def run(*arguments: object, script: str = "meta_gradient.py") -> subprocess.Comp
     return subprocess.run([sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)], capture_output=True, text=True, env=environment)
 
 
-def test_smallest_case(tmp_path) -> None:
-    done = run("--case", "small", "--repeats", 1, "--float32", 3, "--processes", 1, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
+@pytest.mark.parametrize("memory", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["in one process", "with the memory of each"])
+def test_smallest_case(memory, tmp_path) -> None:
+    done = run("--case", "small", "--repeats", 1, "--float32", 3, "--processes", memory, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "a.json").read_text())["results"]
     names = [result["contender"] for result in results]
@@ -28,13 +30,30 @@ def test_smallest_case(tmp_path) -> None:
     assert all(result["agree"] < 1e-9 and result["floor"] > 0 and result["median"] > 0 for result in results)
     assert all(name in done.stdout for name in names)
     assert all(result["float32"] < 1e-3 for result in results if "channels last" not in result["contender"])
+    assert all(result["MiB"] > 0 for result in results) == bool(memory)
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_unknown_case() -> None:
-    done = run("--case", "smal")
-    assert done.returncode == 2
-    assert "there is no case 'smal'; use one of conv4-64" in done.stderr
+def test_unknown_names(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from meta_gradient import main
+
+    for option, name, says in (
+        ("--case", "smal", "there is no case 'smal'; use one of conv4-64"),
+        ("--contender", "this", "there is no contender 'this'; use"),
+    ):
+        done = CliRunner().invoke(main, [option, name])
+        assert done.exit_code == 2
+        assert says in done.output
+
+
+def test_chosen_contenders(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from meta_gradient import main
+
+    options = ["--case", "small", "--repeats", "1", "--float32", "0", "--processes", "0", "--contender", "plain higher", "--contender", "this, auto"]
+    lines = CliRunner().invoke(main, options).output.splitlines()
+    assert [line[:14].strip() for line in lines[-2:]] == ["plain higher", "this, auto"]
 
 
 def test_the_loop_around_the_meta_gradient() -> None:

@@ -94,8 +94,15 @@ def test_reptile_is_the_way_back(engine) -> None:
 
 
 @each_engine
-@pytest.mark.parametrize("solver", [Implicit("cg", 40), Implicit("neumann", 150, rate=0.1)], ids=["cg", "neumann"])
-@pytest.mark.parametrize("adapts", [None, HEAD], ids=["all", "head"])
+@pytest.mark.parametrize(
+    ("solver", "adapts"),
+    [
+        pytest.param(Implicit("cg", 40), None, id="cg, all"),
+        pytest.param(Implicit("neumann", 150, rate=0.1), HEAD, id="neumann, head"),
+        pytest.param(Implicit("cg", 40), HEAD, id="cg, head", marks=pytest.mark.slow),
+        pytest.param(Implicit("neumann", 150, rate=0.1), None, id="neumann, all", marks=pytest.mark.slow),
+    ],
+)
 def test_implicit_equals_finite_differences_through_a_converged_inner_loop(engine, solver, adapts) -> None:
     parts, episode = parts_of(SGD(lr=0.06), steps=180, order=solver, proximal=2.0, adapts=adapts), make_episode(tasks=1)
     for differences, exact in finite_difference(engine, parts, episode, directions=1):

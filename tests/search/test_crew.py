@@ -70,7 +70,7 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
     assert by_seed == ["0", "1"]
     folder = tmp_path / "studies" / "s"
     report = (folder / "report.html").read_text()
-    assert report.count("data:image/png") >= 5
+    assert report.count("data:image/png") >= 3  # importances need accuracies that differ
     assert row in report
     assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
     assert read(folder / "best.yaml").outer.steps == 4
