@@ -109,10 +109,11 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
     from metaflowkit.doctor.watching import watching
 
     findings = []
-    with watching() as tell:
+    with watching() as (tell, away):
         for finding in diagnose(checked, tell):
             findings.append(finding)
-            _say(str(finding))
+            with away():
+                _say(str(finding))
     _say(conclusion(findings))
     sys.exit(1 if any(finding.verdict is Verdict.WRONG for finding in findings) else 0)
 

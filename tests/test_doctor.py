@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -509,3 +514,22 @@ def test_findings_print_their_verdict_and_are_summed_up() -> None:
     assert conclusion([named[Verdict.RIGHT], named[Verdict.FACT]]) == "all is right"
     assert conclusion([named[Verdict.UNDECIDED]]) == "nothing is wrong, 1 could not be decided"
     assert conclusion([named[Verdict.WRONG]] * 2 + [named[Verdict.UNDECIDED]]) == "2 findings wrong, 1 could not be decided"
+
+
+def test_findings_on_a_terminal_stand_on_lines_of_their_own() -> None:
+    code = (
+        "import time\nfrom metaflowkit.doctor.watching import watching\n"
+        "with watching() as (tell, away):\n    for i in range(2):\n        tell('computing'); time.sleep(0.3)\n"
+        "        with away(): print('right        finding', i, flush=True)\n"
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"})
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while read := os.read(ours, 4096):
+            shown += read
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert b"computing" in shown
+    assert re.findall(rb"(?:\n|\r|\x1b\[2K)right        finding (\d)\r\n", shown) == [b"0", b"1"]
