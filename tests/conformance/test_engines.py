@@ -75,7 +75,7 @@ def combinations() -> Iterator[Any]:
         yield pytest.param(*parts, marks=() if sum(places) % len(OBJECTIVES) == 0 else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("rule", "loss", "head", "objective"), combinations(), ids=str)
+@pytest.mark.parametrize(("rule", "loss", "head", "objective"), list(combinations()), ids=str)
 def test_engines_agree_and_match_finite_differences(rule, loss, head, objective) -> None:
     parts = parts_of(rule, loss, head, objective)
     episode = make_episode()
