@@ -10,6 +10,7 @@ import pty
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -533,3 +534,12 @@ def test_findings_on_a_terminal_stand_on_lines_of_their_own() -> None:
     assert process.wait(30) == 0
     assert b"computing" in shown
     assert re.findall(rb"(?:\n|\r|\x1b\[2K)right        finding (\d)\r\n", shown) == [b"0", b"1"]
+
+
+def test_float32_of_the_pipelines_own_engine_is_measured_on_three_tasks_also_where_they_are_slow(pipeline, monkeypatch) -> None:
+    flow = build(pipeline())
+    for seconds_a_task, tasks in ((20, 3), (70, 1)):
+        clock = itertools.count(0, seconds_a_task)
+        monkeypatch.setattr(precision, "time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        first = next(precision.precision(flow, {"own": flow.learner.engine}, "own", lambda text: None, seconds=60.0))
+        assert f"in the median of {tasks} task" in first.text

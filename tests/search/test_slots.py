@@ -179,7 +179,7 @@ def share(folder, location, workers: int, each: int) -> None:
     crew = [spawn.Process(target=_eat, args=(location, folder, each, queue)) for _ in range(workers)]
     for process in crew:
         process.start()
-    done = [number for _ in crew for number in queue.get(timeout=40)]
+    done = [number for _ in crew for number in queue.get(timeout=120)]
     for process in crew:
         process.join()
     assert sorted(done) == list(range(workers * each))
