@@ -5,8 +5,8 @@ off by 1e-4 and more (``python benchmarks/channels_last_statistics.py`` measures
 meta-gradient points elsewhere. There are two remedies here:
 
 * :func:`moments` and :func:`gradient_sums` run the same kernels on another view of the same memory, in which a channel is many,
-  each with an equal share of its pixels: no number then adds up more than a few hundred values, and torch's accurate sum over
-  the shares follows. They carry no graph and cost little more than torch's own.
+  each with an equal share of its pixels: no number then adds up more than a few dozen values, and accurate sums over the shares
+  follow. They carry no graph and cost little more than torch's own.
 * :class:`AccurateNorms` gives torch's own layers a contiguous copy of their input, for which torch's kernels are accurate in
   every derivative.
 """
@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _SUMS = (False, True, True)
-ROWS = 256  # values that one float32 number may add up in a row
+ROWS = 256  # values up to which torch's sums are left as they are
+SHARE = 64  # of more, values that one float32 number adds up
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,9 +39,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     pixels = _pixels(x)
     if pixels is None:
         return torch.batch_norm_update_stats(x, None, None, 0.0)
-    means, variances = torch.batch_norm_update_stats(pixels, None, None, 0.0)
-    mean, between = torch.batch_norm_update_stats(means.view(-1, x.shape[1], 1, 1), None, None, 0.0)
-    return mean, between.add_(variances.view(-1, x.shape[1]).mean(0))
+    of_shares = torch.batch_norm_update_stats(pixels, None, None, 0.0)
+    means, variances = (v.view(-1, x.shape[1]).double() for v in of_shares)
+    mean = means.mean(0)
+    variance = (means - mean).square_().add_(variances).mean(0)
+    return mean.to(of_shares[0].dtype), variance.to(of_shares[0].dtype)
 
 
 def gradient_sums(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,8 +126,8 @@ def _pixels(x: Tensor) -> Tensor | None:
 
 @lru_cache(1024)
 def _shares(count: int) -> int:
-    """The least number of equal shares of at most ROWS values."""
-    return next(shares for shares in range(-(-count // ROWS), count + 1) if count % shares == 0)
+    """The least number of equal shares of at most SHARE values."""
+    return next(shares for shares in range(-(-count // SHARE), count + 1) if count % shares == 0)
 
 
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default

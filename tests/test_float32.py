@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from metaflowkit.doctor.branches import Branches
+from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -52,10 +54,33 @@ def check(precision, flow: Flow, *engines, fault: float | None = None) -> None:
     exact = precision.exact_gradients(parts, tasks)
     for engine in engines:
         distance = median(precision.distances(engine, parts, tasks, exact))
+        if distance >= BOUND:  # with untrained weights every third task has a unit at its kink: on some processors that is every second one
+            distance = median(on_the_same_branches(precision, engine, parts, tasks))
         assert distance < BOUND, engine.description
         if fault is not None:
             with precision.torch_sums():
                 assert median(precision.distances(engine, parts, tasks, exact)) > fault * distance, engine.description
+
+
+def on_the_same_branches(precision, engine, parts, tasks) -> list[float]:
+    """The distances with every ReLU and pooling on the branch that it takes in float64."""
+    exact, distances = dataclasses.replace(parts, model=copy.deepcopy(parts.model).double()), []
+    for task in tasks:
+        branches = Branches()
+        with branches.used():
+            reference = precision.gradient(engine, exact, in_double(task))
+        with branches.used():
+            distances.append(((precision.gradient(engine, parts, task) - reference).norm() / reference.norm()).item())
+    return distances
+
+
+@pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
+def test_on_the_same_branches_every_task_is_near_and_torchs_sums_are_not(precision, flow) -> None:
+    tasks = list(precision.single_tasks(flow, 4))
+    distances = on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)
+    assert max(distances) < BOUND
+    with precision.torch_sums():
+        assert min(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)) > 30 * max(distances)
 
 
 @pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
