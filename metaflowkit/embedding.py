@@ -2,7 +2,7 @@
 
 A small set costs more in calls than in arithmetic. Sets therefore go through the network together, as one batch in which batch
 normalisation still takes the statistics of each set alone. Whether a network treats examples alike in both ways cannot be read
-from its modules, so the first set also goes alone, and where its features differ, every set does.
+from its modules, so the first and the last set of the first pass also go alone, and where their features differ, every set does.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ def embed(model: Model, x: Tensor) -> Tensor:
 
 def _together(model: Model, x: Tensor, sets: int) -> Tensor | None:
     """The features by passes of so many sets; None where the network cannot take several, or mixes them."""
-    alone = _features(model, x[:1])
     groups = torch.split(x, sets)
+    alone = torch.cat([_features(model, groups[0][i : i + 1]) for i in (0, sets - 1)])
     try:
         features = _features(model, groups[0])
     except Exception:  # what is wrong with the network itself has shown with one set
         return None
-    if not (features[0] - alone[0]).abs().max() <= CLOSE * alone.abs().max():
+    beside = features[[0, -1]]
+    if beside.shape != alone.shape or not (beside - alone).abs().max() <= CLOSE * alone.abs().max():
         return None
     return torch.cat([features, *(_features(model, group) for group in groups[1:])])
 

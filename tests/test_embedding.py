@@ -75,7 +75,7 @@ def test_features_are_those_of_each_set_alone(name) -> None:
     before = copy.deepcopy(one.state_dict())
     features = embed(one, x)
     expected = apart(one, x)
-    assert one.backbone.batches == [6, 42]  # the first set alone, then all together
+    assert one.backbone.batches == [6, 6, 42]  # the first and the last set alone, then all together
     assert features.shape == expected.shape
     assert not features.requires_grad
     assert (features - expected).norm() < 1e-5 * expected.norm()
@@ -86,7 +86,7 @@ def test_a_pass_takes_no_more_than_so_many_values() -> None:
     one, x = model(nn.Flatten()), images(5, VALUES // 2 // 400, 1, 20, 20)
     assert torch.equal(embed(one, x), x.flatten(2))
     n = x.shape[1]
-    assert one.backbone.batches == [n, 2 * n, 2 * n, n]
+    assert one.backbone.batches == [n, n, 2 * n, 2 * n, n]
 
 
 def test_a_set_too_large_to_share_a_pass_goes_alone_once() -> None:
@@ -102,6 +102,13 @@ class Centred(nn.Module):
         return (x - x.mean(0)).flatten(1)
 
 
+class Brightest(nn.Module):
+    """Divides by the largest value of the batch, which is the same for a set that holds it alone and beside others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / x.max()).flatten(1)
+
+
 class Few(nn.Module):
     """Takes so many examples and no more."""
 
@@ -113,9 +120,10 @@ class Few(nn.Module):
         return x.flatten(1) + self.place[: len(x), None]
 
 
-@pytest.mark.parametrize("network", [Centred(), Few()], ids=["mixes", "refuses"])
+@pytest.mark.parametrize("network", [Centred(), Brightest(), Few()], ids=["mixes", "mixes by its extremes", "refuses"])
 def test_a_network_that_cannot_take_several_sets_takes_each_alone(network) -> None:
     one, x = model(network), images(4, 6, 1, 8, 8)
+    x[1:] *= 0.5
     torch.testing.assert_close(embed(one, x), torch.stack([network(s).detach() for s in x]))
     assert one.backbone.batches[-4:] == [6, 6, 6, 6]
 
