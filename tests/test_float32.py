@@ -80,7 +80,7 @@ def test_on_the_same_branches_every_task_is_near_and_torchs_sums_are_not(precisi
     distances = on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)
     assert max(distances) < BOUND
     with precision.torch_sums():
-        assert min(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)) > 30 * max(distances)
+        assert median(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)) > 10 * median(distances)
 
 
 @pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
