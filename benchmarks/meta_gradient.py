@@ -373,7 +373,7 @@ def main(
     known = {case.name: case for case in [*CASES, SMALL]}
     if unknown := [name for name in names if name not in known]:
         raise click.BadParameter(f"there is no case {unknown[0]!r}; use one of {', '.join(known)}")
-    every = {name for case in known.values() for name in contenders(case)}
+    every = {name for case in known.values() for name in contenders(case)} if only else set()
     if missing := [name for name in only if name not in every]:
         raise click.BadParameter(f"there is no contender {missing[0]!r}; use one of {', '.join(sorted(every))}")
     if memory_of is not None:

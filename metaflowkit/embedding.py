@@ -75,7 +75,9 @@ class _SetsApart(FastKernels):
 
     def __init__(self, sets: int) -> None:
         super().__init__(second=False)
-        self.replaced = {**self.replaced, F.batch_norm: partial(_batch_norm, sets), norm_then_pool: partial(_norm_then_pool, sets)}
+        self.replaced = {**self.replaced, norm_then_pool: partial(_norm_then_pool, sets)}
+        if sets > 1:
+            self.replaced[F.batch_norm] = partial(_batch_norm, sets)
 
 
 def _batch_norm(
@@ -89,7 +91,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    if not training or sets == 1:
+    if not training:
         return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return _scaled(input, *_scale_and_shift(sets, input, weight, bias, eps))
 
