@@ -3,15 +3,16 @@
     python benchmarks/float32_gradients.py pipelines/quickstart.yaml --steps 50
 
 Each of the pipeline's engines computes the meta-gradient of the same tasks, of the untrained weights and of those after some outer
-steps. "torch's sums" is the same code with torch's own channels-last kernels in every normalisation. Where a ReLU or a
-maximum changes sides by rounding the gradient jumps; such tasks are counted in the last column.
+steps. "torch's sums" is the same code with torch's own channels-last kernels in every normalisation; on a GPU (``--set
+device=cuda``) "TensorFloat-32" is the same code with the inputs of convolutions rounded as cuDNN does by default. Where a
+ReLU or a maximum changes sides by rounding the gradient jumps; such tasks are counted in the last column.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit import moments
+from metaflowkit.engines import safety
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine, Parts
@@ -67,6 +69,13 @@ def torch_sums() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def tensor_float_32() -> Iterator[None]:
+    """Within this context the convolutions of a GPU round their inputs, torch's default."""
+    with patch.object(safety, "full_float32", nullcontext):
+        yield
+
+
 def advance(flow: Flow, steps: int) -> None:
     """Outer steps by the pipeline's rate with Adam, on tasks that :func:`single_tasks` does not show."""
     model = flow.learner.model
@@ -95,10 +104,11 @@ def main(pipelines: tuple[Path, ...], overrides: tuple[str, ...], count: int, st
             exact = exact_gradients(parts, tasks)
             for name, engine in ENGINES.items():
                 results = [distances(engine, parts, tasks, exact)]
-                with torch_sums():
+                fault, how = (tensor_float_32, "TensorFloat-32") if flow.device.type == "cuda" else (torch_sums, "torch's sums")
+                with fault():
                     results.append(distances(engine, parts, tasks, exact))
                 columns = [f"{median(d):.0e} {max(d):.0e} {sum(x > 1e-3 for x in d):>3}" for d in results]
-                click.echo(f"{path.stem:<22}{moment:<16}{name:<26}{columns[0]}   torch's sums {columns[1]}")
+                click.echo(f"{path.stem:<22}{moment:<16}{name:<26}{columns[0]}   {how} {columns[1]}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def precision(monkeypatch):
 @pytest.fixture
 def flow(request: pytest.FixtureRequest) -> Flow:
     name = request.param
-    overrides = ["tasks.meta_batch=1"]  # halves the time of the outer steps
+    overrides = ["tasks.meta_batch=1", "device=cpu"]  # one task halves the time of the outer steps
     overrides += [f"dataset.root={request.getfixturevalue('data') / 'omniglot'}"] if name.startswith("omniglot") else []
     return build(read(ROOT / "pipelines" / f"{name}.yaml", overrides))
 
@@ -105,12 +105,30 @@ def test_shipped_pipelines(precision, flow) -> None:
 
 def test_measured_embeddings(precision) -> None:
     """What accuracy is read from: embeddings in float32 against float64."""
-    flow = build(read(ROOT / "pipelines" / "quickstart.yaml"))
+    flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cpu"]))
     learner, x = flow.learner, flow.episode(1).query.x
     exact = dataclasses.replace(learner, parts=dataclasses.replace(learner.parts, model=copy.deepcopy(learner.model).double())).embed(x.double())
     assert (learner.embed(x) - exact).norm() < 3e-6 * exact.norm()
     with precision.torch_sums():
         assert (learner.embed(x) - exact).norm() > 1e-5 * exact.norm()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("engine", [VectorizedEngine(), VectorizedEngine(1, 1), HigherEngine()], ids=lambda e: e.description)
+def test_on_a_gpu(precision, engine) -> None:
+    flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cuda"]))
+    parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
+    check(precision, flow, engine)
+    with precision.tensor_float_32():
+        assert median(on_the_same_branches(precision, engine, parts, tasks)) > BOUND
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_measured_embeddings_on_a_gpu() -> None:
+    flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cuda"]))
+    learner, x = flow.learner, flow.episode(1).query.x
+    exact = dataclasses.replace(learner, parts=dataclasses.replace(learner.parts, model=copy.deepcopy(learner.model).double())).embed(x.double())
+    assert (learner.embed(x) - exact).norm() < 1e-5 * exact.norm()
 
 
 class Smooth(nn.Module):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Lock
 
 from metaflowkit.errors import DataError
 
@@ -43,11 +44,12 @@ class Source:
             yield self._from_folder
             return
         with zipfile.ZipFile(self.root) as archive:
-            members = _members(archive)
+            members, alone = _members(archive), Lock()
 
             def from_zip(name: str) -> bytes:
                 _limit(members[name].file_size)
-                return archive.read(members[name])
+                with alone:  # from Python 3.12 on threads that open members together mix up positions: https://github.com/python/cpython/issues/101911
+                    return archive.read(members[name])
 
             yield from_zip
 

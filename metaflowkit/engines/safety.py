@@ -141,19 +141,43 @@ def _chance(module: nn.Module) -> float:
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions and recurrent layers of a GPU compute float32 as such.
+
+    By default cuDNN's round their inputs to the 10 bits of TensorFloat-32, an error of 1e-3 that the inner loop amplifies.
+    Matrix products are in full float32 unless ``torch.set_float32_matmul_precision`` says otherwise, and precisions that were
+    set per kind of layer (``torch.backends.cudnn.conv.fp32_precision``) stay as they are.
+    """
+    cudnn = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # torch's answer where precisions were set per kind of layer: they were chosen, and stay
+        before = False
+    if before:
+        cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        if before:
+            cudnn.allow_tf32 = True
+
+
+@contextmanager
 def exact_kernels(model: nn.Module) -> Iterator[None]:
-    """Kernels that have second derivatives: attention by plain products, recurrent layers without cuDNN.
+    """Kernels that have second derivatives, in full float32: attention by plain products, recurrent layers without cuDNN.
 
     Raises:
         ConfigError: the model calls an operation that has none in torch.
     """
     with ExitStack() as stack:
+        stack.enter_context(full_float32())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
+            torch.backends.cudnn.enabled = False
         try:
             yield
         except RuntimeError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,24 @@ def test_backslashes_of_a_windows_zip_are_folders(tmp_path) -> None:
     assert source.names == ("a/1.png", "b/2.png")
     with source.opened() as read:
         assert read("a/1.png") == IMAGE
+
+
+def test_threads_read_a_zip_one_after_the_other(tmp_path, monkeypatch) -> None:
+    """Python's ZipFile has mixed up the positions of threads in some versions, and then calls whole files damaged."""
+    names = [f"{i}.png" for i in range(8)]
+    source, inside, most, read_one = open_source(zipped(tmp_path / "images.zip", *names)), [], [], zipfile.ZipFile.read
+
+    def watched(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+        inside.append(member)
+        time.sleep(0.005)
+        most.append(len(inside))
+        inside.remove(member)
+        return read_one(archive, member)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", watched)
+    with source.opened() as read, ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, names)) == [IMAGE] * 8
+    assert max(most) == 1
 
 
 def test_names_that_are_no_utf8(tmp_path) -> None:

@@ -1,0 +1,76 @@
+"""Networks are called in full float32 by every engine and for evaluation, also where torch would round."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metaflowkit.embedding import embed
+from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.safety import exact_kernels, full_float32
+from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.inner.cross_entropy import CrossEntropy
+from metaflowkit.inner.sgd import SGD
+from metaflowkit.models.linear import Linear
+from metaflowkit.models.model import Model
+from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from tests.oracles import make_episode, make_parts
+
+cudnn = torch.backends.cudnn
+
+
+class Noting(nn.Module):
+    """Notes at every call whether a GPU's convolutions would round their inputs."""
+
+    seen: list[bool] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.features = nn.Linear(16, 3), 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        Noting.seen.append(cudnn.allow_tf32)
+        return self.layer(x.flatten(1)[:, :16])
+
+
+@pytest.fixture(params=[True, False])
+def setting(request, monkeypatch):
+    monkeypatch.setattr(Noting, "seen", [])
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = request.param
+    yield request.param
+    cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("engine", [VectorizedEngine(), VectorizedEngine(1, 2), HigherEngine()], ids=lambda e: e.description)
+def test_engines(engine, setting) -> None:
+    parts, episode = make_parts(SGD(), CrossEntropy(), BootstrappedKL(1), Linear(3, 3), backbone=Noting()), make_episode(tasks=2)
+    engine.outcome(parts, episode)
+    engine.adapt(parts, episode.support, episode)
+    assert Noting.seen and not any(Noting.seen)
+    assert cudnn.allow_tf32 is setting
+
+
+def test_embeddings(setting) -> None:
+    embed(Model(Noting(), Linear(3, 3)), torch.rand(2, 3, 16))
+    assert Noting.seen and not any(Noting.seen)
+    assert cudnn.allow_tf32 is setting
+
+
+def test_recurrent_layers_are_called_without_cudnn_and_it_is_back_after(setting) -> None:
+    with exact_kernels(nn.GRU(2, 2)):
+        assert not cudnn.enabled
+    assert cudnn.enabled and cudnn.allow_tf32 is setting
+
+
+def test_precisions_of_single_kinds_of_layer_are_a_choice_and_stay() -> None:
+    before = cudnn.conv.fp32_precision
+    try:
+        cudnn.conv.fp32_precision = "ieee"
+        with full_float32():
+            assert cudnn.conv.fp32_precision == "ieee"
+        assert cudnn.conv.fp32_precision == "ieee"
+    finally:
+        cudnn.conv.fp32_precision = before
+    assert cudnn.allow_tf32
