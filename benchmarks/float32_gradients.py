@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from metaflowkit import moments
-from metaflowkit.engines import safety
 from metaflowkit.doctor.reduced import in_double
+from metaflowkit.engines import safety
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -72,7 +72,7 @@ def torch_sums() -> Iterator[None]:
 @contextmanager
 def tensor_float_32() -> Iterator[None]:
     """Within this context the convolutions of a GPU round their inputs, torch's default."""
-    with patch.object(safety, "full_float32", nullcontext):
+    with patch.object(safety, "exact_convolutions", nullcontext):
         yield
 
 

@@ -8,7 +8,7 @@ import torch
 
 from metaflowkit.engines.auto import simplest
 from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.safety import full_float32, without_dropout
+from metaflowkit.engines.safety import exact_convolutions, without_dropout
 from metaflowkit.kernels import FastKernels
 from metaflowkit.learner import Learner
 from metaflowkit.models.norms import stored_norms
@@ -35,7 +35,7 @@ def calibrate(learner: Learner, episodes: Iterable[Episode], start: bool) -> Non
         if stepwise:
             engine.adapt(learner.parts, episode.support, episode)
         else:
-            with full_float32(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
+            with exact_convolutions(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
                 learner.model.backbone(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
     for norm in norms:
         norm.settle()

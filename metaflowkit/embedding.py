@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.safety import full_float32, hooked, without_dropout
+from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
 from metaflowkit.kernels import FastKernels, norm_then_pool
 from metaflowkit.models.model import Model
 from metaflowkit.models.norms import measured
@@ -32,7 +32,7 @@ def embed(model: Model, x: Tensor) -> Tensor:
     Values do not depend on which sets share a pass, except for rounding.
     """
     sets = min(len(x), max(1, VALUES // max(1, x[0].numel())))
-    with full_float32(), measured(), without_dropout(model):
+    with exact_convolutions(), measured(), without_dropout(model):
         if sets > 1 and not hooked(model):
             together = _together(model, x, sets)
             if together is not None:

@@ -119,6 +119,7 @@ def test_on_a_gpu(precision, engine) -> None:
     flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cuda"]))
     parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
     check(precision, flow, engine)
+    assert torch.equal(precision.gradient(engine, parts, tasks[0]), precision.gradient(engine, parts, tasks[0]))
     with precision.tensor_float_32():
         assert median(on_the_same_branches(precision, engine, parts, tasks)) > BOUND
 

@@ -75,7 +75,7 @@ def test_the_python_that_is_shown_trains_and_measures_what_was_trained(write, tm
     assert score.accuracy != untrained[0].accuracy
     assert score.each != untrained[0].each
     best = checkpoint.load(tmp_path / "runs" / "first" / "checkpoints" / "best.pt").model
-    assert all(torch.equal(value, best[name]) for name, value in names["trained"].learner.model.state_dict().items())
+    assert all(torch.equal(value.cpu(), best[name]) for name, value in names["trained"].learner.model.state_dict().items())
     assert set(names["outcome"].gradients) == {name for name, _ in names["flow"].learner.model.named_parameters()}
 
 

@@ -141,24 +141,26 @@ def _chance(module: nn.Module) -> float:
 
 
 @contextmanager
-def full_float32() -> Iterator[None]:
-    """Convolutions and recurrent layers of a GPU compute float32 as such.
+def exact_convolutions() -> Iterator[None]:
+    """Convolutions and recurrent layers of a GPU compute in full float32, and the same bits each time.
 
-    By default cuDNN's round their inputs to the 10 bits of TensorFloat-32, an error of 1e-3 that the inner loop amplifies.
-    Matrix products are in full float32 unless ``torch.set_float32_matmul_precision`` says otherwise, and precisions that were
-    set per kind of layer (``torch.backends.cudnn.conv.fp32_precision``) stay as they are.
+    By default cuDNN's round their inputs to the 10 bits of TensorFloat-32, an error of 1e-3 that the inner loop amplifies,
+    and add up in any order. Matrix products are in full float32 unless ``torch.set_float32_matmul_precision`` says otherwise,
+    and precisions that were set per kind of layer (``torch.backends.cudnn.conv.fp32_precision``) stay as they are.
     """
     cudnn = torch.backends.cudnn
     try:
-        before = cudnn.allow_tf32
+        rounds = cudnn.allow_tf32
     except RuntimeError:  # torch's answer where precisions were set per kind of layer: they were chosen, and stay
-        before = False
-    if before:
+        rounds = False
+    deterministic, cudnn.deterministic = cudnn.deterministic, True
+    if rounds:
         cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        if before:
+        cudnn.deterministic = deterministic
+        if rounds:
             cudnn.allow_tf32 = True
 
 
@@ -170,7 +172,7 @@ def exact_kernels(model: nn.Module) -> Iterator[None]:
         ConfigError: the model calls an operation that has none in torch.
     """
     with ExitStack() as stack:
-        stack.enter_context(full_float32())
+        stack.enter_context(exact_convolutions())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)

@@ -16,6 +16,7 @@ from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule
+from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
@@ -121,6 +122,8 @@ class VectorizedEngine:
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
+                if "_NoopSaveInputs" in str(error):  # of torch.utils.checkpoint up to torch 2.11 or so
+                    raise ConfigError(REFUSAL) from None
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from queue import SimpleQueue
 from typing import TypeVar
@@ -53,10 +53,16 @@ def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, 
             twins.put(twin)
 
     together = tasks - (tasks % workers == 1)
+    running: list[Future[T]] = []
     try:
         torch.set_num_threads(share)  # of this thread, and of matrix products everywhere
-        yield from _pool(workers).map(one, range(together))
+        running = [_pool(workers).submit(one, t) for t in range(together)]
+        for future in running:
+            yield future.result()
     finally:
+        for future in running:
+            future.cancel()
+        wait(running)  # where a task has failed, no other one is left at work
         torch.set_num_threads(threads)
     if together < tasks:
         yield function(model, together)

@@ -62,7 +62,8 @@ def test_nothing_is_refused_where_nothing_is_differentiated(reentrant) -> None:
     """Without inner steps the scores of a query set are read without a graph, in which nothing is computed again."""
     parts, episode = parts_of(reentrant, steps=0), make_episode()
     plain = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Smooth(), steps=0)
-    for engine in [ENGINES["one by one"], ENGINES["higher"]] if reentrant else ENGINES.values():
+    unbatched = [ENGINES["one by one"], ENGINES["higher"]]
+    for engine in unbatched if reentrant or hasattr(module, "_NoopSaveInputs") else ENGINES.values():  # which older versions of torch cannot batch
         torch.testing.assert_close(engine.adapt(parts, episode.support, episode).logits, engine.adapt(plain, episode.support, episode).logits)
 
 

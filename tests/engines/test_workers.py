@@ -85,3 +85,18 @@ def test_random_numbers_that_nobody_knows_of_are_refused(model) -> None:
     with pytest.raises(ConfigError, match=r"inner.engine: random numbers are drawn in the inner loop.*workers: 1"):
         list(side_by_side(lambda _, t: torch.rand(()), model, 4, 2))
     assert len(list(side_by_side(lambda _, t: torch.rand((), generator=torch.Generator()), model, 4, 2))) == 4
+
+
+def test_where_a_task_fails_the_others_have_ended_when_the_error_comes(model) -> None:
+    active: list[int] = []
+
+    def work(_, t: int) -> None:
+        if t == 0:
+            raise ValueError("task 0")
+        active.append(t)
+        time.sleep(0.05)
+        active.remove(t)
+
+    with pytest.raises(ValueError, match="task 0"):
+        list(side_by_side(work, model, 8, 4))
+    assert not active

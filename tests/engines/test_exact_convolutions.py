@@ -1,4 +1,4 @@
-"""Networks are called in full float32 by every engine and for evaluation, also where torch would round."""
+"""Every engine and evaluation call networks with convolutions that neither round nor vary, whatever torch's settings are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from metaflowkit.embedding import embed
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.safety import exact_kernels, full_float32
+from metaflowkit.engines.safety import exact_convolutions, exact_kernels
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.sgd import SGD
@@ -21,7 +21,7 @@ cudnn = torch.backends.cudnn
 
 
 class Noting(nn.Module):
-    """Notes at every call whether a GPU's convolutions would round their inputs."""
+    """Notes at every call whether a GPU's convolutions would round their inputs or add up in any order."""
 
     seen: list[bool] = []
 
@@ -30,7 +30,7 @@ class Noting(nn.Module):
         self.layer, self.features = nn.Linear(16, 3), 3
 
     def forward(self, x: Tensor) -> Tensor:
-        Noting.seen.append(cudnn.allow_tf32)
+        Noting.seen.append(cudnn.allow_tf32 or not cudnn.deterministic)
         return self.layer(x.flatten(1)[:, :16])
 
 
@@ -48,27 +48,33 @@ def test_engines(engine, setting) -> None:
     parts, episode = make_parts(SGD(), CrossEntropy(), BootstrappedKL(1), Linear(3, 3), backbone=Noting()), make_episode(tasks=2)
     engine.outcome(parts, episode)
     engine.adapt(parts, episode.support, episode)
-    assert Noting.seen and not any(Noting.seen)
+    assert Noting.seen
+    assert not any(Noting.seen)
     assert cudnn.allow_tf32 is setting
+    assert not cudnn.deterministic
 
 
 def test_embeddings(setting) -> None:
     embed(Model(Noting(), Linear(3, 3)), torch.rand(2, 3, 16))
-    assert Noting.seen and not any(Noting.seen)
+    assert Noting.seen
+    assert not any(Noting.seen)
     assert cudnn.allow_tf32 is setting
+    assert not cudnn.deterministic
 
 
 def test_recurrent_layers_are_called_without_cudnn_and_it_is_back_after(setting) -> None:
     with exact_kernels(nn.GRU(2, 2)):
         assert not cudnn.enabled
-    assert cudnn.enabled and cudnn.allow_tf32 is setting
+    assert cudnn.enabled
+    assert cudnn.allow_tf32 is setting
+    assert not cudnn.deterministic
 
 
 def test_precisions_of_single_kinds_of_layer_are_a_choice_and_stay() -> None:
     before = cudnn.conv.fp32_precision
     try:
         cudnn.conv.fp32_precision = "ieee"
-        with full_float32():
+        with exact_convolutions():
             assert cudnn.conv.fp32_precision == "ieee"
         assert cudnn.conv.fp32_precision == "ieee"
     finally:
