@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
+from metaflowkit.config.pipeline import read
 from metaflowkit.flow import build
-from metaflowkit.pipeline import read
 from metaflowkit.progress import Silent
 from metaflowkit.run import open_run
 from metaflowkit.training import _Loop, _Stop

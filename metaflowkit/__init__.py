@@ -10,16 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaflowkit.config.pipeline import read as read
     from metaflowkit.evaluation import evaluate as evaluate
     from metaflowkit.flow import build as build
     from metaflowkit.measure import load as load
-    from metaflowkit.pipeline import read as read
     from metaflowkit.training import train as train
 
 __version__ = "0.1.0"
 __all__ = ["build", "evaluate", "load", "read", "train"]
 
-_HOMES = {"read": "pipeline", "build": "flow", "train": "training", "load": "measure", "evaluate": "evaluation"}
+_HOMES = {"read": "config.pipeline", "build": "flow", "train": "training", "load": "measure", "evaluate": "evaluation"}
 
 
 def __getattr__(name: str) -> Any:

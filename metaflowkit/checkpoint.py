@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import CheckpointError
-from metaflowkit.files import write_atomic
 
 FORMAT = 1
 KEPT = 2

@@ -53,7 +53,7 @@ def main() -> None:
 @click.option("--quiet", is_flag=True, help="Print nothing but the report.")
 def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
     """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
-    from metaflowkit.pipeline import read
+    from metaflowkit.config.pipeline import read
 
     if resume and run_dir is None:
         if pipeline is None or not pipeline.is_dir():
@@ -78,8 +78,8 @@ def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None,
 @_overrides
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Check pipeline and search FILES and report every problem; needs neither data nor a GPU."""
-    from metaflowkit.files import read_yaml
-    from metaflowkit.pipeline import is_search, read
+    from metaflowkit.config.pipeline import is_search, read
+    from metaflowkit.config.yaml import read_yaml
 
     problems: list[str] = []
     for path in files:
@@ -102,7 +102,7 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 @_overrides
 def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
     """Check the meta-gradient of PIPELINE in float64 and float32, and say what a step costs; exit 1 if something is wrong."""
-    from metaflowkit.pipeline import read
+    from metaflowkit.config.pipeline import read
 
     checked = read(pipeline, overrides)
     from metaflowkit.doctor import Verdict, conclusion, diagnose
@@ -125,8 +125,8 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="A pipeline whose plugins are read.")
 def components(kind: str | None, name: str | None, plugins: tuple[str, ...], pipeline: Path | None) -> None:
     """List what a pipeline can name: all kinds and sections, the components of a KIND or the keys of a section, or one of them by its NAME."""
-    from metaflowkit.catalog import describe_components
-    from metaflowkit.pipeline import plugins_of
+    from metaflowkit.config.describe import describe_components
+    from metaflowkit.config.pipeline import plugins_of
 
     for line in describe_components(kind, name, [*plugins, *(plugins_of(pipeline) if pipeline is not None else ())]):
         _say(line)

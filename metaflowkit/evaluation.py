@@ -11,14 +11,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from metaflowkit.crosscheck import evaluation_views
+from metaflowkit.config.checks import evaluation_views
+from metaflowkit.config.schema import nearest
+from metaflowkit.config.types import Readout
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow
 from metaflowkit.models.norms import stored_norms
-from metaflowkit.nodes import Readout
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.schema import nearest
 from metaflowkit.seeding import seed_for
 from metaflowkit.sharing import normalisation
 from metaflowkit.tasks.labelled import LabelledTasks

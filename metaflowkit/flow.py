@@ -10,10 +10,13 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from metaflowkit import registry as r
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.calibration import calibrate
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice
+from metaflowkit.config.schema import nearest
+from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, Implicit, Truncate
@@ -28,9 +31,6 @@ from metaflowkit.learner import Learner
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.norms import stored_norms
-from metaflowkit.nodes import Pipeline
-from metaflowkit.registry import Choice
-from metaflowkit.schema import nearest
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, ImageSet, Labelled

@@ -7,10 +7,10 @@ import warnings
 
 import torch
 
-from metaflowkit import registry as r
-from metaflowkit.crosscheck import evaluation_views
+from metaflowkit.config import registry as r
+from metaflowkit.config.checks import evaluation_views
+from metaflowkit.config.types import Pipeline
 from metaflowkit.memory import require_memory
-from metaflowkit.nodes import Pipeline
 
 
 def require_episodes(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> None:

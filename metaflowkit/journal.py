@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.atomic import reason
+from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import RunError
-from metaflowkit.files import write_atomic
 
 
 def resume_command(folder: Path) -> str:

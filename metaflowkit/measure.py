@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 from metaflowkit import checkpoint
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.schema import nearest
+from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import Flow, build
-from metaflowkit.nodes import Pipeline
-from metaflowkit.pipeline import read
 from metaflowkit.run import Run
-from metaflowkit.schema import nearest
 
 
 def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = ()) -> Flow:

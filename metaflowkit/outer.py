@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from metaflowkit.registry import OPTIMIZERS
-from metaflowkit.schema import Decay, Fraction, NonNegative, Positive
+from metaflowkit.config.registry import OPTIMIZERS
+from metaflowkit.config.schema import Decay, Fraction, NonNegative, Positive
 
 
 @OPTIMIZERS.register("adam")

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metaflowkit.config.registry import DATASETS, Choice
+from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
 from metaflowkit.evaluation import Difference, Score, paired
-from metaflowkit.files import write_atomic
 from metaflowkit.flow import Flow
-from metaflowkit.registry import DATASETS, Choice
 from metaflowkit.run import Run
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import ImageSet

@@ -17,11 +17,11 @@ from typing import Any
 
 from metaflowkit import __version__, checkpoint
 from metaflowkit.atomic import PARTIAL, locked, reason, remedy, remove_partials
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.types import Pipeline
+from metaflowkit.config.yaml import differences, parse_yaml, read_yaml, write_atomic
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.files import differences, parse_yaml, read_yaml, write_atomic
 from metaflowkit.journal import Journal
-from metaflowkit.nodes import Pipeline
-from metaflowkit.pipeline import read
 
 LOCK = "run.lock"
 PUT_BACK = "put the file of this run back, or start it again with --overwrite"

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from metaflowkit import checkpoint, registry
+from metaflowkit import checkpoint
 from metaflowkit.checkpoint import Snapshot
+from metaflowkit.config import registry
+from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score, evaluate, paired, protocol
 from metaflowkit.flow import Flow, build, build_learner, placed
 from metaflowkit.journal import resume_command
-from metaflowkit.nodes import Pipeline
 from metaflowkit.outer import schedule_factor
 from metaflowkit.progress import Progress, Silent
 from metaflowkit.report import Report, write_report

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from metaflowkit import checkpoint
+from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import evaluate, protocol
 from metaflowkit.flow import CALIBRATION, build
 from metaflowkit.measure import evaluate_run
 from metaflowkit.models.norms import stored_norms
-from metaflowkit.pipeline import read
 from metaflowkit.training import train
 
 SMALL = """

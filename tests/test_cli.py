@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
-from metaflowkit.registry import KINDS
+from metaflowkit.config.registry import KINDS
 from tests.small import SMALL
 
 
@@ -275,7 +275,7 @@ def test_ctrl_c_before_anything_is_written_is_one_line(write, monkeypatch) -> No
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metaflowkit.pipeline.read", interrupted)
+    monkeypatch.setattr("metaflowkit.config.pipeline.read", interrupted)
     result = CliRunner().invoke(main, ["run", str(write(SMALL))])
     assert (result.exit_code, result.output) == (130, "mfk: stopped by SIGINT before anything new was written; give the same command again\n")
 

@@ -17,6 +17,8 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import BACKBONES, ENGINES
 from metaflowkit.doctor import Finding, Verdict, conclusion, diagnose, precision, reduced
 from metaflowkit.doctor.branches import Branches, BranchMismatch
 from metaflowkit.doctor.gradients import compare_slopes
@@ -25,8 +27,6 @@ from metaflowkit.doctor.plain_loop import plain_outcome, plain_value
 from metaflowkit.doctor.reduced import doubled, small
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import build
-from metaflowkit.pipeline import read
-from metaflowkit.registry import BACKBONES, ENGINES
 
 SMALL = """
 device: cpu
@@ -44,7 +44,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.registry import BACKBONES, ENGINES
+from metaflowkit.config.registry import BACKBONES, ENGINES
 
 
 @BACKBONES.register("planted")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.branches import Branches
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.higher_loop import HigherEngine
@@ -22,7 +23,6 @@ from metaflowkit.inner.sgd import SGD
 from metaflowkit.models.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.query_loss import QueryLoss
-from metaflowkit.pipeline import read
 from metaflowkit.values import Episode, Labelled
 from tests.test_moments import strokes
 

@@ -8,11 +8,11 @@ import re
 import pytest
 import torch
 
+from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow, _device, build, build_learner, operations
-from metaflowkit.pipeline import read
 from metaflowkit.values import ImageSet
 
 SMALL = """
@@ -257,7 +257,7 @@ def test_an_operation_that_is_refused_bears_its_place(pipeline) -> None:
 FLOATS = '''
 import torch
 
-from metaflowkit.registry import DATASETS
+from metaflowkit.config.registry import DATASETS
 from metaflowkit.values import ImageSet
 
 

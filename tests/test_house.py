@@ -11,11 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "metaflowkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "__main__"},
-    {"seeding", "stopping", "memory", "atomic", "guards"},
-    {"files"},
-    {"schema"},
-    {"signatures"},
-    {"registry"},
+    {"seeding", "stopping", "memory", "atomic"},
+    {"config"},
     {"values"},
     {"distances", "moments"},
     {"kernels"},
@@ -24,21 +21,21 @@ LAYERS = [
     {"embedding"},
     {"learner", "checkpoint", "journal"},
     {"calibration", "sharing"},
-    {"nodes"},
-    {"crosscheck"},
-    {"pipeline"},
     {"footprint"},
     {"flow", "run"},
     {"evaluation", "doctor"},
     {"report", "progress"},
     {"training", "measure"},
     {"search"},
-    {"catalog"},
     {"cli"},
 ]
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 LEAVES = {"datasets", "augment", "models", "inner", "objectives"}
-ALLOWED = {("registry", "augment"): "Kornia's operations are read when they are first asked for", ("__main__", "cli"): "the entry point"}
+ALLOWED = {
+    ("config", "augment"): "Kornia's operations and the levels are read when they are first asked for",
+    ("config", "search"): "a search's keys are described beside a pipeline's",
+    ("__main__", "cli"): "the entry point",
+}
 
 
 def part(path: Path) -> str:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from metaflowkit import checkpoint
+from metaflowkit.config.pipeline import read
 from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
 from metaflowkit.evaluation import Score, evaluate, protocol
 from metaflowkit.flow import build
 from metaflowkit.measure import evaluate_run, load
-from metaflowkit.pipeline import read
 from metaflowkit.training import train
 
 SMALL = """

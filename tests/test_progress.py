@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from metaflowkit import progress as module
+from metaflowkit.config.pipeline import read
 from metaflowkit.evaluation import Score
-from metaflowkit.pipeline import read
 from metaflowkit.progress import Bar, Lines, Silent, _clock, choose_progress
 from metaflowkit.training import train
 from metaflowkit.values import ImageSet

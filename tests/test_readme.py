@@ -11,8 +11,8 @@ from click.testing import CliRunner
 import metaflowkit
 from metaflowkit import checkpoint
 from metaflowkit.cli import main
-from metaflowkit.pipeline import read
-from metaflowkit.registry import KINDS
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import KINDS
 from metaflowkit.search.reading import read_search
 from tests.small import SMALL
 

@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
+from metaflowkit.config.pipeline import read
 from metaflowkit.evaluation import Difference, Score, paired
-from metaflowkit.pipeline import read
 from metaflowkit.report import Report, _following
 from metaflowkit.run import Run
 from metaflowkit.training import train

@@ -18,9 +18,9 @@ import torch
 from metaflowkit import __version__, checkpoint
 from metaflowkit import run as module
 from metaflowkit.checkpoint import Snapshot
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.nodes import Pipeline
-from metaflowkit.pipeline import read
 from metaflowkit.run import PACKAGES, Run, default_folder, open_run
 
 SMALL = """

@@ -19,9 +19,9 @@ from click.testing import CliRunner
 
 from metaflowkit import checkpoint
 from metaflowkit.cli import main
+from metaflowkit.config.pipeline import read
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation import Score
-from metaflowkit.pipeline import read
 from metaflowkit.report import Report
 from metaflowkit.training import _Loop, train
 from tests import small

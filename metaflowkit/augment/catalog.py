@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, Optional, Union
 
-from metaflowkit.schema import Fraction
-from metaflowkit.signatures import Entry, Setting, read_entry
+from metaflowkit.config.introspection import Entry, Setting, read_entry
+from metaflowkit.config.schema import Fraction
 
 APPLY_TO = Setting("apply_to", Literal["support", "query", "both"], "both", "which views the operation changes")
 

@@ -10,8 +10,8 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import Choice
 from metaflowkit.errors import ConfigError
-from metaflowkit.registry import Choice
 from metaflowkit.seeding import seed_for, seeded
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from metaflowkit.config.registry import DATASETS
+from metaflowkit.config.schema import Natural, Side
 from metaflowkit.datasets.splits import draw_fractions, select
 from metaflowkit.memory import require_memory
-from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Natural, Side
 from metaflowkit.values import ImageSet
 
 

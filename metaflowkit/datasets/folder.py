@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import DATASETS
+from metaflowkit.config.schema import Count, Natural, Side
 from metaflowkit.datasets.images import Decoding, listed_failures, read_images
 from metaflowkit.datasets.layout import Layout, read_layout
 from metaflowkit.datasets.source import open_source
 from metaflowkit.datasets.splits import SPLITS, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
 from metaflowkit.errors import DataError
-from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Natural, Side
 from metaflowkit.values import ImageSet
 
 LEFT_OUT = logging.getLogger(__name__)

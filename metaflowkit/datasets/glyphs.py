@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import DATASETS
+from metaflowkit.config.schema import Count, Fraction, Natural, Side, nearest
 from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.source import digest, stamp
 from metaflowkit.datasets.splits import draw_fractions, select
 from metaflowkit.errors import DataError
 from metaflowkit.memory import require_memory
-from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Count, Fraction, Natural, Side, nearest
 from metaflowkit.values import ImageSet
 
 FACES = [

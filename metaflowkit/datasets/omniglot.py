@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 
+from metaflowkit.config.registry import DATASETS
+from metaflowkit.config.schema import Fraction, Natural, Side
 from metaflowkit.datasets.images import Decoding, read_images
 from metaflowkit.datasets.source import Source, open_source
 from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
-from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Fraction, Natural, Side
 from metaflowkit.values import ImageSet
 
 PARTS = ("images_background", "images_evaluation")

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from metaflowkit.config.schema import nearest
 from metaflowkit.errors import DataError
-from metaflowkit.schema import nearest
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import ImageSet
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import DATASETS
+from metaflowkit.config.schema import Natural, Side, nearest
 from metaflowkit.datasets.cache import lookup, store
 from metaflowkit.datasets.images import Decoding, to_array
 from metaflowkit.datasets.source import digest, tree_stamps
 from metaflowkit.datasets.splits import disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
-from metaflowkit.registry import DATASETS
-from metaflowkit.schema import Natural, Side, nearest
 from metaflowkit.values import ImageSet
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from metaflowkit.config.types import Pipeline
 from metaflowkit.doctor.faults import checkpoints_noted, first_line, meaning, place
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, judged, wrong
 from metaflowkit.doctor.gradients import compare_engines, compare_slopes
@@ -27,7 +28,6 @@ from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.flow import Flow, build
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.memory import peak_memory
-from metaflowkit.nodes import Pipeline
 from metaflowkit.values import Episode, Outcome, Params
 
 CONVERGED = 0.05  # of an implicit gradient, against the one after more inner steps

@@ -8,14 +8,14 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from metaflowkit import registry as r
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice
+from metaflowkit.config.types import Pipeline
 from metaflowkit.doctor.findings import Finding, fact, wrong
 from metaflowkit.doctor.plain_loop import single
 from metaflowkit.engines.parts import Parts
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import Flow, build
-from metaflowkit.nodes import Pipeline
-from metaflowkit.registry import Choice
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Episode, Labelled
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from metaflowkit.config.registry import ENGINES
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
-from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
 
 MANY = 4  # tasks from which a batch of small matrix products is faster than threads: measured on two cores with layers of 64

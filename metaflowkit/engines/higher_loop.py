@@ -13,6 +13,7 @@ import torch
 from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
+from metaflowkit.config.registry import ENGINES
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
@@ -21,7 +22,6 @@ from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hoo
 from metaflowkit.errors import ConfigError
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.moments import AccurateNorms
-from metaflowkit.registry import ENGINES
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 

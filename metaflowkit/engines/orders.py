@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from metaflowkit.registry import ORDERS
-from metaflowkit.schema import Count, Positive
+from metaflowkit.config.registry import ORDERS
+from metaflowkit.config.schema import Count, Positive
 
 
 @ORDERS.register("exact")

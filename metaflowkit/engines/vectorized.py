@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from metaflowkit.config.registry import ENGINES
+from metaflowkit.config.schema import Count
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
@@ -22,8 +24,6 @@ from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
 from metaflowkit.kernels import FastKernels
 from metaflowkit.models.model import Model
-from metaflowkit.registry import ENGINES
-from metaflowkit.schema import Count
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 

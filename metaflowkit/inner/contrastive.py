@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import LOSSES
+from metaflowkit.config.schema import Positive
 from metaflowkit.distances import unit
-from metaflowkit.registry import LOSSES
-from metaflowkit.schema import Positive
 from metaflowkit.values import Outputs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from metaflowkit.registry import LOSSES
+from metaflowkit.config.registry import LOSSES
 from metaflowkit.values import Outputs
 
 

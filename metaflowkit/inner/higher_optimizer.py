@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
+from metaflowkit.config.registry import RULES
 from metaflowkit.errors import ConfigError
-from metaflowkit.registry import RULES
 from metaflowkit.values import Params, State
 
 ELSEWHERE = "the optimisers of higher run in its engine alone; set inner.engine: higher, or auto"

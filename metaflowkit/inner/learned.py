@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metaflowkit.config.schema import Range
 from metaflowkit.inner.per_tensor import PerTensor
-from metaflowkit.schema import Range
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import RULES
+from metaflowkit.config.schema import Decay, NonNegative, Positive
 from metaflowkit.inner.adam import check_betas, moments
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed, root
-from metaflowkit.registry import RULES
-from metaflowkit.schema import Decay, NonNegative, Positive
 
 
 @RULES.register("nadam")

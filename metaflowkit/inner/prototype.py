@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import LOSSES
+from metaflowkit.config.schema import Positive
 from metaflowkit.distances import membership, similarity, unit
-from metaflowkit.registry import LOSSES
-from metaflowkit.schema import Positive
 from metaflowkit.values import Outputs
 
 

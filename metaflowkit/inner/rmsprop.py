@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import RULES
+from metaflowkit.config.schema import Decay, Fraction, NonNegative, Positive
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed, root
-from metaflowkit.registry import RULES
-from metaflowkit.schema import Decay, Fraction, NonNegative, Positive
 
 
 @RULES.register("rmsprop")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metaflowkit.config.registry import RULES
+from metaflowkit.config.schema import Fraction, NonNegative, Positive
 from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed, used
-from metaflowkit.registry import RULES
-from metaflowkit.schema import Fraction, NonNegative, Positive
 
 
 @RULES.register("sgd")

@@ -7,10 +7,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaflowkit.config.registry import BACKBONES
+from metaflowkit.config.schema import Width
 from metaflowkit.kernels import norm_then_pool
 from metaflowkit.models.norms import build_norm
-from metaflowkit.registry import BACKBONES
-from metaflowkit.schema import Width
 
 
 class _Block(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metaflowkit.registry import HEADS
+from metaflowkit.config.registry import HEADS
 from metaflowkit.values import Labelled
 
 

@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor, nn
 
-from metaflowkit.registry import BACKBONES
-from metaflowkit.schema import Width
+from metaflowkit.config.registry import BACKBONES
+from metaflowkit.config.schema import Width
 
 
 @BACKBONES.register("mlp")

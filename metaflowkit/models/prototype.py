@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from metaflowkit.config.registry import HEADS
+from metaflowkit.config.schema import Positive
 from metaflowkit.distances import prototypes, similarity
-from metaflowkit.registry import HEADS
-from metaflowkit.schema import Positive
 from metaflowkit.values import Labelled
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaflowkit.config.registry import BACKBONES
+from metaflowkit.config.schema import Width
 from metaflowkit.models.norms import build_norm
-from metaflowkit.registry import BACKBONES
-from metaflowkit.schema import Width
 
 
 class _Block(nn.Module):

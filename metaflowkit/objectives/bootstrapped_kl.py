@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaflowkit.config.registry import OBJECTIVES
+from metaflowkit.config.schema import InnerSteps, Positive
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.registry import OBJECTIVES
-from metaflowkit.schema import InnerSteps, Positive
 from metaflowkit.values import Adapted, Episode, detached
 
 

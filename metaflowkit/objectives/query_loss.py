@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.registry import OBJECTIVES
 from metaflowkit.values import Adapted, Episode
 
 

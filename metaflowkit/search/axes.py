@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from metaflowkit.files import Mark, Node, as_node, put
+from metaflowkit.config.yaml import Mark, Node, as_node, put
 
 Setting = tuple[str, Node]
 """A dotted path of the pipeline and what stands there."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import Interrupted, RunError
-from metaflowkit.files import write_atomic
 from metaflowkit.search import STORAGE_VARIABLE
 from metaflowkit.search.final import BASELINE, final_runs, final_sources, final_table, is_finished
 from metaflowkit.search.page import conclude

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metaflowkit.config.yaml import read_yaml
 from metaflowkit.evaluation import Difference, paired
-from metaflowkit.files import read_yaml
 from metaflowkit.journal import Journal
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study

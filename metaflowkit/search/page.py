@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 from optuna.trial import TrialState
 
-from metaflowkit.files import write_atomic
+from metaflowkit.config.yaml import write_atomic
 from metaflowkit.search.final import final_runs, final_table
 from metaflowkit.search.results import fanova, importances, summary, write_results
 from metaflowkit.search.study import Study

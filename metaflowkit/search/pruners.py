@@ -6,8 +6,8 @@ from typing import Annotated
 
 import optuna
 
-from metaflowkit.registry import PRUNERS
-from metaflowkit.schema import Count, Natural, Range, Several
+from metaflowkit.config.registry import PRUNERS
+from metaflowkit.config.schema import Count, Natural, Range, Several
 
 
 @PRUNERS.register("median")

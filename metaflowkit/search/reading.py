@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metaflowkit.config.pipeline import is_search, read_node, section
+from metaflowkit.config.schema import nearest
+from metaflowkit.config.types import Pipeline, plain
+from metaflowkit.config.yaml import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.errors import ConfigError, key_text, quoted
-from metaflowkit.files import Node, apply_overrides, as_node, put, read_yaml
-from metaflowkit.nodes import Pipeline, plain
-from metaflowkit.pipeline import is_search, read_node, section
-from metaflowkit.schema import nearest
 from metaflowkit.search.axes import Axis, Setting, changed, grid, merged
 from metaflowkit.search.settings import Settings
 from metaflowkit.search.space import Reader

@@ -12,8 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from metaflowkit.files import write_atomic
-from metaflowkit.nodes import Pipeline
+from metaflowkit.config.types import Pipeline
+from metaflowkit.config.yaml import write_atomic
 from metaflowkit.search.axes import suggest
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import Study

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import optuna
 
-from metaflowkit.registry import SAMPLERS
-from metaflowkit.schema import Natural, Several
+from metaflowkit.config.registry import SAMPLERS
+from metaflowkit.config.schema import Natural, Several
 
 
 @SAMPLERS.register("tpe")

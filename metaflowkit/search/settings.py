@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from metaflowkit import registry as r
-from metaflowkit.registry import Choice
-from metaflowkit.schema import Natural, Positive, Range
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice
+from metaflowkit.config.schema import Natural, Positive, Range
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from metaflowkit.config.schema import Count, Mismatch, Positive, coerce, nearest
+from metaflowkit.config.yaml import Mark, Node, to_yaml
 from metaflowkit.errors import key_text, quoted
-from metaflowkit.files import Mark, Node, to_yaml
-from metaflowkit.schema import Count, Mismatch, Positive, coerce, nearest
 from metaflowkit.search.axes import Axis, Number, Option, Options
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import optuna
 
+from metaflowkit.config.yaml import Mark, as_node, differences, to_yaml, write_atomic
 from metaflowkit.errors import ConfigError, RunError
-from metaflowkit.files import Mark, as_node, differences, to_yaml, write_atomic
 from metaflowkit.search import STORAGE_VARIABLE
 from metaflowkit.search.reading import Search, search_of
 from metaflowkit.search.slots import Slots

@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from metaflowkit import registry
+from metaflowkit.config import registry
 from metaflowkit.errors import Interrupted, MetaflowkitError
 from metaflowkit.search.reading import Search
 from metaflowkit.search.slots import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slots

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from metaflowkit.config.registry import TASKS
+from metaflowkit.config.schema import Examples, Natural, Ways
 from metaflowkit.errors import DataError
-from metaflowkit.registry import TASKS
-from metaflowkit.schema import Examples, Natural, Ways
 from metaflowkit.seeding import generator_for
 from metaflowkit.values import Episode, ImageSet, Labelled
 

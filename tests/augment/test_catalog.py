@@ -12,12 +12,12 @@ import kornia.augmentation as K
 import pytest
 
 from metaflowkit.augment.catalog import operations
+from metaflowkit.config.introspection import REQUIRED
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import AUGMENTATIONS
+from metaflowkit.config.schema import coerce
+from metaflowkit.config.yaml import parse_yaml, to_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import parse_yaml, to_yaml
-from metaflowkit.pipeline import read
-from metaflowkit.registry import AUGMENTATIONS
-from metaflowkit.schema import coerce
-from metaflowkit.signatures import REQUIRED
 
 
 @pytest.mark.parametrize("name", list(operations()))

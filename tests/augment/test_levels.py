@@ -7,11 +7,11 @@ import torch
 
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
-from metaflowkit.catalog import describe_components
+from metaflowkit.config.describe import describe_components
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import Choice
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.flow import operations
-from metaflowkit.pipeline import read
-from metaflowkit.registry import Choice
 
 
 @pytest.mark.parametrize("channels", [1, 3])

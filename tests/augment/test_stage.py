@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from metaflowkit.augment.stage import Stage
+from metaflowkit.config.registry import Choice
 from metaflowkit.errors import ConfigError
-from metaflowkit.registry import Choice
 from metaflowkit.seeding import seed_for
 
 AFFINE = Choice("RandomAffine", {"degrees": 20.0, "p": 1.0})

@@ -9,9 +9,9 @@ import pytest
 
 from metaflowkit.augment.catalog import operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.config.introspection import REQUIRED
+from metaflowkit.config.registry import Choice
 from metaflowkit.errors import ConfigError
-from metaflowkit.registry import Choice
-from metaflowkit.signatures import REQUIRED
 
 NOT_IMAGES = {name for name in dir(K) if name.endswith("3D") or "Video" in name}
 UNFIT = {"RandomCutMixV2", "RandomDissolving", "RandomTransplantation"}  # deprecated defaults, an optional dependency, masks

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaflowkit.registry import DATASETS, Choice
+from metaflowkit.config.registry import DATASETS, Choice
 
 
 def extracted(fields: Path, folder: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.registry import LOSSES, Choice
+from metaflowkit.config.registry import LOSSES, Choice
 from metaflowkit.values import Outputs
 
 CASES = [("contrastive", {}), ("contrastive", {"temperature": 0.5}), ("cross_entropy", {}), ("prototype", {}), ("prototype", {"metric": "euclidean"})]

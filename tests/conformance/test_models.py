@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metaflowkit.config.registry import BACKBONES, HEADS, Choice
 from metaflowkit.models.model import Model
-from metaflowkit.registry import BACKBONES, HEADS, Choice
 from metaflowkit.values import Labelled
 
 SMALL = {"conv4": {"width": 3}, "resnet12": {"width": 2}, "mlp": {"widths": [6, 4]}, "resnet18": {}}

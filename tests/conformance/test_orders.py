@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from metaflowkit.config.registry import ORDERS
+from metaflowkit.config.schema import Fraction, NonNegative, Positive
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -24,8 +26,6 @@ from metaflowkit.models.linear import Linear
 from metaflowkit.models.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
-from metaflowkit.registry import ORDERS
-from metaflowkit.schema import Fraction, NonNegative, Positive
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
 
 ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "in twos": VectorizedEngine(chunk=2), "all at once": VectorizedEngine()}

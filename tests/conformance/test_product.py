@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit import registry as r
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.safety import unsafe
@@ -13,7 +14,6 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.models.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
-from metaflowkit.registry import Choice
 from tests.conformance.test_engines import BACKBONES, RULES
 from tests.conformance.test_networks import NETWORKS, OWN_MASKS, Rows
 from tests.oracles import make_episode, make_parts, relative

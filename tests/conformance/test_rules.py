@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.registry import RULES, Choice
+from metaflowkit.config.registry import RULES, Choice
 
 CASES = [
     ("sgd", {"lr": 0.1}, torch.optim.SGD, {}),

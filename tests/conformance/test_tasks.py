@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metaflowkit.config.registry import TASKS, Choice
 from metaflowkit.errors import DataError
-from metaflowkit.registry import TASKS, Choice
 from metaflowkit.values import ImageSet
 
 X = torch.arange(80, dtype=torch.uint8).view(80, 1, 1, 1).expand(80, 3, 4, 4).contiguous()  # ten classes of eight images

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from metaflowkit import registry
+from metaflowkit.config import registry
+from metaflowkit.config.introspection import REQUIRED
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import Choice
+from metaflowkit.config.types import Pipeline
+from metaflowkit.config.yaml import read_yaml, to_yaml
 from metaflowkit.errors import LINE, ConfigError
-from metaflowkit.files import read_yaml, to_yaml
-from metaflowkit.nodes import Pipeline
-from metaflowkit.pipeline import read
-from metaflowkit.registry import Choice
 from metaflowkit.search.reading import read_search
-from metaflowkit.signatures import REQUIRED
 
 ROOT = Path(__file__).parents[2]
 FILES = [path.relative_to(ROOT) for folder in ("pipelines", "search") for path in sorted((ROOT / folder).glob("*.yaml"))]

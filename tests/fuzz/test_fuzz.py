@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaflowkit import registry
+from metaflowkit.config import registry
 from metaflowkit.errors import MetaflowkitError
 from metaflowkit.training import train
 from metaflowkit.values import ImageSet
@@ -69,7 +69,7 @@ def test_a_thousand_mutants_are_read_or_refused_and_some_of_the_valid_ones_train
     assert trained == BUILT
 
 
-@pytest.mark.parametrize(("place", "without", "count"), [("metaflowkit.files.DEPTH", 10**6, 60), ("metaflowkit.errors.printable", str, 250)])
+@pytest.mark.parametrize(("place", "without", "count"), [("metaflowkit.config.yaml.DEPTH", 10**6, 60), ("metaflowkit.errors.printable", str, 250)])
 def test_mutants_show_a_guard_that_is_missing(place, without, count, tmp_path, monkeypatch) -> None:
     """Nesting without bound, control characters in messages."""
     monkeypatch.setattr(place, without)

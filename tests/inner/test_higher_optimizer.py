@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 
+from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import First
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -20,7 +21,6 @@ from metaflowkit.inner.sgd import SGD
 from metaflowkit.models.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
-from metaflowkit.pipeline import read
 from tests.oracles import finite_difference, make_episode, make_parts, relative
 
 ENGINE = HigherEngine()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metaflowkit.config.schema import Range
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.schema import Range
 
 ABOVE, SHARE = Range(0, above=True), Range(0, 1)
 SHAPES = {"a.0.weight": torch.Size([2, 3]), "a.0.bias": torch.Size([2]), "b.weight": torch.Size([4])}

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet18
 
-from metaflowkit.registry import BACKBONES
+from metaflowkit.config.registry import BACKBONES
 
 
 def small(norm) -> nn.Sequential:

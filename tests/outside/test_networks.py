@@ -7,12 +7,12 @@ import torch
 
 import metaflowkit
 from metaflowkit import checkpoint
+from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import evaluate, protocol
 from metaflowkit.flow import build
-from metaflowkit.pipeline import read
 from metaflowkit.run import Run
 from metaflowkit.sharing import depends_on_others
 from tests.oracles import finite_difference, relative

@@ -20,7 +20,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
 from metaflowkit.cli import main
-from metaflowkit.pipeline import read
+from metaflowkit.config.pipeline import read
 from metaflowkit.search.crew import Crew, alone
 from metaflowkit.search.page import conclude
 from metaflowkit.search.reading import read_search

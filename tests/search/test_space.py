@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from metaflowkit.config.yaml import parse_yaml, to_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import parse_yaml, to_yaml
 from metaflowkit.search.reading import read_search, search_of
 from tests.search.small import PIPELINE, SPACE, search_file
 

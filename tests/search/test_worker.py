@@ -12,7 +12,8 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from metaflowkit import registry, training
+from metaflowkit import training
+from metaflowkit.config import registry
 from metaflowkit.errors import DataError, Interrupted, RunError
 from metaflowkit.evaluation import Score
 from metaflowkit.journal import Journal

@@ -8,9 +8,9 @@ import weakref
 
 import torch
 
+from metaflowkit.config.pipeline import read
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.flow import build
-from metaflowkit.pipeline import read
 from metaflowkit.training import train
 from tests import small
 

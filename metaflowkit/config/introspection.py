@@ -14,9 +14,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from metaflowkit import schema
+from metaflowkit.config import schema
+from metaflowkit.config.guards import Guard, guards_of
 from metaflowkit.errors import ConfigError, quoted
-from metaflowkit.guards import Guard, guards_of
 
 REQUIRED = inspect.Parameter.empty
 _NAMES: dict[str, Any] = {**vars(typing), **vars(schema), **{t.__name__: t for t in (int, float, bool, str, list, dict, tuple)}}

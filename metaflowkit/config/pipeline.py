@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from metaflowkit import registry as r
-from metaflowkit.crosscheck import cross_checks
+from metaflowkit.config import registry as r
+from metaflowkit.config.checks import cross_checks
+from metaflowkit.config.introspection import locate
+from metaflowkit.config.registry import Choice, Kind, choose
+from metaflowkit.config.schema import Mismatch, coerce, nearest
+from metaflowkit.config.types import Augment, Learn, Level, Pipeline
+from metaflowkit.config.yaml import Node, apply_overrides, read_yaml
 from metaflowkit.errors import ConfigError, key_text
-from metaflowkit.files import Node, apply_overrides, read_yaml
-from metaflowkit.nodes import Augment, Learn, Level, Pipeline
-from metaflowkit.registry import Choice, Kind, choose
-from metaflowkit.schema import Mismatch, coerce, nearest
-from metaflowkit.signatures import locate
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:

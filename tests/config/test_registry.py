@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from metaflowkit import registry as r
+from metaflowkit.config import registry as r
+from metaflowkit.config.introspection import REQUIRED, Setting, argument_docs, locate
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import KINDS, Choice, choose
+from metaflowkit.config.yaml import parse_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import parse_yaml
-from metaflowkit.pipeline import read
-from metaflowkit.registry import KINDS, Choice, choose
-from metaflowkit.signatures import REQUIRED, Setting, argument_docs, locate
 
 OWN = {name: kind for name, kind in KINDS.items() if kind.reader is None}
 COMPONENTS = [(kind, name) for kind in OWN.values() for name in kind.entries()]
@@ -77,7 +77,7 @@ def test_traits_are_the_classes_own() -> None:
 def test_reading_entries_imports_nothing_heavy_and_no_component() -> None:
     code = """
         import sys
-        from metaflowkit.registry import KINDS
+        from metaflowkit.config.registry import KINDS
         assert all(kind.entries() for kind in KINDS.values())
         loaded = {name for kind in KINDS.values() if kind.reader is None for name in sys.modules if name == kind.module or name.startswith(kind.module + ".")}
         heavy = {"torch", "kornia", "higher", "numpy", "torchvision", "sklearn"} & set(sys.modules)
@@ -137,8 +137,8 @@ PLUGIN = '''
 
 from __future__ import annotations
 
-from metaflowkit.registry import HEADS, RULES
-from metaflowkit.schema import Count, Positive
+from metaflowkit.config.registry import HEADS, RULES
+from metaflowkit.config.schema import Count, Positive
 
 
 @RULES.register("@NAME")

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from metaflowkit import registry
-from metaflowkit.guards import guards_of
-from metaflowkit.schema import Range
-from metaflowkit.signatures import REQUIRED
+from metaflowkit.config import registry
+from metaflowkit.config.guards import guards_of
+from metaflowkit.config.introspection import REQUIRED
+from metaflowkit.config.schema import Range
 
 
 def refusals(source: str, **settings: Any) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.types import Learn
 from metaflowkit.errors import ConfigError
-from metaflowkit.nodes import Learn
-from metaflowkit.pipeline import read
 
 HEAD = "dataset: glyphs\n"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from metaflowkit.catalog import describe_components
 from metaflowkit.cli import main
+from metaflowkit.config.describe import describe_components
+from metaflowkit.config.introspection import REQUIRED
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import KINDS
+from metaflowkit.config.schema import describe
+from metaflowkit.config.yaml import parse_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import parse_yaml
-from metaflowkit.pipeline import read
-from metaflowkit.registry import KINDS
-from metaflowkit.schema import describe
 from metaflowkit.search.reading import read_search
-from metaflowkit.signatures import REQUIRED
 
 NAMES = {kind.name: kind for kind in KINDS.values()}
 
@@ -99,7 +99,7 @@ def test_everything_names_every_section() -> None:
 
 
 LAB = '''
-from metaflowkit.registry import OBJECTIVES
+from metaflowkit.config.registry import OBJECTIVES
 
 
 @OBJECTIVES.register("quiet")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from metaflowkit.config.yaml import Mark, Node, apply_overrides, parse_yaml, read_yaml, resolve, to_yaml, write_atomic
 from metaflowkit.errors import ConfigError, RunError
-from metaflowkit.files import Mark, Node, apply_overrides, parse_yaml, read_yaml, resolve, to_yaml, write_atomic
 
 
 def plain(text: str):

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from metaflowkit.augment.levels import level_operations
+from metaflowkit.config.introspection import REQUIRED, Entry, Setting, argument_docs
+from metaflowkit.config.registry import KINDS, Choice
+from metaflowkit.config.schema import describe, nearest
+from metaflowkit.config.types import Augment, Evaluate, Inner, Learn, ModelNode, Outer, Pipeline, plain
+from metaflowkit.config.yaml import to_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.files import to_yaml
-from metaflowkit.nodes import Augment, Evaluate, Inner, Learn, ModelNode, Outer, Pipeline, plain
-from metaflowkit.registry import KINDS, Choice
-from metaflowkit.schema import describe, nearest
 from metaflowkit.search.settings import Final, Limits, Settings
-from metaflowkit.signatures import REQUIRED, Entry, Setting, argument_docs
 
 SECTIONS: dict[str, type] = {
     "pipeline": Pipeline, "augment": Augment, "model": ModelNode, "inner": Inner, "learn": Learn, "outer": Outer, "evaluate": Evaluate,

@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
 
-from metaflowkit import registry as r
+from metaflowkit.config import registry as r
+from metaflowkit.config.introspection import Setting
+from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.schema import nearest
+from metaflowkit.config.types import Pipeline, listed
+from metaflowkit.config.yaml import Node
 from metaflowkit.errors import key_text, quoted
-from metaflowkit.files import Node
-from metaflowkit.nodes import Pipeline, listed
-from metaflowkit.registry import Choice, Kind
-from metaflowkit.schema import nearest
-from metaflowkit.signatures import Setting
 
 
 def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaflowkit.files import Mark, parse_yaml
-from metaflowkit.schema import Count, Decay, Fraction, Mismatch, Natural, NonNegative, Positive, Range, Side, coerce, describe, nearest
+from metaflowkit.config.schema import Count, Decay, Fraction, Mismatch, Natural, NonNegative, Positive, Range, Side, coerce, describe, nearest
+from metaflowkit.config.yaml import Mark, parse_yaml
 
 
 def node(text: str):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from metaflowkit.schema import Count
-from metaflowkit.signatures import REQUIRED, argument_docs, read_entry, registrations
+from metaflowkit.config.introspection import REQUIRED, argument_docs, read_entry, registrations
+from metaflowkit.config.schema import Count
 
 SOURCE = '''
 @RULES.register("mine")

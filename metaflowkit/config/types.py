@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from metaflowkit import registry as r
-from metaflowkit.files import to_yaml
-from metaflowkit.registry import Choice
-from metaflowkit.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice
+from metaflowkit.config.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
+from metaflowkit.config.yaml import to_yaml
 
 Episodes = Annotated[int, Range(2, most=10_000_000)]
 OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]

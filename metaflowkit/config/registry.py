@@ -1,6 +1,6 @@
 """Registries: a component's constructor signature and docstring are its schema and its help.
 
-The static side (:meth:`Kind.entries`) reads source text (see :mod:`metaflowkit.signatures`), so that checking a pipeline or
+The static side (:meth:`Kind.entries`) reads source text (see :mod:`metaflowkit.config.introspection`), so that checking a pipeline or
 listing components imports neither torch nor the component. The dynamic side (:meth:`Kind.build`) imports.
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from metaflowkit import schema
+from metaflowkit.config import schema
+from metaflowkit.config.introspection import REQUIRED, Entry, locate, own_sources, registrations, sources
+from metaflowkit.config.schema import Mismatch, coerce, nearest
+from metaflowkit.config.yaml import Node
 from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
-from metaflowkit.files import Node
-from metaflowkit.schema import Mismatch, coerce, nearest
-from metaflowkit.signatures import REQUIRED, Entry, locate, own_sources, registrations, sources
 
 C = TypeVar("C", bound=Callable[..., Any])
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from metaflowkit.config.yaml import Node
 from metaflowkit.errors import key_text, quoted
-from metaflowkit.files import Node
 
 WHOLE = 2**63  # whole numbers below it and from its negative on fit in 64 bits
 SIZE = 1e12  # of any number: a product of a few such still fits in single precision

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
+from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
-from metaflowkit.pipeline import read
 
 
 @pytest.mark.parametrize(
