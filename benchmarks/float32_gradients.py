@@ -22,7 +22,6 @@ import click
 import torch
 from torch import Tensor
 
-from metaflowkit import moments
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines import safety
@@ -30,6 +29,7 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.flow import Flow, build
+from metaflowkit.models import batch_statistics
 from metaflowkit.values import Episode, Labelled
 
 ENGINES = {"vectorized, task by task": VectorizedEngine(1, 1), "vectorized, vmap": VectorizedEngine(), "higher": HigherEngine()}
@@ -65,7 +65,7 @@ def distances(engine: Engine, parts: Parts, tasks: list[Episode], exact: list[Te
 @contextmanager
 def torch_sums() -> Iterator[None]:
     """Within this context normalisation is computed by torch's own channels-last kernels."""
-    with patch.object(moments, "channels_last", lambda x: False):
+    with patch.object(batch_statistics, "channels_last", lambda x: False):
         yield
 
 

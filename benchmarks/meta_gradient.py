@@ -43,11 +43,11 @@ from metaflowkit.flow import laid_out
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.sgd import SGD
 from metaflowkit.memory import peak_memory
-from metaflowkit.models.conv4 import Conv4
-from metaflowkit.models.linear import Linear
-from metaflowkit.models.mlp import MLP
+from metaflowkit.models.backbones.conv4 import Conv4
+from metaflowkit.models.backbones.mlp import MLP
+from metaflowkit.models.backbones.resnet12 import ResNet12
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
-from metaflowkit.models.resnet12 import ResNet12
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.values import Episode, Labelled

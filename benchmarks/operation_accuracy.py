@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from metaflowkit.config.pipeline import read
+from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.flow import build
-from metaflowkit.kernels import FastKernels
 
 BOUND, FACTOR = 1e-5, 10
 Operation = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -8,10 +8,10 @@ import torch
 
 from metaflowkit.engines.auto import simplest
 from metaflowkit.engines.buffers import TaskBuffers
+from metaflowkit.engines.kernels import FastKernels
+from metaflowkit.engines.learner import Learner
 from metaflowkit.engines.safety import exact_convolutions, without_dropout
-from metaflowkit.kernels import FastKernels
-from metaflowkit.learner import Learner
-from metaflowkit.models.norms import stored_norms
+from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.values import Episode
 
 

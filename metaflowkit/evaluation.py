@@ -17,7 +17,7 @@ from metaflowkit.config.types import Readout
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow
-from metaflowkit.models.norms import stored_norms
+from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.seeding import seed_for
 from metaflowkit.sharing import normalisation

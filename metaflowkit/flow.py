@@ -19,6 +19,7 @@ from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.learner import Learner
 from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import lost_hooks, unsafe
@@ -27,10 +28,9 @@ from metaflowkit.footprint import require_episodes, require_model
 from metaflowkit.inner.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.inner.learned import Learned, LearnedSettings
 from metaflowkit.inner.per_tensor import PerTensor
-from metaflowkit.learner import Learner
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
-from metaflowkit.models.norms import stored_norms
+from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, ImageSet, Labelled

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from metaflowkit.learner import Learner
-from metaflowkit.models.norms import StoredNorm
+from metaflowkit.engines.learner import Learner
+from metaflowkit.models.normalisation import StoredNorm
 from metaflowkit.seeding import generator_for, seeded
 
 CURRENT = "the statistics of the current set"

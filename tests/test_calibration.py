@@ -11,7 +11,7 @@ from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation import evaluate, protocol
 from metaflowkit.flow import CALIBRATION, build
 from metaflowkit.measure import evaluate_run
-from metaflowkit.models.norms import stored_norms
+from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.training import train
 
 SMALL = """

@@ -20,7 +20,7 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.flow import Flow, build, laid_out
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.models.linear import Linear
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.values import Episode, Labelled

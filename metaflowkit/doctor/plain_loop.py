@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from metaflowkit.engines.parts import Parts, task_of
 from metaflowkit.engines.safety import draws, exact_kernels
-from metaflowkit.models.norms import after_steps
+from metaflowkit.models.normalisation import after_steps
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.values import Adapted, Episode, Labelled, Outcome, Outputs, Params, State, detached
 

@@ -21,7 +21,7 @@ from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
 from metaflowkit.errors import ConfigError
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
-from metaflowkit.moments import AccurateNorms
+from metaflowkit.models.batch_statistics import AccurateNorms
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 

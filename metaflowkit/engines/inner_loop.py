@@ -18,7 +18,7 @@ from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
-from metaflowkit.models.norms import after_steps, measured
+from metaflowkit.models.normalisation import after_steps, measured
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 

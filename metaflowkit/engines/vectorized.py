@@ -17,12 +17,12 @@ from metaflowkit.config.schema import Count
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
+from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
-from metaflowkit.kernels import FastKernels
 from metaflowkit.models.model import Model
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
@@ -114,7 +114,7 @@ class VectorizedEngine:
         tasks = len(sets[0].x)
         size = self.chunk or tasks
         batched = vmap(partial(function, parts), randomness="same" if draws(parts.model) else "error")
-        if sets[0].x.device.type == "cpu":  # torch's sums over channels-last images are inaccurate, see metaflowkit.moments
+        if sets[0].x.device.type == "cpu":  # torch's sums over channels-last images are inaccurate, see metaflowkit.models.batch_statistics
             sets = tuple(Labelled(s.x.contiguous(), s.y) for s in sets)
         for i in range(0, tasks, size):
             try:

@@ -18,8 +18,8 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.models.norms import StoredNorm
-from metaflowkit.models.prototype import Prototype
+from metaflowkit.models.heads.prototype import Prototype
+from metaflowkit.models.normalisation import StoredNorm
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from tests.oracles import finite_difference, make_episode, make_parts, relative

@@ -12,7 +12,7 @@ from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.models.prototype import Prototype
+from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from tests.conformance.test_engines import BACKBONES, RULES
 from tests.conformance.test_networks import NETWORKS, OWN_MASKS, Rows

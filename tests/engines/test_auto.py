@@ -16,8 +16,8 @@ from metaflowkit.engines.orders import Exact, First
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.models.linear import Linear
-from metaflowkit.models.mlp import MLP
+from metaflowkit.models.backbones.mlp import MLP
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.query_loss import QueryLoss
 from tests.oracles import make_episode, make_parts, relative
 

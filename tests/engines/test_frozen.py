@@ -16,7 +16,7 @@ from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.models.linear import Linear
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative

@@ -16,9 +16,9 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.kernels import norm_then_pool
-from metaflowkit.models.mlp import MLP
-from metaflowkit.models.prototype import Prototype
+from metaflowkit.models.backbones.mlp import MLP
+from metaflowkit.models.batch_statistics import norm_then_pool
+from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts
 

@@ -8,7 +8,7 @@ import torch
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.models.prototype import Prototype
+from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from tests.oracles import make_episode, make_parts, relative
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
-from metaflowkit.models.linear import Linear
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 
 

@@ -18,7 +18,7 @@ from metaflowkit.inner.contrastive import Contrastive
 from metaflowkit.inner.cross_entropy import CrossEntropy
 from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.inner.sgd import SGD
-from metaflowkit.models.prototype import Prototype
+from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from tests.oracles import finite_difference, make_episode, make_parts, relative

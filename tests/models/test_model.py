@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from metaflowkit.models.linear import Linear
+from metaflowkit.models.heads.linear import Linear
+from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.models.model import Model
-from metaflowkit.models.prototype import Prototype
 from metaflowkit.values import Labelled
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metaflowkit.kernels import FastKernels
-from metaflowkit.models.conv4 import Conv4
+from metaflowkit.engines.kernels import FastKernels
+from metaflowkit.models.backbones.conv4 import Conv4
 
 
 @pytest.mark.parametrize("kernels", [nullcontext, FastKernels])

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaflowkit.kernels import FastKernels, norm_then_pool
-from metaflowkit.moments import AccurateNorms, channels_last, gradient_sums, moments
+from metaflowkit.engines.kernels import FastKernels
+from metaflowkit.models.batch_statistics import AccurateNorms, channels_last, gradient_sums, moments, norm_then_pool
 
 ACCURATE = 3e-6
 

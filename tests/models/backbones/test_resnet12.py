@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from metaflowkit.models.resnet12 import ResNet12
+from metaflowkit.models.backbones.resnet12 import ResNet12
 
 
 def test_depth_and_widths() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.models.mlp import MLP
+from metaflowkit.models.backbones.mlp import MLP
 
 
 def test_layers_and_inputs_of_any_shape() -> None:

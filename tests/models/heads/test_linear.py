@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from metaflowkit.models.linear import Linear
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.values import Labelled
 
 

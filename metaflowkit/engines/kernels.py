@@ -4,7 +4,7 @@ torch differentiates both twice, but at a price that meta-gradients pay at every
 normalisation is some thirty passes over the activations, that of a convolution treats whole activations as kernels. Inside
 :class:`FastKernels` both are replaced, in any network, by functions with the same values whose derivatives are written out.
 
-Batch normalisation and a 2x2 max-pooling after it are also one function, :func:`norm_then_pool`: the selection S of the
+Batch normalisation and a 2x2 max-pooling after it are also one function, :func:`metaflowkit.models.batch_statistics.norm_then_pool`: the selection S of the
 largest values commutes with a monotone map, so that only statistics are taken over all values and the rest over a quarter.
 
     x^ = (x - mean x) r,  r = (var x + eps)^(-1/2),  y = gamma S x^ + beta                     (S the identity without pooling)
@@ -28,9 +28,8 @@ import torch.nn.functional as F
 import torch.nn.modules.module as shared
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.overrides import handle_torch_function, has_torch_function
 
-from metaflowkit.moments import AccurateNorms, batch_norm, channels_last, gradient_sums, moments
+from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm, channels_last, gradient_sums, moments, norm_then_pool
 
 
 class FastKernels(AccurateNorms):
@@ -50,21 +49,6 @@ class FastKernels(AccurateNorms):
         self.replaced = _REPLACED if second else _WITHOUT_CONVOLUTIONS
 
 
-def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
-    """2x2 max-pooling of normalised images.
-
-    Args:
-        x: [n, C, H, W].
-        norm: a normalisation layer.
-
-    Returns:
-        [n, C, H // 2, W // 2].
-    """
-    if has_torch_function((x,)):
-        return handle_torch_function(norm_then_pool, (x,), x, norm)
-    return F.max_pool2d(norm(x), 2)
-
-
 def _hooked(module: nn.Module) -> bool:
     """Whether calling the module does more than its ``forward``; as in :meth:`torch.nn.Module.__call__`."""
     own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
@@ -81,12 +65,8 @@ def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
         and min(x.shape[2:]) > 1
     ):
         return _Normalise.apply(x, norm.weight, norm.bias, norm.eps, True)  # type: ignore[no-any-return]
-    return _norm_and_pool(x, norm)
-
-
-def _norm_and_pool(x: Tensor, norm: nn.Module) -> Tensor:
     with AccurateNorms():
-        return F.max_pool2d(norm(x), 2)
+        return norm_then_pool(x, norm)
 
 
 def _batch_norm(
@@ -125,7 +105,6 @@ def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: A
     return _Convolve.apply(input, weight, bias, geometry)  # type: ignore[no-any-return]
 
 
-AccurateNorms.replaced[norm_then_pool] = _norm_and_pool
 _WITHOUT_CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {**AccurateNorms.replaced, norm_then_pool: _norm_then_pool, F.batch_norm: _batch_norm}
 _REPLACED: dict[Any, Callable[..., Tensor]] = {**_WITHOUT_CONVOLUTIONS, torch.conv2d: _conv2d}
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaflowkit.engines.buffers import TaskBuffers
+from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
-from metaflowkit.kernels import FastKernels, norm_then_pool
+from metaflowkit.models.batch_statistics import batch_norm, channels_last, moments, norm_then_pool
 from metaflowkit.models.model import Model
-from metaflowkit.models.norms import measured
-from metaflowkit.moments import batch_norm, channels_last, moments
+from metaflowkit.models.normalisation import measured
 
 VALUES = 2**17  # of input in one pass, which bounds its memory
 CLOSE = 1e-4  # relative; far above rounding in float32, far below what another set's statistics do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.models.prototype import Prototype
+from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.values import Labelled
 
 G = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from metaflowkit.config.registry import BACKBONES
-from metaflowkit.models.norms import build_norm
+from metaflowkit.models.normalisation import build_norm
 
 
 @BACKBONES.register("resnet18")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metaflowkit.embedding import VALUES, embed
+from metaflowkit.engines.embedding import VALUES, embed
 from metaflowkit.flow import laid_out
-from metaflowkit.models.conv4 import Conv4
-from metaflowkit.models.linear import Linear
+from metaflowkit.models.backbones.conv4 import Conv4
+from metaflowkit.models.backbones.resnet12 import ResNet12
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
-from metaflowkit.models.resnet12 import ResNet12
 
 
 def images(*shape: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torchvision
 
-from metaflowkit.models.resnet18 import ResNet18
+from metaflowkit.models.backbones.resnet18 import ResNet18
 
 
 def test_torchvisions_blocks_behind_a_stem_for_small_images() -> None:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from metaflowkit.kernels import FastKernels, norm_then_pool
+from metaflowkit.engines.kernels import FastKernels
+from metaflowkit.models.batch_statistics import norm_then_pool
 
 
 class Blocks(nn.Module):

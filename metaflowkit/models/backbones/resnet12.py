@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metaflowkit.config.registry import BACKBONES
 from metaflowkit.config.schema import Width
-from metaflowkit.models.norms import build_norm
+from metaflowkit.models.normalisation import build_norm
 
 
 class _Block(nn.Module):

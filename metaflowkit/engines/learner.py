@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metaflowkit.embedding import embed
 from metaflowkit.engines.buffers import TaskBuffers
+from metaflowkit.engines.embedding import embed
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.models.model import Model
@@ -55,5 +55,5 @@ class Learner:
             self.model.backbone(torch.rand(2, *shape).to(like))
 
     def embed(self, x: Tensor) -> Tensor:
-        """See :func:`metaflowkit.embedding.embed`."""
+        """See :func:`metaflowkit.engines.embedding.embed`."""
         return embed(self.model, x)

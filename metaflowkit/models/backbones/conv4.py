@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from metaflowkit.config.registry import BACKBONES
 from metaflowkit.config.schema import Width
-from metaflowkit.kernels import norm_then_pool
-from metaflowkit.models.norms import build_norm
+from metaflowkit.models.batch_statistics import norm_then_pool
+from metaflowkit.models.normalisation import build_norm
 
 
 class _Block(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.models.norms import StoredNorm, after_steps, build_norm, measured
+from metaflowkit.models.normalisation import StoredNorm, after_steps, build_norm, measured
 
 X = torch.randn(5, 6, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 1
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 _SUMS = (False, True, True)
 ROWS = 256  # values up to which torch's sums are left as they are
@@ -96,8 +96,33 @@ def _on_a_copy(function: Callable[..., Tensor], rows: bool = True) -> Callable[.
     return call
 
 
+def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
+    """2x2 max-pooling of normalised images; one function, so that an engine can compute both together.
+
+    Args:
+        x: [n, C, H, W].
+        norm: a normalisation layer.
+
+    Returns:
+        [n, C, H // 2, W // 2].
+    """
+    if has_torch_function((x,)):
+        return handle_torch_function(norm_then_pool, (x,), x, norm)
+    return F.max_pool2d(norm(x), 2)
+
+
+def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
+    with AccurateNorms():
+        return F.max_pool2d(norm(x), 2)
+
+
 batch_norm, group_norm = _on_a_copy(F.batch_norm), _on_a_copy(F.group_norm, rows=False)
-AccurateNorms.replaced = {F.batch_norm: batch_norm, F.group_norm: group_norm, torch.batch_norm: _on_a_copy(torch.batch_norm)}
+AccurateNorms.replaced = {
+    F.batch_norm: batch_norm,
+    F.group_norm: group_norm,
+    torch.batch_norm: _on_a_copy(torch.batch_norm),
+    norm_then_pool: _norm_then_pool,
+}
 
 
 def channels_last(x: Tensor) -> bool:

@@ -1,0 +1,8 @@
+"""Backbones: images to features. The import lines below are the list of what exists."""
+
+from metaflowkit.models.backbones.conv4 import Conv4
+from metaflowkit.models.backbones.mlp import MLP
+from metaflowkit.models.backbones.resnet12 import ResNet12
+from metaflowkit.models.backbones.resnet18 import ResNet18
+
+__all__ = ["MLP", "Conv4", "ResNet12", "ResNet18"]
