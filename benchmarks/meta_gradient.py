@@ -40,8 +40,7 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.flow import laid_out
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.memory import peak_memory
 from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.backbones.mlp import MLP
@@ -50,6 +49,7 @@ from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from metaflowkit.values import Episode, Labelled
 
 LR = 0.1

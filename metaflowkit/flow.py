@@ -25,12 +25,12 @@ from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.footprint import require_episodes, require_model
-from metaflowkit.inner.higher_optimizer import ELSEWHERE, HigherOptimizer
-from metaflowkit.inner.learned import Learned, LearnedSettings
-from metaflowkit.inner.per_tensor import PerTensor
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
+from metaflowkit.rules.learned import Learned, LearnedSettings
+from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.values import Episode, ImageSet, Labelled

@@ -18,11 +18,11 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.flow import Flow, build, laid_out
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from metaflowkit.values import Episode, Labelled
 from tests.test_moments import strokes
 

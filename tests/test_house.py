@@ -15,7 +15,7 @@ LAYERS = [
     {"config"},
     {"values"},
     {"distances"},
-    {"datasets", "augment", "models", "inner", "objectives", "outer"},
+    {"datasets", "augment", "models", "rules", "losses", "objectives", "outer"},
     {"tasks", "engines"},
     {"checkpoint", "journal"},
     {"calibration", "sharing"},
@@ -28,7 +28,7 @@ LAYERS = [
     {"cli"},
 ]
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-LEAVES = {"datasets", "augment", "models", "inner", "objectives"}
+LEAVES = {"datasets", "augment", "models", "rules", "losses", "objectives"}
 ALLOWED = {
     ("config", "augment"): "Kornia's operations and the levels are read when they are first asked for",
     ("config", "search"): "a search's keys are described beside a pipeline's",

@@ -26,8 +26,8 @@ from metaflowkit.engines.safety import exact_kernels, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.flow import Flow, build
-from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.memory import peak_memory
+from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.values import Episode, Outcome, Params
 
 CONVERGED = 0.05  # of an implicit gradient, against the one after more inner steps

@@ -20,8 +20,8 @@ from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
 from metaflowkit.errors import ConfigError
-from metaflowkit.inner.higher_optimizer import HigherOptimizer
 from metaflowkit.models.batch_statistics import AccurateNorms
+from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 

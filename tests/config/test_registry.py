@@ -218,7 +218,7 @@ def test_a_plugin_cannot_take_a_known_name(plugin, write) -> None:
     name = plugin("mfk_plugin_clash", PLUGIN.replace("@NAME", "sgd"))
     with pytest.raises(ConfigError, match=f"plugins: rule 'sgd' of {name} exists already; rename it there"):
         read(write(f"dataset: glyphs\nplugins: [{name}]"))
-    with pytest.raises(ValueError, match=rf"rule 'sgd' is registered by metaflowkit\.inner\.sgd and {name}; rename one"):
+    with pytest.raises(ValueError, match=rf"rule 'sgd' is registered by metaflowkit\.rules\.sgd and {name}; rename one"):
         __import__(name)
 
 

@@ -16,12 +16,12 @@ from metaflowkit.engines.orders import First
 from metaflowkit.engines.safety import draws, unsafe, without_dropout
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.models.normalisation import StoredNorm
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_parts, relative
 
 ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "all at once": VectorizedEngine()}

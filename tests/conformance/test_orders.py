@@ -17,15 +17,15 @@ from metaflowkit.config.schema import Fraction, NonNegative, Positive
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.adam import Adam
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.learned import Learned, LearnedSettings
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.adam import Adam
+from metaflowkit.rules.learned import Learned, LearnedSettings
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
 
 ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "in twos": VectorizedEngine(chunk=2), "all at once": VectorizedEngine()}

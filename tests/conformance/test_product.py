@@ -11,7 +11,7 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.contrastive import Contrastive
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from tests.conformance.test_engines import BACKBONES, RULES

@@ -14,11 +14,11 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.orders import Exact, First
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.backbones.mlp import MLP
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import make_episode, make_parts, relative
 
 

@@ -13,11 +13,11 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_parts, relative
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "higher": HigherEngine()}

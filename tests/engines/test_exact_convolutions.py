@@ -10,11 +10,11 @@ from metaflowkit.engines.embedding import embed
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import exact_convolutions, exact_kernels
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import make_episode, make_parts
 
 cudnn = torch.backends.cudnn

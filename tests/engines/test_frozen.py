@@ -11,14 +11,14 @@ from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.adam import Adam
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.higher_optimizer import HigherOptimizer
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.adam import Adam
+from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}

@@ -10,11 +10,11 @@ import torch
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, make_episode, make_parts, relative
 
 

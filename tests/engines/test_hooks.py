@@ -14,12 +14,12 @@ from metaflowkit.engines.orders import First
 from metaflowkit.engines.safety import lost_hooks
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.backbones.mlp import MLP
 from metaflowkit.models.batch_statistics import norm_then_pool
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}

@@ -14,10 +14,10 @@ from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.recomputation import REFUSAL, no_recomputation
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, make_episode, make_parts
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import make_episode, make_parts, relative
 
 

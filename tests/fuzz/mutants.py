@@ -57,7 +57,7 @@ TEXTS = [
     "os",
     "sys.path",
 ]
-TEXTS += ["__main__", "metaflowkit.inner", "tests.nowhere", "0", "lr", "head.*", "[", "**", "é", "文" * 70]
+TEXTS += ["__main__", "metaflowkit.rules", "tests.nowhere", "0", "lr", "head.*", "[", "**", "é", "文" * 70]
 
 
 def mutant(seed: int, folder: Path) -> tuple[Path, list[str]]:

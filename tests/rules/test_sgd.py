@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.rules.sgd import SGD
 
 
 def test_two_steps_by_hand() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from metaflowkit.inner.cross_entropy import CrossEntropy
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.values import Outputs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.inner.adam import Adam
+from metaflowkit.rules.adam import Adam
 
 
 def test_first_step_by_hand() -> None:

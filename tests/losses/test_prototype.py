@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.inner.prototype import PrototypeLoss
+from metaflowkit.losses.prototype import PrototypeLoss
 from metaflowkit.values import Outputs
 
 

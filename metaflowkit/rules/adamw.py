@@ -7,8 +7,8 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
-from metaflowkit.inner.adam import check_betas, direction, moments
-from metaflowkit.inner.per_tensor import PerTensor, Slot, Value
+from metaflowkit.rules.adam import check_betas, direction, moments
+from metaflowkit.rules.per_tensor import PerTensor, Slot, Value
 
 
 @RULES.register("adamw")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
-from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed
+from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed
 
 
 @RULES.register("adadelta")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.inner.adamw import AdamW
+from metaflowkit.rules.adamw import AdamW
 
 G = {"w": torch.tensor([2.0, -0.5], dtype=torch.float64)}
 P = {"w": torch.ones(2, dtype=torch.float64)}

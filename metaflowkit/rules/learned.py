@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metaflowkit.config.schema import Range
-from metaflowkit.inner.per_tensor import PerTensor
+from metaflowkit.rules.per_tensor import PerTensor
 
 
 @dataclass(frozen=True)

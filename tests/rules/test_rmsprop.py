@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from metaflowkit.inner.rmsprop import RMSprop
+from metaflowkit.rules.rmsprop import RMSprop
 
 G = {"w": torch.tensor([2.0, -0.5], dtype=torch.float64)}
 P = {"w": torch.ones(2, dtype=torch.float64)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from metaflowkit.inner.per_tensor import root, used
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.rules.per_tensor import root, used
+from metaflowkit.rules.sgd import SGD
 
 
 def test_having_is_a_copy() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from metaflowkit.inner.adamax import Adamax
+from metaflowkit.rules.adamax import Adamax
 
 G = {"w": torch.tensor([2.0, -0.5], dtype=torch.float64)}
 P = {"w": torch.ones(2, dtype=torch.float64)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from metaflowkit.config.schema import Range
-from metaflowkit.inner.learned import Learned, LearnedSettings
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.rules.learned import Learned, LearnedSettings
+from metaflowkit.rules.sgd import SGD
 
 ABOVE, SHARE = Range(0, above=True), Range(0, 1)
 SHAPES = {"a.0.weight": torch.Size([2, 3]), "a.0.bias": torch.Size([2]), "b.weight": torch.Size([4])}

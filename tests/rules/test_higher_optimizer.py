@@ -14,13 +14,13 @@ from metaflowkit.engines.orders import First
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import build_learner
-from metaflowkit.inner.contrastive import Contrastive
-from metaflowkit.inner.cross_entropy import CrossEntropy
-from metaflowkit.inner.higher_optimizer import HigherOptimizer
-from metaflowkit.inner.sgd import SGD
+from metaflowkit.losses.contrastive import Contrastive
+from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_parts, relative
 
 ENGINE = HigherEngine()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from metaflowkit.inner.contrastive import Contrastive
+from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.values import Outputs
 
 

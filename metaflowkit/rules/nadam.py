@@ -7,8 +7,8 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
-from metaflowkit.inner.adam import check_betas, moments
-from metaflowkit.inner.per_tensor import PerTensor, Slot, Value, decayed, root
+from metaflowkit.rules.adam import check_betas, moments
+from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed, root
 
 
 @RULES.register("nadam")
