@@ -20,7 +20,6 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.learner import Learner
-from metaflowkit.engines.orders import Exact, Implicit, Truncate
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
@@ -28,6 +27,7 @@ from metaflowkit.footprint import require_episodes, require_model
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.orders import Exact, Implicit, Truncate
 from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor

@@ -10,9 +10,9 @@ import torch
 
 from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, First
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.flow import Flow, _device, build, build_learner, operations
+from metaflowkit.orders import Exact, First
 from metaflowkit.values import ImageSet
 
 SMALL = """

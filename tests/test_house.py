@@ -16,7 +16,8 @@ LAYERS = [
     {"values"},
     {"distances"},
     {"datasets", "augment", "models", "rules", "losses", "objectives", "outer"},
-    {"tasks", "engines"},
+    {"tasks", "orders"},
+    {"engines"},
     {"checkpoint", "journal"},
     {"calibration", "sharing"},
     {"footprint"},
@@ -77,5 +78,5 @@ def test_every_component_module_has_a_mirrored_test() -> None:
     tests = PACKAGE.parent / "tests"
     for path in FILES:
         inside = path.relative_to(PACKAGE)
-        if inside.parts[0] in LEAVES | {"tasks", "engines"} and path.name != "__init__.py" and "register(" in path.read_text():
+        if inside.parts[0] in LEAVES | {"tasks", "orders", "engines"} and path.name != "__init__.py" and "register(" in path.read_text():
             assert (tests / inside.parent / f"test_{path.name}").is_file(), inside

@@ -20,13 +20,13 @@ from metaflowkit.doctor.precision import precision
 from metaflowkit.doctor.reduced import LARGE, built, doubled
 from metaflowkit.engines.auto import simplest
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, Implicit
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import exact_kernels, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.flow import Flow, build
 from metaflowkit.memory import peak_memory
+from metaflowkit.orders import Exact, Implicit
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.values import Episode, Outcome, Params
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from metaflowkit.config.registry import ENGINES
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.orders import Exact
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
 

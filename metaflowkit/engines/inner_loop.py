@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.calculus import Calculus, Function
-from metaflowkit.engines.implicit import solve
-from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
 from metaflowkit.models.normalisation import after_steps, measured
+from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
+from metaflowkit.orders.implicit import solve
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 
@@ -181,7 +181,7 @@ class InnerLoop:
         return dict(zip(names, back)), value, metrics
 
     def _implicit(self, meta: Params, order: Implicit) -> Found:
-        """See :class:`metaflowkit.engines.orders.Implicit`; parameters that do not adapt get the mixed derivative too."""
+        """See :class:`metaflowkit.orders.implicit.Implicit`; parameters that do not adapt get the mixed derivative too."""
         calculus = self.inside.calculus
         with torch.no_grad():
             params, state = self._run(self.outside, meta)

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from metaflowkit.engines.orders import Exact, Order
 from metaflowkit.models.model import Model
+from metaflowkit.orders import Exact, Order
 from metaflowkit.rules.learned import LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.values import Adaptation, Adapted, Episode, Labelled, Outcome, Outputs, Params, State

@@ -16,8 +16,8 @@ import metaflowkit.objectives
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import First
 from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.orders import First
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
 
 RULES = [

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import First
 from metaflowkit.engines.safety import draws, unsafe, without_dropout
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
@@ -21,6 +20,7 @@ from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.models.normalisation import StoredNorm
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import First
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_parts, relative
 

@@ -15,7 +15,6 @@ from torch.func import functional_call
 from metaflowkit.config.registry import ORDERS
 from metaflowkit.config.schema import Fraction, NonNegative, Positive
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.losses.cross_entropy import CrossEntropy
@@ -23,6 +22,7 @@ from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.adam import Adam
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.sgd import SGD

@@ -8,12 +8,12 @@ import torch
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
+from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from tests.conformance.test_engines import BACKBONES, RULES
 from tests.conformance.test_networks import NETWORKS, OWN_MASKS, Rows
 from tests.oracles import make_episode, make_parts, relative

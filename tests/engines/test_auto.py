@@ -12,12 +12,12 @@ from torch import nn
 from metaflowkit.engines.auto import MANY, auto
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.inner_loop import InnerLoop
-from metaflowkit.engines.orders import Exact, First
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.backbones.mlp import MLP
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import Exact, First
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import make_episode, make_parts, relative
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_parts, relative
 

@@ -9,13 +9,13 @@ import torch
 
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.adam import Adam
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.rules.sgd import SGD

@@ -10,7 +10,6 @@ from torch.nn.utils import prune
 
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import First
 from metaflowkit.engines.safety import lost_hooks
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
@@ -19,6 +18,7 @@ from metaflowkit.models.backbones.mlp import MLP
 from metaflowkit.models.batch_statistics import norm_then_pool
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import First
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, finite_difference, make_episode, make_parts
 

@@ -10,13 +10,13 @@ from torch.utils import checkpoint as module
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.engines.recomputation import REFUSAL, no_recomputation
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import Smooth, make_episode, make_parts
 

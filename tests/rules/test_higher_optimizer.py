@@ -10,7 +10,6 @@ import torch
 
 from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.orders import First
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.flow import build_learner
@@ -19,6 +18,7 @@ from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.orders import First
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_parts, relative

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.engines.implicit import solve
-from metaflowkit.engines.orders import Implicit
+from metaflowkit.orders import Implicit
+from metaflowkit.orders.implicit import solve
 
 A = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 A = A @ A.T + torch.eye(5, dtype=torch.float64)

@@ -1,15 +1,40 @@
-"""Solving (H + lambda I) x = g with products alone."""
+"""The implicit function theorem at the adapted weights, and solving (H + lambda I) x = g with products alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from metaflowkit.engines.orders import Implicit
+from metaflowkit.config.registry import ORDERS
+from metaflowkit.config.schema import Count, Positive
 
 Vector = list[Tensor]
+
+
+@ORDERS.register("implicit")
+class Implicit:
+    """The implicit function theorem at the adapted weights: lambda (H + lambda I)^-1 times the objective's gradient (iMAML).
+
+    H is the Hessian of the inner loss, lambda is ``inner.proximal``. Right where the inner loop has converged; no step is stored.
+
+    Args:
+        solver: ``cg`` for conjugate gradients, ``neumann`` for the series rate sum_j (I - rate (H + lambda I))^j.
+        iterations: of the solver.
+        rate: of the Neumann series; must lie below 2 over the largest eigenvalue of H + lambda I.
+
+    Reference:
+        A. Rajeswaran et al., Meta-Learning with Implicit Gradients, NeurIPS 2019, equation 6; J. Lorraine, P. Vicol,
+        D. Duvenaud, Optimizing Millions of Hyperparameters by Implicit Differentiation, AISTATS 2020, algorithm 3.
+    """
+
+    unrolled = False
+    needs_proximal = True
+
+    def __init__(self, solver: Literal["cg", "neumann"] = "cg", iterations: Count = 10, rate: Positive = 0.1) -> None:
+        self.solver, self.iterations, self.rate = solver, iterations, rate
 
 
 def solve(product: Callable[[Vector], Vector], right: Vector, order: Implicit) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metaflowkit.engines.orders import Exact, First, Truncate
+from metaflowkit.orders import Exact, First, Truncate
 
 
 @pytest.mark.parametrize(
