@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from metaflowkit.orders import Exact, First, Truncate
+from metaflowkit.orders import Truncate
 
 
-@pytest.mark.parametrize(
-    ("order", "kept"), [(Exact(), [True] * 4), (First(), [False] * 4), (Truncate(1), [False] * 3 + [True]), (Truncate(3), [False] + [True] * 3)]
-)
-def test_steps_that_are_kept(order, kept) -> None:
-    assert [order.keeps(step, 4) for step in range(4)] == kept
+@pytest.mark.parametrize(("last", "kept"), [(1, [False] * 3 + [True]), (3, [False] + [True] * 3), (4, [True] * 4), (9, [True] * 4)])
+def test_the_last_steps_are_differentiated(last, kept) -> None:
+    assert [Truncate(last).keeps(step, 4) for step in range(4)] == kept
