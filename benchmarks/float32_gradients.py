@@ -22,15 +22,15 @@ import click
 import torch
 from torch import Tensor
 
+from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines import safety
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.flow import Flow, build
 from metaflowkit.models import batch_statistics
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 
 ENGINES = {"vectorized, task by task": VectorizedEngine(1, 1), "vectorized, vmap": VectorizedEngine(), "higher": HigherEngine()}
 

@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaflowkit.composition.flow import laid_out
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.flow import laid_out
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.memory import peak_memory
 from metaflowkit.models.backbones.conv4 import Conv4
@@ -50,7 +50,7 @@ from metaflowkit.models.model import Model
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.rules.sgd import SGD
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 
 LR = 0.1
 

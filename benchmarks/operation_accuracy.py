@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.engines.kernels import FastKernels
-from metaflowkit.flow import build
 
 BOUND, FACTOR = 1e-5, 10
 Operation = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
-from metaflowkit.flow import build
-from metaflowkit.progress import Silent
-from metaflowkit.run import open_run
-from metaflowkit.training import _Loop, _Stop
+from metaflowkit.reporting.terminal import Silent
+from metaflowkit.training.loop import _Loop, _Stop
+from metaflowkit.training.run_directory import open_run
 
 NEVER = 1_000_000
 

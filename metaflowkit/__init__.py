@@ -10,16 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaflowkit.composition.flow import build as build
     from metaflowkit.config.pipeline import read as read
-    from metaflowkit.evaluation import evaluate as evaluate
-    from metaflowkit.flow import build as build
-    from metaflowkit.measure import load as load
-    from metaflowkit.training import train as train
+    from metaflowkit.evaluation.episodes import evaluate as evaluate
+    from metaflowkit.training.evaluate_run import load as load
+    from metaflowkit.training.loop import train as train
 
 __version__ = "0.1.0"
 __all__ = ["build", "evaluate", "load", "read", "train"]
 
-_HOMES = {"read": "config.pipeline", "build": "flow", "train": "training", "load": "measure", "evaluate": "evaluation"}
+_HOMES = {
+    "read": "config.pipeline",
+    "build": "composition.flow",
+    "train": "training.loop",
+    "load": "training.evaluate_run",
+    "evaluate": "evaluation.episodes",
+}
 
 
 def __getattr__(name: str) -> Any:

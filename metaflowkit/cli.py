@@ -66,8 +66,8 @@ def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None,
         if not pipeline.is_file():
             raise RunError(f"{run_dir}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it")
     checked = read(pipeline, overrides)
-    from metaflowkit.progress import choose_progress
-    from metaflowkit.training import train
+    from metaflowkit.reporting.terminal import choose_progress
+    from metaflowkit.training.loop import train
 
     report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
     _say("\n".join(["", *report.lines()]))
@@ -156,7 +156,7 @@ def cache(clear: bool, name: str | None, unused: float | None) -> None:
 @_overrides
 def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], **sizes: int | None) -> None:
     """Measure the few-shot accuracy of the weights in RUN and add it to the run's evaluations.jsonl."""
-    from metaflowkit.measure import evaluate_run
+    from metaflowkit.training.evaluate_run import evaluate_run
 
     scores, protocol = evaluate_run(run_dir, overrides, split, weights, readouts or None, {k: v for k, v in sizes.items() if v is not None})
     for score in scores:

@@ -7,7 +7,7 @@ from torch import nn
 
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.models.model import Model
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 
 
 class Smooth(nn.Module):

@@ -225,7 +225,7 @@ def test_two_processes_never_share_a_run_directory_and_a_killed_one_keeps_nobody
     first = training(run, path)
     for more in (["--resume"], ["--overwrite"], []):
         with monkeypatch.context() as patched:
-            patched.setattr("metaflowkit.training._Loop.advance", beside_the_first)
+            patched.setattr("metaflowkit.training.loop._Loop.advance", beside_the_first)
             second = CliRunner().invoke(main, ["run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more])
         assert second.exit_code == 1
         assert (
@@ -251,7 +251,7 @@ def test_two_processes_never_share_a_run_directory_and_a_killed_one_keeps_nobody
 def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path) -> None:
     """The loop is held inside a step, so that only the second signal can end it."""
     code = (
-        "import sys, time, metaflowkit.training as t\nfrom metaflowkit.cli import main\nadvance = t._Loop.advance\n"
+        "import sys, time, metaflowkit.training.loop as t\nfrom metaflowkit.cli import main\nadvance = t._Loop.advance\n"
         "def slow(loop):\n    if loop.step == 3:\n        print('inside', flush=True)\n        time.sleep(100)\n        time.sleep(100)\n    advance(loop)\n"
         "t._Loop.advance = slow\nmain(sys.argv[1:])"
     )

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import BACKBONES, ENGINES
 from metaflowkit.doctor import Finding, Verdict, conclusion, diagnose, precision, reduced
@@ -26,7 +27,6 @@ from metaflowkit.doctor.oracle import Oracle, along, length, slopes
 from metaflowkit.doctor.plain_loop import plain_outcome, plain_value
 from metaflowkit.doctor.reduced import doubled, small
 from metaflowkit.errors import ConfigError
-from metaflowkit.flow import build
 
 SMALL = """
 device: cpu

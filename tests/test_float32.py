@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import nn
 
+from metaflowkit.composition.flow import Flow, build, laid_out
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.branches import Branches
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.flow import Flow, build, laid_out
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.rules.sgd import SGD
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 from tests.test_moments import strokes
 
 ROOT = Path(__file__).parents[1]

@@ -11,20 +11,17 @@ PACKAGE = Path(__file__).parents[1] / "metaflowkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "__main__"},
-    {"seeding", "stopping", "memory", "atomic"},
+    {"seeding", "memory"},
     {"config"},
-    {"values"},
+    {"types"},
     {"distances"},
-    {"datasets", "augment", "models", "rules", "losses", "objectives", "outer"},
+    {"datasets", "augment", "models", "rules", "losses", "objectives"},
     {"tasks", "orders"},
     {"engines"},
-    {"checkpoint", "journal"},
-    {"calibration", "sharing"},
-    {"footprint"},
-    {"flow", "run"},
+    {"composition"},
     {"evaluation", "doctor"},
-    {"report", "progress"},
-    {"training", "measure"},
+    {"reporting"},
+    {"training"},
     {"search"},
     {"cli"},
 ]
@@ -33,6 +30,7 @@ LEAVES = {"datasets", "augment", "models", "rules", "losses", "objectives"}
 ALLOWED = {
     ("config", "augment"): "Kornia's operations and the levels are read when they are first asked for",
     ("config", "search"): "a search's keys are described beside a pipeline's",
+    ("reporting", "training"): "the run directory that a report is written into",
     ("__main__", "cli"): "the entry point",
 }
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from metaflowkit import checkpoint
 from metaflowkit.cli import main
+from metaflowkit.training import checkpoint
 
 PIPELINE = """
 dataset: {name: folder, root: photos, image_size: 16}

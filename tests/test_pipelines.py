@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
-from metaflowkit.flow import build
 from metaflowkit.search.reading import read_search
 
 ROOT = Path(__file__).parents[1]

@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 
 import metaflowkit
-from metaflowkit import checkpoint
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import KINDS
 from metaflowkit.search.reading import read_search
+from metaflowkit.training import checkpoint
 from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]

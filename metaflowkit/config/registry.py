@@ -180,7 +180,7 @@ LOSSES = Kind("loss", "metaflowkit.losses")
 ENGINES = Kind("engine", "metaflowkit.engines", given=("model", "rule"))
 ORDERS = Kind("order", "metaflowkit.orders")
 OBJECTIVES = Kind("objective", "metaflowkit.objectives")
-OPTIMIZERS = Kind("optimizer", "metaflowkit.outer", given=("parameters",))
+OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", given=("parameters",))
 SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", given=("seed",))
 PRUNERS = Kind("pruner", "metaflowkit.search.pruners", given=("outer_steps",))
 KINDS = {

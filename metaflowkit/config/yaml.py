@@ -11,7 +11,7 @@ from typing import Any, Union
 
 import yaml
 
-from metaflowkit.atomic import write_atomic as write_atomic
+from metaflowkit.config.files import write_atomic as write_atomic
 from metaflowkit.errors import QUOTE, ConfigError, key_text, quoted
 
 Scalar = Union[str, int, float, bool, None]

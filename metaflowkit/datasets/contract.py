@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 
 def check_splits(name: str, splits: Any, unread: Collection[str] = ()) -> dict[str, ImageSet]:

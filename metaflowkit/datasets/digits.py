@@ -9,7 +9,7 @@ from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.schema import Natural, Side
 from metaflowkit.datasets.splits import draw_fractions, select
 from metaflowkit.memory import require_memory
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 
 @DATASETS.register("digits")

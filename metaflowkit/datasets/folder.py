@@ -18,7 +18,7 @@ from metaflowkit.datasets.layout import Layout, read_layout
 from metaflowkit.datasets.source import open_source
 from metaflowkit.datasets.splits import SPLITS, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 LEFT_OUT = logging.getLogger(__name__)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}

@@ -17,7 +17,7 @@ from metaflowkit.datasets.source import digest, stamp
 from metaflowkit.datasets.splits import draw_fractions, select
 from metaflowkit.errors import DataError
 from metaflowkit.memory import require_memory
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 FACES = [
     f"{family}{style}"

@@ -13,7 +13,7 @@ from metaflowkit.datasets.images import Decoding, read_images
 from metaflowkit.datasets.source import Source, open_source
 from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 PARTS = ("images_background", "images_evaluation")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from metaflowkit.config.schema import nearest
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 SPLITS = ("train", "val", "test")
 

@@ -20,7 +20,7 @@ from metaflowkit.datasets.images import Decoding, to_array
 from metaflowkit.datasets.source import digest, tree_stamps
 from metaflowkit.datasets.splits import disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 
 @DATASETS.register("torchvision")

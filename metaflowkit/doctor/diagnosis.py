@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.types import Pipeline
 from metaflowkit.doctor.faults import checkpoints_noted, first_line, meaning, place
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, judged, wrong
@@ -24,11 +25,10 @@ from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import exact_kernels, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
-from metaflowkit.flow import Flow, build
 from metaflowkit.memory import peak_memory
 from metaflowkit.orders import Exact, Implicit
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
-from metaflowkit.values import Episode, Outcome, Params
+from metaflowkit.types import Episode, Outcome, Params
 
 CONVERGED = 0.05  # of an implicit gradient, against the one after more inner steps
 

@@ -13,7 +13,7 @@ from metaflowkit.doctor.reduced import rounded
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError
-from metaflowkit.values import Episode, Outcome
+from metaflowkit.types import Episode, Outcome
 
 WRONG = 1e-6  # of a slope, relative to finite differences that have converged to a tenth of it
 AMPLIFIED = 100.0  # times the effect of one rounding: what other orders of summation may do

@@ -17,7 +17,7 @@ from metaflowkit.engines.parts import Parts, task_of
 from metaflowkit.engines.safety import draws, exact_kernels
 from metaflowkit.models.normalisation import after_steps
 from metaflowkit.seeding import seed_for, seeded
-from metaflowkit.values import Adapted, Episode, Labelled, Outcome, Outputs, Params, State, detached
+from metaflowkit.types import Adapted, Episode, Labelled, Outcome, Outputs, Params, State, detached
 
 
 class PlainLoop:

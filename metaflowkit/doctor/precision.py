@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from metaflowkit.composition.flow import Flow
 from metaflowkit.doctor.branches import Branches, BranchMismatch
 from metaflowkit.doctor.faults import meaning
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, undecided, wrong
@@ -20,8 +21,7 @@ from metaflowkit.doctor.reduced import in_double, rounded
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError
-from metaflowkit.flow import Flow
-from metaflowkit.values import Episode
+from metaflowkit.types import Episode
 
 TASKS, LEAST = 5, 3  # tasks, and how many of them the pipeline's own engine computes also on a slow machine
 BOUND = 1e-2  # on the relative error of the median task

@@ -8,6 +8,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
@@ -15,9 +16,8 @@ from metaflowkit.doctor.findings import Finding, fact, wrong
 from metaflowkit.doctor.plain_loop import single
 from metaflowkit.engines.parts import Parts
 from metaflowkit.errors import ConfigError
-from metaflowkit.flow import Flow, build
 from metaflowkit.seeding import generator_for
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 
 MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2}
 LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps along one direction must do

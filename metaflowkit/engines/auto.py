@@ -13,7 +13,7 @@ from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.orders import Exact
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
-from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
+from metaflowkit.types import Adaptation, Episode, Labelled, Outcome
 
 MANY = 4  # tasks from which a batch of small matrix products is faster than threads: measured on two cores with layers of 64
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value
 
-from metaflowkit.values import Params
+from metaflowkit.types import Params
 
 Function = Callable[[Params], Tensor]
 

@@ -22,7 +22,7 @@ from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hoo
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.batch_statistics import AccurateNorms
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
-from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
+from metaflowkit.types import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 
 class _Shell(torch.optim.Optimizer):

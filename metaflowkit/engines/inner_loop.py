@@ -20,7 +20,7 @@ from metaflowkit.models.normalisation import after_steps, measured
 from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.orders.implicit import solve
 from metaflowkit.seeding import seed_for, seeded
-from metaflowkit.values import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
+from metaflowkit.types import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 
 Found = tuple[Params, Tensor, dict[str, Tensor]]
 

@@ -13,7 +13,7 @@ from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.models.model import Model
 from metaflowkit.seeding import seeded
-from metaflowkit.values import Adaptation, Episode, Labelled, Outcome
+from metaflowkit.types import Adaptation, Episode, Labelled, Outcome
 
 
 @dataclass(frozen=True)

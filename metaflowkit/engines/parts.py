@@ -13,7 +13,7 @@ from metaflowkit.models.model import Model
 from metaflowkit.orders import Exact, Order
 from metaflowkit.rules.learned import LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
-from metaflowkit.values import Adaptation, Adapted, Episode, Labelled, Outcome, Outputs, Params, State
+from metaflowkit.types import Adaptation, Adapted, Episode, Labelled, Outcome, Outputs, Params, State
 
 V = TypeVar("V")
 

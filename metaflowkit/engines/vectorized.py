@@ -24,7 +24,7 @@ from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooke
 from metaflowkit.engines.workers import side_by_side
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.model import Model
-from metaflowkit.values import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
+from metaflowkit.types import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.config.registry import LOSSES
 from metaflowkit.config.schema import Positive
 from metaflowkit.distances import unit
-from metaflowkit.values import Outputs
+from metaflowkit.types import Outputs
 
 
 @LOSSES.register("contrastive")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metaflowkit.config.registry import LOSSES
-from metaflowkit.values import Outputs
+from metaflowkit.types import Outputs
 
 
 @LOSSES.register("cross_entropy")

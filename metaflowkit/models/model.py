@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from metaflowkit.values import Labelled, Outputs
+from metaflowkit.types import Labelled, Outputs
 
 
 class Model(nn.Module):

@@ -39,7 +39,7 @@ class StoredNorm(nn.BatchNorm2d):
     statistics of the current set, and measuring the stored ones, so that an image's score depends on no other query image.
 
     Attributes:
-        means, variances: [K + 1, C] (``frozen``: [1, C]); not a number until :func:`metaflowkit.calibration.calibrate` has run.
+        means, variances: [K + 1, C] (``frozen``: [1, C]); not a number until :func:`metaflowkit.composition.calibration.calibrate` has run.
         seen: while not None, every call notes (steps done, mean, variance) of its input here and uses them.
 
     Reference:

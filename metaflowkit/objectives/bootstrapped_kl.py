@@ -11,7 +11,7 @@ from torch import Tensor
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.config.schema import InnerSteps, Positive
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.values import Adapted, Episode, detached
+from metaflowkit.types import Adapted, Episode, detached
 
 
 @OBJECTIVES.register("bootstrapped_kl")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.values import Adapted, Episode
+from metaflowkit.types import Adapted, Episode
 
 
 @OBJECTIVES.register("query_loss")

@@ -9,7 +9,7 @@ import torch
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.errors import ConfigError
-from metaflowkit.values import Params, State
+from metaflowkit.types import Params, State
 
 ELSEWHERE = "the optimisers of higher run in its engine alone; set inner.engine: higher, or auto"
 IGNORED = ("maximize", "decoupled_weight_decay", "foreach", "fused", "capturable", "differentiable")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaflowkit.values import Params, State
+from metaflowkit.types import Params, State
 
 Slot = dict[str, Tensor]
 Value = float | Tensor

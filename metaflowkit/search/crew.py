@@ -26,7 +26,7 @@ from metaflowkit.search.results import BEST, line_about
 from metaflowkit.search.slots import AGAIN
 from metaflowkit.search.storage import reachable
 from metaflowkit.search.study import RUNNING, Study, enter
-from metaflowkit.stopping import on_stop
+from metaflowkit.training.signals import on_stop
 
 POLL = 0.5
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.config.yaml import read_yaml
-from metaflowkit.evaluation import Difference, paired
-from metaflowkit.journal import Journal
+from metaflowkit.evaluation.episodes import Difference, paired
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study
+from metaflowkit.training.metric_log import Journal
 
 BASELINE = "baseline.yaml"
 ITSELF = "the pipeline itself"
@@ -54,7 +54,7 @@ class _Tested:
 def final_table(runs: Mapping[str, Mapping[int, Path]]) -> list[str]:
     """Test accuracy of the finished ones among several pipelines' runs: over the seeds, then of each seed; empty where none is finished.
 
-    Differences of a seed are taken episode by episode (see :class:`metaflowkit.evaluation.Difference`), and left out where
+    Differences of a seed are taken episode by episode (see :class:`metaflowkit.evaluation.episodes.Difference`), and left out where
     the episodes are not the same.
 
     Args:

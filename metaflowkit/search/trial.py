@@ -10,16 +10,16 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
+from metaflowkit.composition.flow import Flow
 from metaflowkit.errors import ConfigError, DataError, DivergenceError
-from metaflowkit.evaluation import Score
-from metaflowkit.flow import Flow
-from metaflowkit.journal import Journal
+from metaflowkit.evaluation.episodes import Score
 from metaflowkit.memory import out_of_memory, peak_memory
-from metaflowkit.progress import Silent
+from metaflowkit.reporting.terminal import Silent
 from metaflowkit.search.axes import suggest
 from metaflowkit.search.reading import Search
 from metaflowkit.search.slots import Lease
-from metaflowkit.training import train
+from metaflowkit.training.loop import train
+from metaflowkit.training.metric_log import Journal
 
 GROUP = 10  # validation episodes whose mean is one value of the signed-rank test
 

@@ -21,7 +21,7 @@ from metaflowkit.search.slots import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slot
 from metaflowkit.search.storage import experimental
 from metaflowkit.search.trial import Ended, Lost, Watch, run_trial
 from metaflowkit.seeding import seed_for
-from metaflowkit.stopping import on_stop
+from metaflowkit.training.signals import on_stop
 
 TRIALS = "trials"
 

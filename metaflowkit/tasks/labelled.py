@@ -8,7 +8,7 @@ from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Examples, Natural, Ways
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
-from metaflowkit.values import Episode, ImageSet, Labelled
+from metaflowkit.types import Episode, ImageSet, Labelled
 
 
 @TASKS.register("labelled")

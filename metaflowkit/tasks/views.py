@@ -9,7 +9,7 @@ from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Examples, Natural, Ways
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 
 
 @TASKS.register("views")

@@ -7,11 +7,11 @@ import torch
 
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.composition.flow import operations
 from metaflowkit.config.describe import describe_components
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import Choice
 from metaflowkit.datasets.glyphs import Glyphs
-from metaflowkit.flow import operations
 
 
 @pytest.mark.parametrize("channels", [1, 3])

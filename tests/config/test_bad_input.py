@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_run_is_found_before_it_is_used(name, pipeline, 
 
 
 def test_a_checkpoint_that_is_exchanged_while_the_run_goes_on_is_found_before_the_last_scores(pipeline, tmp_path, monkeypatch) -> None:
-    from metaflowkit import checkpoint
+    from metaflowkit.training import checkpoint
 
     run = tmp_path / "run"
     genuine = checkpoint.save

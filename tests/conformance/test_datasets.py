@@ -1,4 +1,4 @@
-"""Every registered dataset gives the same form of splits; oracle: the form written in metaflowkit.values."""
+"""Every registered dataset gives the same form of splits; oracle: the form written in metaflowkit.types."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaflowkit.config.registry import LOSSES, Choice
-from metaflowkit.values import Outputs
+from metaflowkit.types import Outputs
 
 CASES = [("contrastive", {}), ("contrastive", {"temperature": 0.5}), ("cross_entropy", {}), ("prototype", {}), ("prototype", {"metric": "euclidean"})]
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])

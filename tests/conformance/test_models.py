@@ -7,7 +7,7 @@ import torch
 
 from metaflowkit.config.registry import BACKBONES, HEADS, Choice
 from metaflowkit.models.model import Model
-from metaflowkit.values import Labelled
+from metaflowkit.types import Labelled
 
 SMALL = {"conv4": {"width": 3}, "resnet12": {"width": 2}, "mlp": {"widths": [6, 4]}, "resnet18": {}}
 NORMED = ["conv4", "resnet12", "resnet18"]

@@ -1,4 +1,4 @@
-"""Every registered kind of task is a pure function of (seed, step) with the one form of episode; oracle: the form in metaflowkit.values."""
+"""Every registered kind of task is a pure function of (seed, step) with the one form of episode; oracle: the form in metaflowkit.types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from metaflowkit.config.registry import TASKS, Choice
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 X = torch.arange(80, dtype=torch.uint8).view(80, 1, 1, 1).expand(80, 3, 4, 4).contiguous()  # ten classes of eight images
 IMAGES = ImageSet(X, torch.arange(10).repeat_interleave(8), tuple("abcdefghij"))

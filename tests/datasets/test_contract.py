@@ -9,7 +9,7 @@ import torch
 
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 X = torch.arange(6 * 3 * 4 * 4).remainder(256).to(torch.uint8).reshape(6, 3, 4, 4)
 Y = torch.tensor([0, 0, 1, 1, 2, 2])

@@ -13,7 +13,7 @@ from PIL import ImageFont
 from metaflowkit.datasets import glyphs
 from metaflowkit.datasets.glyphs import FACES, Glyphs, _draw, _face_paths, _without_twins
 from metaflowkit.errors import DataError
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metaflowkit.composition.flow import laid_out
 from metaflowkit.engines.embedding import VALUES, embed
-from metaflowkit.flow import laid_out
 from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.backbones.resnet12 import ResNet12
 from metaflowkit.models.heads.linear import Linear

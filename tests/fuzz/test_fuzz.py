@@ -16,8 +16,8 @@ import torch
 
 from metaflowkit.config import registry
 from metaflowkit.errors import MetaflowkitError
-from metaflowkit.training import train
-from metaflowkit.values import ImageSet
+from metaflowkit.training.loop import train
+from metaflowkit.types import ImageSet
 from tests.fuzz.mutants import lay_out, mutant, read_mutant, small
 
 READ, BUILT = 1000, 12

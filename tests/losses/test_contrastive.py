@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metaflowkit.losses.contrastive import Contrastive
-from metaflowkit.values import Outputs
+from metaflowkit.types import Outputs
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])

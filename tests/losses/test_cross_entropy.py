@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metaflowkit.losses.cross_entropy import CrossEntropy
-from metaflowkit.values import Outputs
+from metaflowkit.types import Outputs
 
 
 def test_against_the_loop() -> None:

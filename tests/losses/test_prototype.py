@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaflowkit.losses.prototype import PrototypeLoss
-from metaflowkit.values import Outputs
+from metaflowkit.types import Outputs
 
 
 @pytest.mark.parametrize(("metric", "temperature"), [("cosine", 0.1), ("euclidean", 1.0)])

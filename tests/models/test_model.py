@@ -9,7 +9,7 @@ from torch import nn
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.models.model import Model
-from metaflowkit.values import Labelled
+from metaflowkit.types import Labelled
 
 
 class Counted(nn.Module):

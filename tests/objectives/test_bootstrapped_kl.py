@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
-from metaflowkit.values import Adapted, Episode, Labelled
+from metaflowkit.types import Adapted, Episode, Labelled
 
 G = torch.Generator().manual_seed(0)
 STUDENT, FURTHER = (torch.randn(4, 3, generator=G, dtype=torch.float64) for _ in range(2))

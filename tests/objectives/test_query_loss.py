@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaflowkit.objectives.query_loss import QueryLoss
-from metaflowkit.values import Adapted, Episode, Labelled
+from metaflowkit.types import Adapted, Episode, Labelled
 
 
 def test_value_and_accuracy() -> None:

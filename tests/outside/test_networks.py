@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import metaflowkit
-from metaflowkit import checkpoint
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.errors import ConfigError
-from metaflowkit.evaluation import evaluate, protocol
-from metaflowkit.flow import build
-from metaflowkit.run import Run
-from metaflowkit.sharing import depends_on_others
+from metaflowkit.evaluation.episodes import evaluate, protocol
+from metaflowkit.evaluation.protocol import depends_on_others
+from metaflowkit.training import checkpoint
+from metaflowkit.training.run_directory import Run
 from tests.oracles import finite_difference, relative
 from tests.small import SMALL
 

@@ -8,11 +8,11 @@ import dataclasses
 import pytest
 import torch
 
+from metaflowkit.composition.flow import build_learner
 from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
-from metaflowkit.flow import build_learner
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.prototype import Prototype

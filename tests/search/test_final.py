@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metaflowkit.evaluation import paired
+from metaflowkit.evaluation.episodes import paired
 from metaflowkit.search.final import ITSELF, final_table
 
 BEST = {0: [0.4, 0.6, 0.5], 1: [0.6, 0.8, 0.7]}

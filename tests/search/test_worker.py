@@ -12,11 +12,9 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from metaflowkit import training
 from metaflowkit.config import registry
 from metaflowkit.errors import DataError, Interrupted, RunError
-from metaflowkit.evaluation import Score
-from metaflowkit.journal import Journal
+from metaflowkit.evaluation.episodes import Score
 from metaflowkit.search import page, results
 from metaflowkit.search import trial as trials
 from metaflowkit.search.axes import suggest
@@ -26,7 +24,9 @@ from metaflowkit.search.results import best_trials, importances, pipeline_of, su
 from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.study import enter
 from metaflowkit.search.worker import work
-from metaflowkit.training import _Loop
+from metaflowkit.training import loop as training
+from metaflowkit.training.loop import _Loop
+from metaflowkit.training.metric_log import Journal
 from tests.search.small import SPACE, search_file
 
 

@@ -7,7 +7,7 @@ import torch
 
 from metaflowkit.errors import DataError
 from metaflowkit.tasks.labelled import LabelledTasks
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 # image i of class c is painted 10 c + i; class 7 has only two images
 COUNTS = [6, 6, 6, 6, 6, 6, 6, 2]

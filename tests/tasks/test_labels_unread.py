@@ -8,10 +8,10 @@ import weakref
 
 import torch
 
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.datasets.glyphs import Glyphs
-from metaflowkit.flow import build
-from metaflowkit.training import train
+from metaflowkit.training.loop import train
 from tests import small
 
 SMALL = small.SMALL.replace("steps: 4", "steps: 3").replace("every: 2", "every: 3").replace("val_episodes: 4", "val_episodes: 4, readouts: [prototype]")

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.errors import DataError
-from metaflowkit.flow import build
 from metaflowkit.tasks.views import Views
 
 POOL = torch.arange(30, dtype=torch.uint8)[:, None, None, None].expand(30, 1, 2, 2).contiguous()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metaflowkit.config.registry import HEADS
-from metaflowkit.values import Labelled
+from metaflowkit.types import Labelled
 
 
 @HEADS.register("linear")

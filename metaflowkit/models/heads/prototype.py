@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from metaflowkit.config.registry import HEADS
 from metaflowkit.config.schema import Positive
 from metaflowkit.distances import prototypes, similarity
-from metaflowkit.values import Labelled
+from metaflowkit.types import Labelled
 
 
 @HEADS.register("prototype")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from metaflowkit.models.heads.linear import Linear
-from metaflowkit.values import Labelled
+from metaflowkit.types import Labelled
 
 
 def test_scores_do_not_look_at_the_support_set() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaflowkit.models.heads.prototype import Prototype
-from metaflowkit.values import Labelled
+from metaflowkit.types import Labelled
 
 G = torch.Generator().manual_seed(0)
 S, Q, Y = torch.randn(6, 4, generator=G), torch.randn(5, 4, generator=G), torch.tensor([2, 0, 1, 0, 2, 1])

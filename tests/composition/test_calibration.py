@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit import checkpoint
+from metaflowkit.composition.flow import CALIBRATION, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
-from metaflowkit.evaluation import evaluate, protocol
-from metaflowkit.flow import CALIBRATION, build
-from metaflowkit.measure import evaluate_run
+from metaflowkit.evaluation.episodes import evaluate, protocol
 from metaflowkit.models.normalisation import stored_norms
-from metaflowkit.training import train
+from metaflowkit.training import checkpoint
+from metaflowkit.training.evaluate_run import evaluate_run
+from metaflowkit.training.loop import train
 
 SMALL = """
 device: cpu

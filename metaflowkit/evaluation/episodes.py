@@ -11,18 +11,18 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from metaflowkit.composition.flow import Flow
 from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Readout
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.flow import Flow
+from metaflowkit.evaluation.protocol import normalisation
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.seeding import seed_for
-from metaflowkit.sharing import normalisation
 from metaflowkit.tasks.labelled import LabelledTasks
-from metaflowkit.values import Episode, Labelled
+from metaflowkit.types import Episode, Labelled
 
 BATCH = 20
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from metaflowkit import checkpoint
+from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError
-from metaflowkit.evaluation import Score, evaluate, protocol
-from metaflowkit.flow import Flow, build
-from metaflowkit.run import Run
+from metaflowkit.evaluation.episodes import Score, evaluate, protocol
+from metaflowkit.training import checkpoint
+from metaflowkit.training.run_directory import Run
 
 
 def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = ()) -> Flow:
@@ -59,7 +59,7 @@ def evaluate_run(
         overrides: changes to its pipeline, such as another data set for evaluation across domains.
         split: ``train``, ``val`` or ``test``.
         weights: ``best`` or ``last``.
-        readouts: see :func:`metaflowkit.evaluation.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes.
+        readouts: see :func:`metaflowkit.evaluation.episodes.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes.
         sizes: any of way, shot, query, episodes; the rest come from the pipeline.
 
     Returns:

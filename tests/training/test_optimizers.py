@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metaflowkit.config.registry import OPTIMIZERS, Choice
-from metaflowkit.outer import schedule_factor
+from metaflowkit.training.optimizers import schedule_factor
 
 CASES = [
     ("adam", {"lr": 0.02, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.1}, torch.optim.Adam, {"lr": 0.02, "betas": (0.7, 0.8), "weight_decay": 0.1}),

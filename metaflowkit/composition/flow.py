@@ -12,7 +12,8 @@ from torch import Tensor
 
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
-from metaflowkit.calibration import calibrate
+from metaflowkit.composition.calibration import calibrate
+from metaflowkit.composition.footprint import require_episodes, require_model
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.config.schema import nearest
@@ -23,7 +24,6 @@ from metaflowkit.engines.learner import Learner
 from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.footprint import require_episodes, require_model
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
@@ -33,7 +33,7 @@ from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
-from metaflowkit.values import Episode, ImageSet, Labelled
+from metaflowkit.types import Episode, ImageSet, Labelled
 
 V = TypeVar("V")
 CALIBRATION = 8  # batches of tasks
@@ -68,7 +68,7 @@ class Flow:
         return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way, seed)
 
     def calibrate(self, start: bool = False) -> None:
-        """See :func:`metaflowkit.calibration.calibrate`; the tasks are of steps that no training reaches."""
+        """See :func:`metaflowkit.composition.calibration.calibrate`; the tasks are of steps that no training reaches."""
         calibrate(self.learner, (self.episode(-i) for i in range(CALIBRATION)), start)
 
     def _prepared(self, examples: Labelled, role: str, step: int) -> Labelled:

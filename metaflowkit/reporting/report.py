@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metaflowkit.composition.flow import Flow
 from metaflowkit.config.registry import DATASETS, Choice
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
-from metaflowkit.evaluation import Difference, Score, paired
-from metaflowkit.flow import Flow
-from metaflowkit.run import Run
+from metaflowkit.evaluation.episodes import Difference, Score, paired
 from metaflowkit.tasks.labelled import LabelledTasks
-from metaflowkit.values import ImageSet
+from metaflowkit.training.run_directory import Run
+from metaflowkit.types import ImageSet
 
 UNMEASURED = "test accuracy was not measured, since there are no test classes; mfk evaluate measures it on other images, in classes, given as --set dataset=..."
 

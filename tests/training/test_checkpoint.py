@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from metaflowkit import checkpoint
-from metaflowkit.checkpoint import Snapshot, load, prune, save, saved, step_path
 from metaflowkit.errors import CheckpointError
+from metaflowkit.training import checkpoint
+from metaflowkit.training.checkpoint import Snapshot, load, prune, save, saved, step_path
 
 
 def trained(steps: int = 3, optimizer_class=torch.optim.Adam):

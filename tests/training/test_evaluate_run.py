@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaflowkit import checkpoint
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
-from metaflowkit.evaluation import Score, evaluate, protocol
-from metaflowkit.flow import build
-from metaflowkit.measure import evaluate_run, load
-from metaflowkit.training import train
+from metaflowkit.evaluation.episodes import Score, evaluate, protocol
+from metaflowkit.training import checkpoint
+from metaflowkit.training.evaluate_run import evaluate_run, load
+from metaflowkit.training.loop import train
 
 SMALL = """
 device: cpu

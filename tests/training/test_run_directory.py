@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaflowkit import __version__, checkpoint
-from metaflowkit import run as module
-from metaflowkit.checkpoint import Snapshot
+from metaflowkit import __version__
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.run import PACKAGES, Run, default_folder, open_run
+from metaflowkit.training import checkpoint
+from metaflowkit.training import run_directory as module
+from metaflowkit.training.checkpoint import Snapshot
+from metaflowkit.training.run_directory import PACKAGES, Run, default_folder, open_run
 
 SMALL = """
 seed: 5

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
-from metaflowkit.evaluation import Difference, Score, paired
-from metaflowkit.report import Report, _following
-from metaflowkit.run import Run
-from metaflowkit.training import train
-from metaflowkit.values import ImageSet
+from metaflowkit.evaluation.episodes import Difference, Score, paired
+from metaflowkit.reporting.report import Report, _following
+from metaflowkit.training.loop import train
+from metaflowkit.training.run_directory import Run
+from metaflowkit.types import ImageSet
 from tests.conftest import png
 from tests.small import SMALL
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from metaflowkit import checkpoint
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation import Score
-from metaflowkit.report import Report
-from metaflowkit.training import _Loop, train
+from metaflowkit.evaluation.episodes import Score
+from metaflowkit.reporting.report import Report
+from metaflowkit.training import checkpoint
+from metaflowkit.training.loop import _Loop, train
 from tests import small
 
 SMALL = small.SMALL.replace("steps: 4", "steps: 6")
@@ -112,7 +112,7 @@ def test_gradients_are_clipped_to_the_norm_and_the_schedule_sets_the_rate(write,
 
 
 def _untrained(pipeline):
-    from metaflowkit.flow import build_learner
+    from metaflowkit.composition.flow import build_learner
 
     return build_learner(pipeline, (1, 28, 28), torch.device("cpu")).model.state_dict()
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from metaflowkit.stopping import on_stop
+from metaflowkit.training.signals import on_stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

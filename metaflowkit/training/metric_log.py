@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from metaflowkit.atomic import reason
+from metaflowkit.config.files import reason
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import RunError
 

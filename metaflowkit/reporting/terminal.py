@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from metaflowkit.errors import printable
 
 if TYPE_CHECKING:
-    from metaflowkit.evaluation import Score
-    from metaflowkit.flow import Flow
+    from metaflowkit.composition.flow import Flow
+    from metaflowkit.evaluation.episodes import Score
 
 
 class Silent:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from metaflowkit import progress as module
 from metaflowkit.config.pipeline import read
-from metaflowkit.evaluation import Score
-from metaflowkit.progress import Bar, Lines, Silent, _clock, choose_progress
-from metaflowkit.training import train
-from metaflowkit.values import ImageSet
+from metaflowkit.evaluation.episodes import Score
+from metaflowkit.reporting import terminal as module
+from metaflowkit.reporting.terminal import Bar, Lines, Silent, _clock, choose_progress
+from metaflowkit.training.loop import train
+from metaflowkit.types import ImageSet
 from tests.small import SMALL
 
 

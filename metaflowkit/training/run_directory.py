@@ -15,13 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from metaflowkit import __version__, checkpoint
-from metaflowkit.atomic import PARTIAL, locked, reason, remedy, remove_partials
+from metaflowkit import __version__
+from metaflowkit.config.files import PARTIAL, locked, reason, remedy, remove_partials
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import differences, parse_yaml, read_yaml, write_atomic
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
-from metaflowkit.journal import Journal
+from metaflowkit.training import checkpoint
+from metaflowkit.training.metric_log import Journal
 
 LOCK = "run.lock"
 PUT_BACK = "put the file of this run back, or start it again with --overwrite"

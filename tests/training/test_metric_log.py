@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from metaflowkit import journal as module
 from metaflowkit.errors import RunError
-from metaflowkit.journal import Journal
+from metaflowkit.training import metric_log as module
+from metaflowkit.training.metric_log import Journal
 
 
 @pytest.fixture

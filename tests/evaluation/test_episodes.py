@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
+from metaflowkit.composition.flow import Flow, build, build_learner
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.evaluation import Score, evaluate, protocol
-from metaflowkit.flow import Flow, build, build_learner
+from metaflowkit.evaluation.episodes import Score, evaluate, protocol
 from metaflowkit.tasks.labelled import LabelledTasks
 
 SMALL = """

@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
-from metaflowkit import checkpoint
-from metaflowkit.checkpoint import Snapshot
+from metaflowkit.composition.flow import Flow, build, build_learner, placed
 from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation import Score, evaluate, paired, protocol
-from metaflowkit.flow import Flow, build, build_learner, placed
-from metaflowkit.journal import resume_command
-from metaflowkit.outer import schedule_factor
-from metaflowkit.progress import Progress, Silent
-from metaflowkit.report import Report, write_report
-from metaflowkit.run import PUT_BACK, Run, default_folder, hold_run
-from metaflowkit.stopping import on_stop
+from metaflowkit.evaluation.episodes import Score, evaluate, paired, protocol
+from metaflowkit.reporting.report import Report, write_report
+from metaflowkit.reporting.terminal import Progress, Silent
+from metaflowkit.training import checkpoint
+from metaflowkit.training.checkpoint import Snapshot
+from metaflowkit.training.metric_log import resume_command
+from metaflowkit.training.optimizers import schedule_factor
+from metaflowkit.training.run_directory import PUT_BACK, Run, default_folder, hold_run
+from metaflowkit.training.signals import on_stop
 
 
 def train(

@@ -8,12 +8,12 @@ import re
 import pytest
 import torch
 
+from metaflowkit.composition.flow import Flow, _device, build, build_learner, operations
 from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.flow import Flow, _device, build, build_learner, operations
 from metaflowkit.orders import Exact, First
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 SMALL = """
 device: cpu
@@ -258,7 +258,7 @@ FLOATS = '''
 import torch
 
 from metaflowkit.config.registry import DATASETS
-from metaflowkit.values import ImageSet
+from metaflowkit.types import ImageSet
 
 
 @DATASETS.register("floats")

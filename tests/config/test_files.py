@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from metaflowkit import atomic
-from metaflowkit.atomic import locked, remove_partials, write_atomic
+from metaflowkit.config import files
+from metaflowkit.config.files import locked, remove_partials, write_atomic
 from metaflowkit.errors import RunError
 
 HERE = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -25,7 +25,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 WRITER = """
 import sys
 from pathlib import Path
-from metaflowkit.atomic import write_atomic
+from metaflowkit.config.files import write_atomic
 path, letter = Path(sys.argv[1]), sys.argv[2]
 for _ in range(150):
     write_atomic(path, letter.encode() * 50_000)
@@ -48,7 +48,7 @@ def test_several_processes_may_write_one_path(tmp_path) -> None:
 
 
 def test_what_a_killed_write_leaves_is_removed_and_a_living_ones_stays(tmp_path) -> None:
-    code = "import os, sys, time\nfrom pathlib import Path\nfrom metaflowkit.atomic import write_atomic\nos.fsync = lambda handle: (print('there', flush=True), time.sleep(100))\n"
+    code = "import os, sys, time\nfrom pathlib import Path\nfrom metaflowkit.config.files import write_atomic\nos.fsync = lambda handle: (print('there', flush=True), time.sleep(100))\n"
     process = python(code + "write_atomic(Path(sys.argv[1]), b'x')", tmp_path / "file")
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
@@ -80,7 +80,7 @@ def test_the_message_says_what_the_system_says(tmp_path, monkeypatch) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from metaflowkit.atomic import locked
+from metaflowkit.config.files import locked
 with locked(Path(sys.argv[1]), "no"):
     print("held", flush=True)
     time.sleep(100)
@@ -117,7 +117,7 @@ def test_a_lock_is_given_back_by_an_exception_and_a_replaced_file_is_left_alone(
 
 
 def test_without_locks_of_the_system_nothing_is_kept_out(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(atomic, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     with locked(tmp_path / "lock", "no"), locked(tmp_path / "lock", "no"):
         pass
     with pytest.raises(RunError, match="cannot be written"), locked(Path(tmp_path / "none" / "lock"), "no"):
@@ -127,7 +127,7 @@ def test_without_locks_of_the_system_nothing_is_kept_out(tmp_path, monkeypatch) 
 COUNTER = """
 import sys, time
 from pathlib import Path
-from metaflowkit.atomic import locked
+from metaflowkit.config.files import locked
 from metaflowkit.errors import RunError
 lock, count = Path(sys.argv[1]), Path(sys.argv[2])
 done = 0

@@ -12,7 +12,7 @@ from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.learner import Learner
 from metaflowkit.engines.safety import exact_convolutions, without_dropout
 from metaflowkit.models.normalisation import stored_norms
-from metaflowkit.values import Episode
+from metaflowkit.types import Episode
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""Few-shot accuracy on episodes of labelled classes, and what it depends on."""

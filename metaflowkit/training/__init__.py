@@ -1,0 +1,1 @@
+"""Outer steps, and what a run keeps: its directory, checkpoints and metrics."""
