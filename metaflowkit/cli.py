@@ -85,7 +85,7 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     for path in files:
         try:
             if is_search(read_yaml(path)):
-                from metaflowkit.search.reading import read_search
+                from metaflowkit.search.specification import read_search
 
                 read_search(path, overrides)
             else:
@@ -202,10 +202,10 @@ def start(
             raise ConfigError("--worker: a worker does what its study says; leave --set, --trials and --workers to the command that started it")
         _work(worker, storage, study_dir, index)
         return
-    from metaflowkit.search.reading import read_search
+    from metaflowkit.search.specification import read_search
 
     checked = read_search(file or Path(), overrides, **given)
-    from metaflowkit.search.crew import run_search
+    from metaflowkit.search.launcher import run_search
 
     run_search(checked, study_dir or Path("studies") / checked.settings.name, storage or checked.settings.storage, _say)
 
@@ -229,7 +229,7 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
 @_STORAGE
 def show(study: str, storage: str | None) -> None:
     """Print the best trials of STUDY and what mattered, and write report.html, best.yaml and trials.csv."""
-    from metaflowkit.search.page import conclude
+    from metaflowkit.search.report import conclude
     from metaflowkit.search.study import join
 
     _say("\n".join(conclude(join(study, storage))))

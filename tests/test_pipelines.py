@@ -9,7 +9,7 @@ import torch
 
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.specification import read_search
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "pipelines").rglob("*.yaml"))

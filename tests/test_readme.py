@@ -12,7 +12,7 @@ import metaflowkit
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import KINDS
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.specification import read_search
 from metaflowkit.training import checkpoint
 from tests.small import SMALL
 

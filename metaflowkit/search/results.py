@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import write_atomic
-from metaflowkit.search.axes import suggest
-from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
+from metaflowkit.search.distributions import suggest
 from metaflowkit.search.study import Study
+from metaflowkit.search.trial_queue import AGAIN, ENDED, GOES_ON
 
 BEST = "best.yaml"
 

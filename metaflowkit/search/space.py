@@ -9,7 +9,7 @@ from typing import Any, Literal
 from metaflowkit.config.schema import Count, Mismatch, Positive, coerce, nearest
 from metaflowkit.config.yaml import Mark, Node, to_yaml
 from metaflowkit.errors import key_text, quoted
-from metaflowkit.search.axes import Axis, Number, Option, Options
+from metaflowkit.search.distributions import Axis, Number, Option, Options
 
 
 @dataclass

@@ -12,9 +12,9 @@ import optuna
 from metaflowkit.config.yaml import Mark, as_node, differences, to_yaml, write_atomic
 from metaflowkit.errors import ConfigError, RunError
 from metaflowkit.search import STORAGE_VARIABLE
-from metaflowkit.search.reading import Search, search_of
-from metaflowkit.search.slots import Slots
+from metaflowkit.search.specification import Search, search_of
 from metaflowkit.search.storage import JOURNAL, experimental, open_storage, reachable, shown
+from metaflowkit.search.trial_queue import Slots
 
 SEARCH, RUNNING = "search", ".running"
 SAME = ("pipeline", "space", "metrics")

@@ -15,9 +15,9 @@ from metaflowkit.errors import ConfigError, DataError, DivergenceError
 from metaflowkit.evaluation.episodes import Score
 from metaflowkit.memory import out_of_memory, peak_memory
 from metaflowkit.reporting.terminal import Silent
-from metaflowkit.search.axes import suggest
-from metaflowkit.search.reading import Search
-from metaflowkit.search.slots import Lease
+from metaflowkit.search.distributions import suggest
+from metaflowkit.search.specification import Search
+from metaflowkit.search.trial_queue import Lease
 from metaflowkit.training.loop import train
 from metaflowkit.training.metric_log import Journal
 

@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 
 from metaflowkit.config import registry
 from metaflowkit.errors import Interrupted, MetaflowkitError
-from metaflowkit.search.reading import Search
-from metaflowkit.search.slots import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slots
+from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import experimental
 from metaflowkit.search.trial import Ended, Lost, Watch, run_trial
+from metaflowkit.search.trial_queue import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slots
 from metaflowkit.seeding import seed_for
 from metaflowkit.training.signals import on_stop
 

@@ -13,7 +13,7 @@ from metaflowkit.config.registry import KINDS
 from metaflowkit.config.schema import describe
 from metaflowkit.config.yaml import parse_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.specification import read_search
 
 NAMES = {kind.name: kind for kind in KINDS.values()}
 

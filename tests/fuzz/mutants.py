@@ -20,7 +20,7 @@ from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import read_yaml, to_yaml
 from metaflowkit.errors import LINE, ConfigError
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.specification import read_search
 
 ROOT = Path(__file__).parents[2]
 FILES = [path.relative_to(ROOT) for folder in ("pipelines", "search") for path in sorted((ROOT / folder).glob("*.yaml"))]

@@ -6,7 +6,7 @@ import pytest
 
 from metaflowkit.config.yaml import parse_yaml, to_yaml
 from metaflowkit.errors import ConfigError
-from metaflowkit.search.reading import read_search, search_of
+from metaflowkit.search.specification import read_search, search_of
 from tests.search.small import PIPELINE, SPACE, search_file
 
 

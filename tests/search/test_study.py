@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from metaflowkit.errors import ConfigError, RunError
-from metaflowkit.search.crew import run_search
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.launcher import run_search
+from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter, join
 from tests.search.small import SPACE, search_file
 

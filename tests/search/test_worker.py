@@ -15,14 +15,15 @@ from optuna.trial import TrialState
 from metaflowkit.config import registry
 from metaflowkit.errors import DataError, Interrupted, RunError
 from metaflowkit.evaluation.episodes import Score
-from metaflowkit.search import page, results
+from metaflowkit.search import report as page
+from metaflowkit.search import results
 from metaflowkit.search import trial as trials
-from metaflowkit.search.axes import suggest
-from metaflowkit.search.page import write_page
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.distributions import suggest
+from metaflowkit.search.report import write_page
 from metaflowkit.search.results import best_trials, importances, pipeline_of, summary, write_results
-from metaflowkit.search.slots import AGAIN, ENDED, GOES_ON
+from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter
+from metaflowkit.search.trial_queue import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.worker import work
 from metaflowkit.training import loop as training
 from metaflowkit.training.loop import _Loop

@@ -21,11 +21,11 @@ from optuna.trial import TrialState
 
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
-from metaflowkit.search.crew import Crew, alone
-from metaflowkit.search.page import conclude
-from metaflowkit.search.reading import read_search
-from metaflowkit.search.slots import AGAIN, ENDED
+from metaflowkit.search.launcher import Crew, alone
+from metaflowkit.search.report import conclude
+from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter, join
+from metaflowkit.search.trial_queue import AGAIN, ENDED
 from tests.search.small import SPACE, search_file
 
 LONG = "set: {outer.steps: 60, evaluate.every: 20}"

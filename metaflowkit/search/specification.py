@@ -15,7 +15,7 @@ from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline, plain
 from metaflowkit.config.yaml import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.errors import ConfigError, key_text, quoted
-from metaflowkit.search.axes import Axis, Setting, changed, grid, merged
+from metaflowkit.search.distributions import Axis, Setting, changed, grid, merged
 from metaflowkit.search.settings import Settings
 from metaflowkit.search.space import Reader
 

@@ -12,8 +12,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from metaflowkit.search.slots import AGAIN, ATTEMPT, ENDED, GOES_ON, LEASE, Lease, Slots
 from metaflowkit.search.storage import open_storage
+from metaflowkit.search.trial_queue import AGAIN, ATTEMPT, ENDED, GOES_ON, LEASE, Lease, Slots
 
 ELSEWHERE = {"worker": "elsewhere/1", "host": "elsewhere", "pid": 1}
 
@@ -121,7 +121,7 @@ def test_a_dead_process_of_this_machine_is_seen_at_once(slots, tmp_path, locatio
     slots.fill([], 1)
     code = f"""
 import os, signal
-from metaflowkit.search.slots import Lease, Slots
+from metaflowkit.search.trial_queue import Lease, Slots
 from metaflowkit.search.storage import open_storage
 slots = Slots("s", open_storage({location!r}, __import__("pathlib").Path({str(tmp_path)!r})), 10.0, 2)
 with Lease(slots, slots.take(slots.open()), "here"):

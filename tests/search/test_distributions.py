@@ -5,8 +5,8 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from metaflowkit.search.axes import suggest
-from metaflowkit.search.reading import read_search
+from metaflowkit.search.distributions import suggest
+from metaflowkit.search.specification import read_search
 from tests.search.small import search_file
 
 CONDITIONAL = """inner.rule:

@@ -20,12 +20,12 @@ from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.search import STORAGE_VARIABLE
 from metaflowkit.search.final import BASELINE, final_runs, final_sources, final_table, is_finished
-from metaflowkit.search.page import conclude
-from metaflowkit.search.reading import Search
+from metaflowkit.search.report import conclude
 from metaflowkit.search.results import BEST, line_about
-from metaflowkit.search.slots import AGAIN
+from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import reachable
 from metaflowkit.search.study import RUNNING, Study, enter
+from metaflowkit.search.trial_queue import AGAIN
 from metaflowkit.training.signals import on_stop
 
 POLL = 0.5
