@@ -35,7 +35,7 @@ def mfk(*arguments: object) -> str:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["check", "pipelines/quickstart.yaml"], ["components"]])
 def test_light_commands_import_neither_torch_nor_kornia(arguments) -> None:
     code = f"import sys; sys.argv = ['mfk', *{arguments}]\ntry:\n    import runpy; runpy.run_module('metaflowkit', run_name='__main__')\nexcept SystemExit as end:\n    assert not end.code, end.code\nassert not {{'torch', 'kornia', 'numpy'}} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
 
 

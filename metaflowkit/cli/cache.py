@@ -1,0 +1,19 @@
+"""``mfk cache``."""
+
+from __future__ import annotations
+
+import click
+
+from metaflowkit.cli.base import say
+
+
+@click.command()
+@click.option("--clear", is_flag=True, help="Remove the entries instead of listing them; those that are being read stay.")
+@click.option("--name", metavar="TEXT", help="Only entries whose name or origin holds TEXT.")
+@click.option("--unused", type=click.FloatRange(0), metavar="DAYS", help="Only entries that were not used for so many days.")
+def cache(clear: bool, name: str | None, unused: float | None) -> None:
+    """List the decoded images kept on disk, the last used first, or --clear them."""
+    from metaflowkit.datasets.cache import report
+
+    for line in report(clear, name or "", unused or 0.0):
+        say(line)

@@ -1,0 +1,39 @@
+"""``mfk run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from metaflowkit.cli.base import overriding, say
+from metaflowkit.errors import ConfigError, RunError
+
+
+@click.command()
+@click.argument("pipeline", required=False, type=click.Path(path_type=Path))
+@overriding
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, which knows its pipeline; with PIPELINE and --set, it must be the same one.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --run-dir.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the report.")
+def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
+    """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
+    from metaflowkit.config.pipeline import read
+
+    if resume and run_dir is None:
+        if pipeline is None or not pipeline.is_dir():
+            raise ConfigError("--resume: needs the run to go on with; add --run-dir runs/...")
+        pipeline, run_dir = None, pipeline
+    if pipeline is None:
+        if run_dir is None or not resume:
+            raise ConfigError("mfk run: needs a pipeline file; name one, or the run to go on with by --run-dir and --resume")
+        pipeline = run_dir / "pipeline.yaml"
+        if not pipeline.is_file():
+            raise RunError(f"{run_dir}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it")
+    checked = read(pipeline, overrides)
+    from metaflowkit.reporting.terminal import choose_progress
+    from metaflowkit.training.loop import train
+
+    report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
+    say("\n".join(["", *report.lines()]))
