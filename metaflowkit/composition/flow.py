@@ -27,7 +27,6 @@ from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
-from metaflowkit.orders import Exact, Implicit, Truncate
 from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
@@ -132,7 +131,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
 
 
 def _reads_labels(pipeline: Pipeline) -> bool:
-    return bool(r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].traits.get("reads_labels", True))
+    return bool(r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags.get("reads_labels", True))
 
 
 def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
@@ -185,7 +184,7 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         if not isinstance(engine, HigherEngine):
             raise ConfigError(f"{pipeline.place('inner.engine')}: {ELSEWHERE}")
         placed(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
-    second = isinstance(parts.order, Exact | Truncate | Implicit)
+    second = parts.order.second
     if problems := unsafe(parts.model, engine.batches, second) + lost_hooks(parts.model, forward=isinstance(engine, HigherEngine)):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
     return Learner(parts, engine)

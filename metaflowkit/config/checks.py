@@ -27,10 +27,10 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
         )
         return problems
 
-    def traits(kind: Kind, choice: Choice) -> dict[str, Any]:
-        return kind.entries(plugins)[choice.name].traits
+    def tags(kind: Kind, choice: Choice) -> dict[str, Any]:
+        return kind.entries(plugins)[choice.name].tags
 
-    needs_pairs = pipeline.inner.steps > 0 and traits(r.LOSSES, pipeline.inner.loss).get("needs_pairs", False)
+    needs_pairs = pipeline.inner.steps > 0 and tags(r.LOSSES, pipeline.inner.loss).get("needs_pairs", False)
     shot = pipeline.tasks.settings.get("shot")
     loss = pipeline.inner.loss.name
     if needs_pairs and shot == 1:
@@ -39,7 +39,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
         )
     if "adapted" in pipeline.evaluate.readouts:
         way = pipeline.tasks.settings.get("way")
-        if traits(r.HEADS, pipeline.model.head).get("fixed_way") and any(w != way for w, _ in pipeline.evaluate.settings()):
+        if tags(r.HEADS, pipeline.model.head).get("fixed_way") and any(w != way for w, _ in pipeline.evaluate.settings()):
             problems.append(
                 f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave 'adapted' out of evaluate.readouts"
             )
@@ -47,7 +47,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
             problems.append(
                 f"{_mark(root, 'evaluate', 'views')}: evaluate.views: must be at least 2, since the loss {loss!r} compares members of a class and one shot has one, got {evaluation_views(pipeline, plugins)}; set it to 2 or more"
             )
-    problems += _inner_checks(pipeline, root, traits(r.ORDERS, pipeline.inner.order), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
+    problems += _inner_checks(pipeline, root, tags(r.ORDERS, pipeline.inner.order), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
     if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
         problems.append(
             f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {quoted(pipeline.device)}; {_nearest_device(pipeline.device)}"
@@ -91,7 +91,7 @@ def evaluation_views(pipeline: Pipeline, plugins: Sequence[str] | None = None) -
     if pipeline.evaluate.views is not None:
         return pipeline.evaluate.views
     entry = r.TASKS.entries(pipeline.plugins if plugins is None else plugins)[pipeline.tasks.name]
-    return 0 if entry.traits.get("reads_labels") else int(pipeline.tasks.settings.get("shot", 1))
+    return 0 if entry.tags.get("reads_labels") else int(pipeline.tasks.settings.get("shot", 1))
 
 
 def _mark(root: Node, *keys: str) -> Any:

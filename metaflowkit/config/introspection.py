@@ -34,13 +34,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the source text says about a component; ``traits`` are its class-level constants, ``guards`` what its constructor refuses."""
+    """What the source text says about a component.
+
+    Attributes:
+        name: as a pipeline names it.
+        summary: first paragraph of its documentation.
+        settings: the keywords of its constructor.
+        origin: where it was read.
+        tags: the class-level constants of it and of the classes that it derives from.
+        guards: what its constructor refuses.
+    """
 
     name: str
     summary: str
     settings: dict[str, Setting]
     origin: str
-    traits: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, Any] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
 
 
@@ -85,17 +94,20 @@ def locate(module: str) -> Path:
 def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
     """(variable, entry) of every ``@VARIABLE.register("name")`` at the top level of a source file."""
     found = []
-    for statement in read_python(source).body:
+    module = read_python(source)
+    for statement in module.body:
         if not isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
             continue
         for decorator in statement.decorator_list:
             match decorator:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr="register"), args=[ast.Constant(value=str(name))]):
-                    found.append((variable, read_entry(name, statement, str(source))))
+                    found.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module))))
     return tuple(found)
 
 
-def read_entry(name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str, types: Mapping[str, Any] = _NAMES) -> Entry:
+def read_entry(
+    name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str, types: Mapping[str, Any] = _NAMES, tags: Mapping[str, Any] | None = None
+) -> Entry:
     """The entry of one class or function definition; ``types`` are the names that its annotations may use."""
     functions = statement.body if isinstance(statement, ast.ClassDef) else [statement]
     inits = [f for f in functions if isinstance(f, ast.FunctionDef) and (f.name == "__init__" or f is statement)]
@@ -113,14 +125,40 @@ def read_entry(name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str
                 REQUIRED if default is None else _literal(default),
                 helps.get(argument.arg, ""),
             )
-    traits = {
-        target.id: _literal(line.value)
-        for line in (statement.body if isinstance(statement, ast.ClassDef) else [])
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    }
-    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, traits, guards_of(inits[0]) if inits else ())
+    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, dict(tags or {}), guards_of(inits[0]) if inits else ())
+
+
+def _tags(statement: ast.ClassDef | ast.FunctionDef, module: ast.Module) -> dict[str, Any]:
+    """The class-level constants of a class and of its bases, the nearest first, as far as their source can be found."""
+    if not isinstance(statement, ast.ClassDef):
+        return {}
+    tags: dict[str, Any] = {}
+    for base in reversed(statement.bases):
+        if isinstance(base, ast.Name):
+            tags |= _tags_of(base.id, module)
+    for line in statement.body:
+        match line:
+            case ast.Assign(targets=targets, value=value):
+                tags |= {target.id: _literal(value) for target in targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                tags[name] = _literal(value)
+    return tags
+
+
+def _tags_of(name: str, module: ast.Module) -> dict[str, Any]:
+    """The tags of a class that a module defines or imports by name; none where its source cannot be found."""
+    for statement in module.body:
+        match statement:
+            case ast.ClassDef(name=defined) if defined == name:
+                return _tags(statement, module)
+            case ast.ImportFrom(module=str(home), names=names, level=0):
+                original = next((alias.name for alias in names if (alias.asname or alias.name) == name), None)
+                if original is not None and home.split(".")[0] not in sys.stdlib_module_names:
+                    try:
+                        return _tags_of(original, read_python(locate(home)))
+                    except ConfigError:
+                        return {}
+    return {}
 
 
 def _annotation(node: ast.expr | None, place: str, types: Mapping[str, Any]) -> Any:

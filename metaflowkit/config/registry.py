@@ -42,12 +42,14 @@ class Kind:
         name: as it is spoken of, such as ``backbone``.
         module: the package (or module) whose import lines list the components.
         given: constructor arguments that the builder passes and a YAML file cannot.
+        methods: what a component must be able to do, each with its arguments, such as ``episode(step)``.
         reader: where entries come from when not from ``module``.
     """
 
     name: str
     module: str
     given: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     reader: Callable[[], dict[str, Entry]] | None = None
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -88,12 +90,36 @@ class Kind:
             given: what only code can know; arguments that this component does not take are left out.
 
         Raises:
-            ValueError: from the component, about its settings.
+            ValueError: from the component, about its settings; or it lacks one of the kind's methods.
         """
         importlib.import_module(self.module)
-        component = self.classes[choice.name]
-        taken = inspect.signature(component).parameters
-        return component(**{k: v for k, v in given.items() if k in taken}, **choice.settings)
+        make = self.classes[choice.name]
+        if inspect.isabstract(make):
+            lacking = sorted(getattr(make, "__abstractmethods__", ()))
+            texts = [method for method in self.methods if method.partition("(")[0] in lacking] or lacking
+            raise ValueError(f"{self.name} {choice.name!r} must define {', '.join(texts)}, and {make.__module__}.{make.__qualname__} does not; add it")
+        taken = inspect.signature(make).parameters
+        component = make(**{k: v for k, v in given.items() if k in taken}, **choice.settings)
+        for method in self.methods:
+            self._require(component, choice.name, method)
+        return component
+
+    def _require(self, component: Any, name: str, method: str) -> None:
+        called, _, listed = method.rstrip(")").partition("(")
+        function = getattr(component, called, None)
+        if not callable(function):
+            raise ValueError(f"{self.name} {name!r} must define {method}, and {_class_name(component)} does not; add it")
+        signature = inspect.signature(function)
+        try:
+            signature.bind(*filter(None, listed.split(", ")))
+        except TypeError:
+            raise ValueError(f"{self.name} {name!r} must define {method}, and that of {_class_name(component)} takes {signature}; change it") from None
+
+
+def _class_name(component: Any) -> str:
+    """Module and name of a component's class, or of a function."""
+    there = component if inspect.isfunction(component) else type(component)
+    return f"{there.__module__}.{there.__qualname__}"
 
 
 def import_plugin(module: str) -> None:
@@ -170,16 +196,16 @@ def _augmentations() -> dict[str, Entry]:
     return operations()
 
 
-DATASETS = Kind("dataset", "metaflowkit.datasets")
+DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",))
 AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment", reader=_augmentations)
-TASKS = Kind("tasks", "metaflowkit.tasks", given=("images", "seed"))
-BACKBONES = Kind("backbone", "metaflowkit.models.backbones", given=("shape",))
-HEADS = Kind("head", "metaflowkit.models.heads", given=("features", "way"))
+TASKS = Kind("tasks", "metaflowkit.tasks", given=("images", "seed"), methods=("episode(step)",))
+BACKBONES = Kind("backbone", "metaflowkit.models.backbones", given=("shape",), methods=("forward(x)",))
+HEADS = Kind("head", "metaflowkit.models.heads", given=("features", "way"), methods=("forward(features, support, way)",))
 RULES = Kind("rule", "metaflowkit.rules")
-LOSSES = Kind("loss", "metaflowkit.losses")
-ENGINES = Kind("engine", "metaflowkit.engines", given=("model", "rule"))
-ORDERS = Kind("order", "metaflowkit.orders")
-OBJECTIVES = Kind("objective", "metaflowkit.objectives")
+LOSSES = Kind("loss", "metaflowkit.losses", methods=("__call__(outputs, y)",))
+ENGINES = Kind("engine", "metaflowkit.engines", given=("model", "rule"), methods=("outcome(parts, episode)", "adapt(parts, support, episode)"))
+ORDERS = Kind("order", "metaflowkit.orders", methods=("gradient(loop, meta)",))
+OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",))
 OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", given=("parameters",))
 SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", given=("seed",))
 PRUNERS = Kind("pruner", "metaflowkit.search.pruners", given=("outer_steps",))

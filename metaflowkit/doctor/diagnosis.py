@@ -26,7 +26,7 @@ from metaflowkit.engines.safety import exact_kernels, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.memory import peak_memory
-from metaflowkit.orders import Exact, Implicit
+from metaflowkit.orders import Exact
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.types import Episode, Outcome, Params
 
@@ -153,7 +153,7 @@ def _finite(outcome: Outcome) -> Generator[Finding, None, bool]:
 
 
 def _order(parts: Parts, episode: Episode, exact: Params, tell: Tell) -> Iterator[Finding]:
-    if isinstance(parts.order, Exact):
+    if parts.order.exact:
         return
     name = type(parts.order).__name__.lower()
     tell(f"the meta-gradient of the order {name}")
@@ -162,7 +162,7 @@ def _order(parts: Parts, episode: Episode, exact: Params, tell: Tell) -> Iterato
     a, b = (torch.cat([g[name].flatten() for name in exact]) for g in (gradients, exact))
     cosine = (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()
     text = f"order {name}: its gradient has the cosine {cosine:.3f} with the exact one"
-    if not isinstance(parts.order, Implicit):
+    if not parts.order.converges:
         yield fact(f"{text}, by design")
         return
     longer = dataclasses.replace(parts, steps=4 * max(parts.steps, 1))

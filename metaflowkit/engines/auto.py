@@ -11,7 +11,6 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.orders import Exact
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.types import Adaptation, Episode, Labelled, Outcome
 
@@ -47,7 +46,7 @@ class Chosen:
     def outcome(self, parts: Parts, episode: Episode) -> Outcome:
         """See :class:`metaflowkit.engines.parts.Engine`."""
         engine = self._for(episode)
-        if self.remat and isinstance(parts.order, Exact) and min(engine.workers, len(episode.support.x)) > 1:
+        if self.remat and parts.order.exact and min(engine.workers, len(episode.support.x)) > 1:
             parts = replace(parts, remat=True)
         return engine.outcome(parts, episode)
 

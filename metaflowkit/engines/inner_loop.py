@@ -17,12 +17,11 @@ from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
 from metaflowkit.models.normalisation import after_steps, measured
-from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
-from metaflowkit.orders.implicit import solve
+from metaflowkit.orders.base import Result
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.types import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
 
-Found = tuple[Params, Tensor, dict[str, Tensor]]
+Differentiated = Callable[[int, int], bool]
 
 
 class Taker(Protocol):
@@ -66,21 +65,63 @@ class InnerLoop:
     shown: Labelled
     task: Episode
 
-    def outcome(self, meta: Params) -> Found:
+    def outcome(self, meta: Params) -> Result:
         """Meta-gradients of the objective for what is trained, its value and metrics, in the order of the parts."""
-        order = self.parts.order
-        if isinstance(order, Reptile):
-            return self._way_back(meta)
-        if isinstance(order, Implicit):
-            return self._implicit(meta, order)
+        return self.parts.order.gradient(self, meta)
+
+    @property
+    def proximal(self) -> float:
+        """See :class:`metaflowkit.orders.base.Loop`, also for the methods below."""
+        return self.parts.proximal
+
+    def trained(self, params: Params) -> Params:
+        """Those that the outer loop moves."""
+        return self.parts.trained(params)
+
+    def fast(self, params: Params) -> Params:
+        """Those that the inner loop moves."""
+        return self.parts.fast(params)
+
+    def unrolled(self, meta: Params, differentiated: Differentiated) -> Result:
+        """The objective's gradient through the inner steps."""
         if self.parts.remat:
-            return self._rematerialised(meta)
+            return self._rematerialised(meta, differentiated)
 
         def value(trained: Params) -> tuple[Tensor, dict[str, Tensor]]:
             at = {**meta, **trained}
-            return self._value(at, *self._run(self.inside, at))
+            return self._value(at, *self._run(self.inside, at, differentiated))
 
-        return self.inside.calculus.outer(value, self.parts.trained(meta))
+        return self.inside.calculus.outer(value, self.trained(meta))
+
+    @torch.no_grad()
+    def adapted(self, meta: Params) -> tuple[Params, State]:
+        """Parameters and state after the inner steps."""
+        return self._run(self.outside, meta)
+
+    @torch.no_grad()
+    def objective(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """Value and metrics of the objective at adapted parameters."""
+        return self._value(meta, params, state)
+
+    def objective_gradient(self, meta: Params, params: Params, state: State) -> Result:
+        """The objective's gradient at the adapted parameters; buffers stay as adaptation left them."""
+        buffers = self.buffers.snapshot()
+        result = self.inside.calculus.outer(lambda p: self._value(meta, {**params, **p}, state), self.trained(params))
+        self.buffers.restore(buffers)
+        return result
+
+    def curvature(self, params: Params, moved: list[str], vector: list[Tensor]) -> list[Tensor]:
+        """The product of a vector with second derivatives of the inner loss; buffers stay as adaptation left them."""
+        fast, calculus, buffers = list(self.fast(params)), self.inside.calculus, self.buffers.snapshot()
+
+        def slopes(*inputs: Tensor) -> list[Tensor]:
+            at = {**params, **dict(zip(moved, inputs))}
+            gradients = calculus.inner(lambda f: self._loss(self.inside, {**at, **f}, None, self.parts.steps), {n: at[n] for n in fast}, keep=True)
+            return [gradients[name] for name in fast]
+
+        product = calculus.pull(slopes, [params[name] for name in moved], vector)
+        self.buffers.restore(buffers)
+        return product
 
     @torch.no_grad()
     def adapt(self, meta: Params) -> tuple[Params, Tensor]:
@@ -102,15 +143,13 @@ class InnerLoop:
         with drawing, after_steps(index if moment == "inner" else self.parts.steps), self.buffers.within(taker.network), differentiated:
             return taker.call(params, support, x, self.task.way)
 
-    def _run(self, taker: Taker, meta: Params) -> tuple[Params, State]:
+    def _run(self, taker: Taker, meta: Params, differentiated: Differentiated = lambda step, steps: False) -> tuple[Params, State]:
         params, state = meta, self.parts.rule.init(self.parts.fast(meta))
         for k in range(self.parts.steps):
-            params, state = self._step(taker, meta, params, state, k)
+            params, state = self._step(taker, meta, params, state, k, differentiated(k, self.parts.steps))
         return params, state
 
-    def _step(self, taker: Taker, meta: Params, params: Params, state: State, k: int) -> tuple[Params, State]:
-        order = self.parts.order
-        keep = taker is self.inside and isinstance(order, Exact | First | Truncate) and order.keeps(k, self.parts.steps)
+    def _step(self, taker: Taker, meta: Params, params: Params, state: State, k: int, keep: bool = False) -> tuple[Params, State]:
         return taker.step(params, state, self.parts.rule_at(meta, k), lambda p: self._loss(taker, p, meta, k), keep)
 
     def _loss(self, taker: Taker, params: Params, anchor: Params | None, k: int) -> Tensor:
@@ -140,13 +179,7 @@ class InnerLoop:
 
         return self.parts.objective(Adapted(params, state, logits, advance, descend), self.task)
 
-    def _way_back(self, meta: Params) -> Found:
-        with torch.no_grad():
-            params, state = self._run(self.outside, meta)
-            value, metrics = self._value(meta, params, state)
-            return {name: p - params[name] for name, p in self.parts.trained(meta).items()}, value, metrics
-
-    def _rematerialised(self, meta: Params) -> Found:
+    def _rematerialised(self, meta: Params, differentiated: Differentiated) -> Result:
         """Back through the steps one at a time, each computed again from the parameters and buffers before it."""
         calculus = self.inside.calculus
         trail = []
@@ -168,7 +201,7 @@ class InnerLoop:
                 start = {**meta, **dict(zip(names, inputs))}
                 anchor = start if first else {**meta, **dict(zip(names, inputs[size:]))}
                 state = state if first else refilled(state, iter(inputs[2 * size :]))
-                after, state = self._step(self.inside, anchor, start, state, k)
+                after, state = self._step(self.inside, anchor, start, state, k, differentiated(k, self.parts.steps))
                 return [*(after[name] for name in names), *tensors_of(state), *(inputs if first else ())]
 
             inputs = list(trained.values()) if first else [*self.parts.trained(before).values(), *trained.values(), *tensors_of(state_before)]
@@ -179,35 +212,3 @@ class InnerLoop:
                 direct = [d + g for d, g in zip(direct, pulled[size : 2 * size])]
                 back = [*pulled[:size], *pulled[2 * size :]]
         return dict(zip(names, back)), value, metrics
-
-    def _implicit(self, meta: Params, order: Implicit) -> Found:
-        """See :class:`metaflowkit.orders.implicit.Implicit`; parameters that do not adapt get the mixed derivative too."""
-        calculus = self.inside.calculus
-        with torch.no_grad():
-            params, state = self._run(self.outside, meta)
-        buffers = self.buffers.snapshot()
-        trained = self.parts.trained(params)
-        direct, value, metrics = calculus.outer(lambda p: self._value(meta, {**params, **p}, state), trained)
-        fast = list(self.parts.fast(params))
-
-        def slopes(moved: list[str]) -> Callable[..., list[Tensor]]:
-            """The inner loss's gradient in the fast parameters as a function of those that are moved."""
-
-            def function(*inputs: Tensor) -> list[Tensor]:
-                self.buffers.restore(buffers)
-                at = {**params, **dict(zip(moved, inputs))}
-                gradients = calculus.inner(lambda f: self._loss(self.inside, {**at, **f}, None, self.parts.steps), {n: at[n] for n in fast}, keep=True)
-                return [gradients[name] for name in fast]
-
-            return function
-
-        def product(vector: list[Tensor]) -> list[Tensor]:
-            pulled = calculus.pull(slopes(fast), [params[name] for name in fast], vector)
-            return [h + self.parts.proximal * v for h, v in zip(pulled, vector)]
-
-        solved = solve(product, [direct[name] for name in fast], order)
-        gradients = {name: self.parts.proximal * x for name, x in zip(fast, solved)}
-        if len(fast) < len(trained):
-            mixed = dict(zip(trained, calculus.pull(slopes(list(trained)), list(trained.values()), solved)))
-            gradients |= {name: direct[name] - mixed[name] for name in trained if name not in gradients}
-        return {name: gradients[name] for name in trained}, value, metrics

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from metaflowkit.config.registry import ORDERS
+from metaflowkit.orders.base import Unrolled
 
 
 @ORDERS.register("first")
-@dataclass(frozen=True)
-class First:
+class First(Unrolled):
     """First-order: inner gradients are constants (FOMAML).
 
     Reference:
         C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.2.
     """
 
-    unrolled = True
-    needs_proximal = False
+    second = False
 
-    def keeps(self, step: int, steps: int) -> bool:
+    def differentiates(self, step: int, steps: int) -> bool:
         """Whether the inner gradient of a step (from 0) is differentiated; False."""
         return False

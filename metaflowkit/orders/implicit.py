@@ -10,12 +10,14 @@ from torch import Tensor
 
 from metaflowkit.config.registry import ORDERS
 from metaflowkit.config.schema import Count, Positive
+from metaflowkit.orders.base import Loop, Order, Result
+from metaflowkit.types import Params
 
 Vector = list[Tensor]
 
 
 @ORDERS.register("implicit")
-class Implicit:
+class Implicit(Order):
     """The implicit function theorem at the adapted weights: lambda (H + lambda I)^-1 times the objective's gradient (iMAML).
 
     H is the Hessian of the inner loss, lambda is ``inner.proximal``. Right where the inner loop has converged; no step is stored.
@@ -30,11 +32,27 @@ class Implicit:
         D. Duvenaud, Optimizing Millions of Hyperparameters by Implicit Differentiation, AISTATS 2020, algorithm 3.
     """
 
-    unrolled = False
+    converges = True
     needs_proximal = True
 
     def __init__(self, solver: Literal["cg", "neumann"] = "cg", iterations: Count = 10, rate: Positive = 0.1) -> None:
         self.solver, self.iterations, self.rate = solver, iterations, rate
+
+    def gradient(self, loop: Loop, meta: Params) -> Result:
+        """See :class:`metaflowkit.orders.base.Order`; parameters that do not adapt get the mixed derivative too."""
+        params, state = loop.adapted(meta)
+        direct, value, metrics = loop.objective_gradient(meta, params, state)
+        fast = list(loop.fast(params))
+
+        def product(vector: Vector) -> Vector:
+            return [h + loop.proximal * v for h, v in zip(loop.curvature(params, fast, vector), vector)]
+
+        solved = solve(product, [direct[name] for name in fast], self)
+        gradients = {name: loop.proximal * x for name, x in zip(fast, solved)}
+        if len(fast) < len(direct):
+            mixed = dict(zip(direct, loop.curvature(params, list(direct), solved)))
+            gradients |= {name: direct[name] - mixed[name] for name in direct if name not in gradients}
+        return {name: gradients[name] for name in direct}, value, metrics
 
 
 def solve(product: Callable[[Vector], Vector], right: Vector, order: Implicit) -> Vector:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from metaflowkit.config.registry import ORDERS
+from metaflowkit.orders.base import Loop, Order, Result
+from metaflowkit.types import Params
 
 
 @ORDERS.register("reptile")
-@dataclass(frozen=True)
-class Reptile:
+class Reptile(Order):
     """The way back from the adapted weights: the gradient is theta - w_K, whatever the objective says.
 
     Reference:
         A. Nichol, J. Achiam, J. Schulman, On First-Order Meta-Learning Algorithms, arXiv 1803.02999, algorithm 1.
     """
 
-    unrolled = False
-    needs_proximal = False
+    second = False
+
+    def gradient(self, loop: Loop, meta: Params) -> Result:
+        """See :class:`metaflowkit.orders.base.Order`."""
+        params, state = loop.adapted(meta)
+        value, metrics = loop.objective(meta, params, state)
+        return {name: p - params[name] for name, p in loop.trained(meta).items()}, value, metrics

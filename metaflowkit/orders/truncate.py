@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from metaflowkit.config.registry import ORDERS
 from metaflowkit.config.schema import Count
+from metaflowkit.orders.base import Unrolled
 
 
 @ORDERS.register("truncate")
-class Truncate:
+class Truncate(Unrolled):
     """Exact through the last steps, first-order through those before them.
 
     Args:
@@ -18,12 +19,9 @@ class Truncate:
         earlier steps are constants instead of cutting the graph, since the initialisation stands before all of them.
     """
 
-    unrolled = True
-    needs_proximal = False
-
     def __init__(self, last: Count = 1) -> None:
         self.last = last
 
-    def keeps(self, step: int, steps: int) -> bool:
+    def differentiates(self, step: int, steps: int) -> bool:
         """Whether the inner gradient of a step (from 0) is differentiated."""
         return step >= steps - self.last

@@ -32,11 +32,11 @@ class NotOne: ...
 '''
 
 
-def test_registrations_hold_names_settings_defaults_and_traits(tmp_path) -> None:
+def test_registrations_hold_names_settings_defaults_and_tags(tmp_path) -> None:
     path = tmp_path / "source.py"
     path.write_text(SOURCE)
     (rules, mine), (kind, made) = registrations(path)
-    assert (rules, mine.name, mine.summary, mine.traits) == ("RULES", "mine", "Mine, in two lines.", {"trait": 3})
+    assert (rules, mine.name, mine.summary, mine.tags) == ("RULES", "mine", "Mine, in two lines.", {"trait": 3})
     found = {s.name: (s.annotation, s.default, s.help) for s in mine.settings.values()}
     assert found == {"a": (Count, REQUIRED, "first."), "b": (float, 0.75, ""), "c": (Any, "Name.OTHER", ""), "d": (list[int] | None, None, "")}
     assert (kind, made.name, made.settings["x"].default) == ("KIND", "function", "y")

@@ -68,9 +68,9 @@ def test_what_the_builder_gives_is_no_legal_key(kind, name) -> None:
         assert f"here.{key}: {kind.name} {name!r} has no such setting" in "\n".join(problems)
 
 
-def test_traits_are_the_classes_own() -> None:
+def test_tags_are_the_classes_own() -> None:
     for kind, name in COMPONENTS:
-        for trait, value in kind.entries()[name].traits.items():
+        for trait, value in kind.entries()[name].tags.items():
             assert getattr(class_of(kind, name), trait) == value
 
 
@@ -162,6 +162,9 @@ class MyHead:
 
     def __init__(self, way: int) -> None:
         self.way = way
+
+    def forward(self, features, support, way):
+        return features
 '''
 
 
@@ -272,3 +275,31 @@ def test_a_plugin_that_is_no_python_is_a_problem(plugin, write) -> None:
 def test_an_annotation_of_the_plugins_own_is_any_value(plugin) -> None:
     text = PLUGIN.replace("@NAME", "mine").replace("length: Positive", "length: Mine | None")
     assert r.RULES.entries([plugin("mfk_plugin_any", text)])["mine"].settings["length"] == Setting("length", Any, REQUIRED, "of a step.")
+
+
+CONTRACTS = [
+    (r.TASKS, "class Mine:\n    def draw(self, step): ...", "tasks 'mine' must define episode(step), and {module}.Mine does not; add it"),
+    (r.TASKS, "class Mine:\n    def episode(self): ...", "tasks 'mine' must define episode(step), and that of {module}.Mine takes (); change it"),
+    (
+        r.LOSSES,
+        "class Mine:\n    def __call__(self, outputs): ...",
+        "loss 'mine' must define __call__(outputs, y), and that of {module}.Mine takes (outputs); change it",
+    ),
+    (r.OBJECTIVES, "class Mine: ...", "objective 'mine' must define __call__(adapted, task), and {module}.Mine does not; add it"),
+    (r.DATASETS, "class Mine:\n    load = 3", "dataset 'mine' must define load(), and {module}.Mine does not; add it"),
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "says"), CONTRACTS, ids=[says.partition(",")[0] for _, _, says in CONTRACTS])
+def test_a_component_that_lacks_a_method_of_its_kind_is_refused_by_name(kind, code, says, tmp_path, monkeypatch) -> None:
+    variable = next(key for key, value in r.KINDS.items() if value is kind)
+    module = f"contract_{abs(hash(code))}"
+    (tmp_path / f"{module}.py").write_text(f"from metaflowkit.config.registry import {variable}\n\n\n@{variable}.register('mine')\n{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        r.import_plugin(module)
+        with pytest.raises(ValueError) as caught:
+            kind.build(r.Choice("mine", {}))
+        assert str(caught.value) == says.format(module=module)
+    finally:
+        kind.classes.pop("mine", None)

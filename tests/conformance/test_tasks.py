@@ -26,7 +26,7 @@ def same(one, other) -> bool:
 def test_every_kind_has_a_case_and_says_whether_it_reads_labels() -> None:
     assert set(CASES) == set(TASKS.entries())
     for name, entry in TASKS.entries().items():
-        assert entry.traits["reads_labels"] is isinstance(CASES[name], ImageSet)
+        assert entry.tags["reads_labels"] is isinstance(CASES[name], ImageSet)
         assert not {"images", "seed"} & set(entry.settings)
 
 

@@ -6,4 +6,4 @@ from metaflowkit.orders import Exact
 
 
 def test_every_step_is_differentiated() -> None:
-    assert all(Exact().keeps(step, 4) for step in range(4))
+    assert all(Exact().differentiates(step, 4) for step in range(4))

@@ -6,4 +6,4 @@ from metaflowkit.orders import First
 
 
 def test_no_step_is_differentiated() -> None:
-    assert not any(First().keeps(step, 4) for step in range(4))
+    assert not any(First().differentiates(step, 4) for step in range(4))

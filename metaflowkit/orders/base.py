@@ -1,0 +1,96 @@
+"""The contract of an order: how the inner loop enters the outer gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from metaflowkit.types import Params, State
+
+Result = tuple[Params, Tensor, dict[str, Tensor]]  # gradients by name, value of the objective, metrics
+
+
+class Loop(Protocol):
+    """The inner loop of one task, as an order sees it.
+
+    ``meta`` and ``params`` are always all parameters by name; what comes back carries no graph. Everything may run inside
+    vmap: an order must not branch on the values of tensors.
+    """
+
+    @property
+    def proximal(self) -> float:
+        """lambda of the inner loss's term lambda / 2 |w - theta|^2."""
+
+    def trained(self, params: Params) -> Params:
+        """Those that the outer loop moves: an order returns a gradient for each of them."""
+
+    def fast(self, params: Params) -> Params:
+        """Those that the inner loop moves."""
+
+    def unrolled(self, meta: Params, differentiated: Callable[[int, int], bool]) -> Result:
+        """The objective's gradient through the inner steps.
+
+        Args:
+            meta: where the steps start.
+            differentiated: (step from 0, number of steps) -> whether the step's inner gradient is differentiated; else it is a constant.
+        """
+
+    def adapted(self, meta: Params) -> tuple[Params, State]:
+        """Parameters and state of the rule after the inner steps."""
+
+    def objective(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """Value and metrics of the objective at adapted parameters."""
+
+    def objective_gradient(self, meta: Params, params: Params, state: State) -> Result:
+        """The same with the gradient at the adapted parameters themselves, not through the steps."""
+
+    def curvature(self, params: Params, moved: list[str], vector: list[Tensor]) -> list[Tensor]:
+        """The product of ``vector`` with the second derivatives of the inner loss, without its proximal term.
+
+        Args:
+            params: where.
+            moved: names of the parameters in which the inner loss's gradient is differentiated.
+            vector: one tensor for each of the parameters that the inner loop moves.
+
+        Returns:
+            One tensor for each name in ``moved``.
+        """
+
+
+class Order(ABC):
+    """An order is an algorithm: from the inner loop of a task to the outer gradient.
+
+    Attributes:
+        unrolled: the gradient goes back through the steps, which ``inner.remat`` can compute again.
+        exact: the gradient is the derivative of the objective, so that finite differences must agree.
+        converges: the gradient is that of an inner loop run to its end, and right only where it has got there.
+        second: second derivatives are taken.
+        needs_proximal: ``inner.proximal`` must be positive.
+    """
+
+    unrolled = False
+    exact = False
+    converges = False
+    second = True
+    needs_proximal = False
+
+    @abstractmethod
+    def gradient(self, loop: Loop, meta: Params) -> Result:
+        """Gradients of the objective for ``loop.trained(meta)``, its value and metrics, all without graph."""
+
+
+class Unrolled(Order):
+    """Back through the steps, of which some are differentiated."""
+
+    unrolled = True
+
+    @abstractmethod
+    def differentiates(self, step: int, steps: int) -> bool:
+        """Whether the inner gradient of a step (from 0) is differentiated, or a constant."""
+
+    def gradient(self, loop: Loop, meta: Params) -> Result:
+        """See :class:`Order`."""
+        return loop.unrolled(meta, self.differentiates)
