@@ -24,7 +24,7 @@ from metaflowkit.models.model import Model
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.rules.sgd import SGD
 from metaflowkit.types import Episode, Labelled
-from tests.test_moments import strokes
+from tests.models.test_batch_statistics import strokes
 
 ROOT = Path(__file__).parents[1]
 BOUND, TASKS, STEPS = 1e-3, 12, 50

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from metaflowkit.errors import RunError
 from metaflowkit.search.study import join
 from tests.search.small import SPACE, search_file
-from tests.search.test_crew import LONG, finished, start, until
-from tests.search.test_slots import share
+from tests.search.test_launcher import LONG, finished, start, until
+from tests.search.test_trial_queue import share
 
 pytestmark = pytest.mark.postgres
 PASSWORD = "s3cret"
