@@ -65,7 +65,7 @@ def distances(engine: Engine, parts: Parts, tasks: list[Episode], exact: list[Te
 @contextmanager
 def torch_sums() -> Iterator[None]:
     """Within this context normalisation is computed by torch's own channels-last kernels."""
-    with patch.object(batch_statistics, "channels_last", lambda x: False):
+    with patch.object(batch_statistics, "is_channels_last", lambda x: False):
         yield
 
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from metaflowkit.composition.flow import laid_out
+from metaflowkit.composition.flow import channels_last
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
@@ -155,7 +155,7 @@ def library(engine: Any, steps: int | None = None, delta: int | None = None, gro
 
     def prepare(problem: Problem) -> Callable[[], None]:
         case, episode = problem.case, problem.episode
-        support, query = (Labelled(laid_out(s.x), s.y) for s in (episode.support, episode.query))
+        support, query = (Labelled(channels_last(s.x), s.y) for s in (episode.support, episode.query))
         objective = BootstrappedKL(case.delta if delta is None else delta, grounded=grounded) if case.delta and steps is None else QueryLoss()
         parts = Parts(problem.model, SGD(lr=LR), CrossEntropy(), objective, case.steps if steps is None else steps)
 
@@ -169,11 +169,11 @@ def library(engine: Any, steps: int | None = None, delta: int | None = None, gro
     return prepare
 
 
-def channels_last(prepare: Callable[[Problem], Callable[[], None]]) -> Callable[[Problem], Callable[[], None]]:
+def on_channels_last(prepare: Callable[[Problem], Callable[[], None]]) -> Callable[[Problem], Callable[[], None]]:
     """A contender on images with channels last, for which torch's normalisation is inaccurate."""
 
     def prepared(problem: Problem) -> Callable[[], None]:
-        support, query = (Labelled(laid_out(s.x), s.y) for s in problem.episode[:2])
+        support, query = (Labelled(channels_last(s.x), s.y) for s in problem.episode[:2])
         return prepare(replace(problem, episode=Episode(support, query, problem.case.way)))
 
     return prepared
@@ -237,7 +237,7 @@ def contenders(case: Case) -> Contenders:
     model = make(replace(case, tasks=1)).model
     found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
     if case.backbone in ("conv4", "resnet12"):
-        found["plain higher, channels last"] = channels_last(plain_higher)
+        found["plain higher, channels last"] = on_channels_last(plain_higher)
     if case.delta:  # the last step of a grounded target is on the larger query set
         engine = auto(model)
         return {

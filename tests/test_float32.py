@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaflowkit.composition.flow import Flow, build, laid_out
+from metaflowkit.composition.flow import Flow, build, channels_last
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.branches import Branches
 from metaflowkit.doctor.reduced import in_double
@@ -147,7 +147,7 @@ class Smooth(nn.Module):
 def test_colour_images_in_every_engine(precision, engine) -> None:
     torch.manual_seed(0)
     parts = Parts(Model(Smooth(), Linear(64 * 14 * 14, 4)), SGD(lr=0.1), CrossEntropy(), QueryLoss(), 2)
-    support, query = (Labelled(laid_out(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (100, 200))
+    support, query = (Labelled(channels_last(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (100, 200))
     tasks = [Episode(support, query, 4)]
     assert precision.distances(engine, parts, tasks, precision.exact_gradients(parts, tasks))[0] < 2e-6
 

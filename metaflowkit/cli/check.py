@@ -27,7 +27,7 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
                 read_search(path, overrides)
             else:
                 read(path, overrides)
-            say(f"{path}: is right")
+            say(f"{path}: valid")
         except ConfigError as error:
             problems += error.problems
     if problems:

@@ -76,14 +76,14 @@ class Flow:
     def images(self, x: Tensor) -> Tensor:
         """Images [..., C, H, W], uint8 or float in 0..1, as float32 in 0..1 on the device."""
         x = x.to(self.device)
-        return laid_out(x.float() / 255 if x.dtype == torch.uint8 else x.float())
+        return channels_last(x.float() / 255 if x.dtype == torch.uint8 else x.float())
 
     def augmented(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
         """Float images through the augmentation stage; see :class:`metaflowkit.augment.stage.Stage`."""
-        return laid_out(self.stage(x, role, purpose, index))
+        return channels_last(self.stage(x, role, purpose, index))
 
 
-def laid_out(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """On a CPU the same images with channels last in memory, in which convolution and pooling run two to three times faster.
 
     Strides are given outright: with one channel ``memory_format`` changes nothing, and the slow kernels are chosen.

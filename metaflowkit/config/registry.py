@@ -41,14 +41,14 @@ class Kind:
     Args:
         name: as it is spoken of, such as ``backbone``.
         module: the package (or module) whose import lines list the components.
-        given: constructor arguments that the builder passes and a YAML file cannot.
+        injected: constructor arguments that the builder passes and a YAML file cannot.
         methods: what a component must be able to do, each with its arguments, such as ``episode(step)``.
         reader: where entries come from when not from ``module``.
     """
 
     name: str
     module: str
-    given: tuple[str, ...] = ()
+    injected: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     reader: Callable[[], dict[str, Entry]] | None = None
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
@@ -77,17 +77,17 @@ class Kind:
                         continue
                     if entry.name in found and found[entry.name].origin != entry.origin:
                         raise ConfigError(f"plugins: {self.name} {entry.name!r} of {module} exists already; rename it there")
-                    settings = {s.name: s for s in entry.settings.values() if s.name not in self.given}
+                    settings = {s.name: s for s in entry.settings.values() if s.name not in self.injected}
                     guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
                     found[entry.name] = replace(entry, settings=settings, guards=guards)
         return found
 
-    def build(self, choice: Choice, **given: Any) -> Any:
+    def build(self, choice: Choice, **injected: Any) -> Any:
         """The component itself.
 
         Args:
             choice: name and settings.
-            given: what only code can know; arguments that this component does not take are left out.
+            injected: what only code can know; arguments that this component does not take are left out.
 
         Raises:
             ValueError: from the component, about its settings; or it lacks one of the kind's methods.
@@ -99,7 +99,7 @@ class Kind:
             texts = [method for method in self.methods if method.partition("(")[0] in lacking] or lacking
             raise ValueError(f"{self.name} {choice.name!r} must define {', '.join(texts)}, and {make.__module__}.{make.__qualname__} does not; add it")
         taken = inspect.signature(make).parameters
-        component = make(**{k: v for k, v in given.items() if k in taken}, **choice.settings)
+        component = make(**{k: v for k, v in injected.items() if k in taken}, **choice.settings)
         for method in self.methods:
             self._require(component, choice.name, method)
         return component
@@ -198,17 +198,17 @@ def _augmentations() -> dict[str, Entry]:
 
 DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",))
 AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment", reader=_augmentations)
-TASKS = Kind("tasks", "metaflowkit.tasks", given=("images", "seed"), methods=("episode(step)",))
-BACKBONES = Kind("backbone", "metaflowkit.models.backbones", given=("shape",), methods=("forward(x)",))
-HEADS = Kind("head", "metaflowkit.models.heads", given=("features", "way"), methods=("forward(features, support, way)",))
+TASKS = Kind("tasks", "metaflowkit.tasks", injected=("images", "seed"), methods=("episode(step)",))
+BACKBONES = Kind("backbone", "metaflowkit.models.backbones", injected=("shape",), methods=("forward(x)",))
+HEADS = Kind("head", "metaflowkit.models.heads", injected=("features", "way"), methods=("forward(features, support, way)",))
 RULES = Kind("rule", "metaflowkit.rules")
 LOSSES = Kind("loss", "metaflowkit.losses", methods=("__call__(outputs, y)",))
-ENGINES = Kind("engine", "metaflowkit.engines", given=("model", "rule"), methods=("outcome(parts, episode)", "adapt(parts, support, episode)"))
+ENGINES = Kind("engine", "metaflowkit.engines", injected=("model", "rule"), methods=("outcome(parts, episode)", "adapt(parts, support, episode)"))
 ORDERS = Kind("order", "metaflowkit.orders", methods=("gradient(loop, meta)",))
 OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",))
-OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", given=("parameters",))
-SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", given=("seed",))
-PRUNERS = Kind("pruner", "metaflowkit.search.pruners", given=("outer_steps",))
+OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters",))
+SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", injected=("seed",))
+PRUNERS = Kind("pruner", "metaflowkit.search.pruners", injected=("outer_steps",))
 KINDS = {
     "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
     "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,

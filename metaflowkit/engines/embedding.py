@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
-from metaflowkit.models.batch_statistics import batch_norm, channels_last, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import batch_norm, is_channels_last, moments, norm_then_pool
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import measured
 
@@ -98,7 +98,7 @@ def _batch_norm(
 
 def _norm_then_pool(sets: int, x: Tensor, norm: Any) -> Tensor:
     plain = type(norm) is nn.BatchNorm2d and norm.running_mean is None and norm.affine and not hooked(norm)
-    if plain and channels_last(x) and min(x.shape[2:]) > 1 and norm.weight.min().item() >= 0:  # then pooling and normalising commute
+    if plain and is_channels_last(x) and min(x.shape[2:]) > 1 and norm.weight.min().item() >= 0:  # then pooling and normalising commute
         return _scaled(_largest(x), *_scale_and_shift(sets, x, norm.weight, norm.bias, norm.eps))
     with _SetsApart(sets):
         return F.max_pool2d(norm(x), 2)

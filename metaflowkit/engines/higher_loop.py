@@ -14,8 +14,8 @@ from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
 from metaflowkit.config.registry import ENGINES
+from metaflowkit.engines.autodiff import Autodiff, Eager, Function
 from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.calculus import Calculus, Function, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
@@ -38,12 +38,12 @@ class _DifferentiableRule(DifferentiableOptimizer):  # type: ignore[misc]
     names: list[str]
     rule: Rule
     rule_state: State
-    keep: bool
+    create_graph: bool
 
     def _update(self, grouped_grads: list[list[Tensor | None]], **kwargs: Any) -> None:
         (group,), (grads,) = self.param_groups, grouped_grads
         params = dict(zip(self.names, group["params"]))
-        filled = {n: torch.zeros_like(p) if g is None else g if self.keep else g.detach() for (n, p), g in zip(params.items(), grads)}
+        filled = {n: torch.zeros_like(p) if g is None else g if self.create_graph else g.detach() for (n, p), g in zip(params.items(), grads)}
         after, self.rule_state = self.rule.update(filled, self.rule_state, params)
         group["params"] = list(after.values())
 
@@ -51,14 +51,14 @@ class _DifferentiableRule(DifferentiableOptimizer):  # type: ignore[misc]
 higher.register_optim(_Shell, _DifferentiableRule)
 
 
-class _Taker:
+class _Stepper:
     """Steps by a functional copy of the model and its differentiable optimiser.
 
     Two of them serve a task: one that keeps the graph, and one without for steps outside it. Switching the first one's
     tracking off instead would turn its later steps into no-ops.
     """
 
-    calculus: Calculus = Tape()
+    autodiff: Autodiff = Eager()
 
     def __init__(self, parts: Parts, tracked: bool) -> None:
         self.parts, self.tracked = parts, tracked
@@ -88,7 +88,7 @@ class _Taker:
                 f"inner.engine: higher cannot run this network, whose forward makes modules, such as a slice of a Sequential; {WITHOUT_HIGHER}"
             ) from error
 
-    def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
+    def step(self, params: Params, state: State, rule: Rule, loss: Function, create_graph: bool) -> tuple[Params, State]:
         with torch.enable_grad():
             if not self.tracked:
                 params = {name: p.detach().requires_grad_() if name in self.fast else p.detach() for name, p in params.items()}
@@ -98,20 +98,20 @@ class _Taker:
             if not value.requires_grad:  # it depends on none of them: their gradient is zero, where torch would refuse to take one
                 value = value + 0 * params[self.fast[0]].sum()
         self.network.update_params([params[name] for name in self.names])
-        state = (self._take_native if isinstance(rule, HigherOptimizer) else self._take)(value, state, rule, keep)
+        state = (self._take_native if isinstance(rule, HigherOptimizer) else self._take)(value, state, rule, create_graph)
         return dict(zip(self.names, self.network.fast_params)), state
 
-    def _take(self, value: Tensor, state: State, rule: Rule, keep: bool) -> State:
+    def _take(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
         """A step of one of this library's rules."""
-        self.optimizer.rule, self.optimizer.rule_state, self.optimizer.keep = rule, state, keep
+        self.optimizer.rule, self.optimizer.rule_state, self.optimizer.create_graph = rule, state, create_graph
         self.optimizer.step(value)
         return self.optimizer.rule_state  # type: ignore[no-any-return]
 
-    def _take_native(self, value: Tensor, state: State, rule: Rule, keep: bool) -> State:
+    def _take_native(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
         """A step of one of ``higher``'s optimisers; its state is a mapping by the parameter's place."""
         slots = {place: {k: v.clone() if isinstance(v, Tensor) else v for k, v in slot.items()} for place, slot in (state or self.first_state).items()}
         self.optimizer.state = [defaultdict(dict, slots)]  # copied, since higher counts some steps in place
-        self.optimizer.step(value, grad_callback=None if keep else lambda grads: [g if g is None else g.detach() for g in grads])
+        self.optimizer.step(value, grad_callback=None if create_graph else lambda grads: [g if g is None else g.detach() for g in grads])
         return {place: dict(slot) for place, slot in self.optimizer.state[0].items()}
 
 
@@ -157,4 +157,4 @@ class HigherEngine:
 
 def _loop(parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
     parts = dataclasses.replace(parts)  # fresh, since the model's parameters may have been replaced
-    return InnerLoop(parts, _Taker(parts, tracked=True), _Taker(parts, tracked=False), TaskBuffers(parts.model), shown, task)
+    return InnerLoop(parts, _Stepper(parts, tracked=True), _Stepper(parts, tracked=False), TaskBuffers(parts.model), shown, task)

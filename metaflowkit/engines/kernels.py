@@ -29,7 +29,7 @@ import torch.nn.modules.module as shared
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm, channels_last, gradient_sums, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm, gradient_sums, is_channels_last, moments, norm_then_pool
 
 
 class FastKernels(AccurateNorms):
@@ -159,7 +159,7 @@ def _add_scattered(x: Tensor, q: Tensor, index: Tensor | None) -> None:
     """x += S' q."""
     if index is None:
         x += q
-    elif channels_last(x) and q.is_contiguous(memory_format=torch.channels_last):
+    elif is_channels_last(x) and q.is_contiguous(memory_format=torch.channels_last):
         x.flatten(2).mT.scatter_add_(1, index.flatten(2).long().mT, q.flatten(2).mT)
     else:
         x += _max_pool_backward(q, x, (2, 2), (2, 2), (0, 0), (1, 1), False, index.long())
@@ -170,7 +170,7 @@ def _gather(v: Tensor, index: Tensor | None) -> Tensor:
     if index is None:
         return v
     places = index.flatten(2).long()
-    if not channels_last(v):
+    if not is_channels_last(v):
         return v.flatten(2).gather(2, places).view_as(index)
     return v.flatten(2).mT.gather(1, places.mT).mT.view(index.shape)
 

@@ -14,25 +14,25 @@ from torch.func import functional_call, vmap
 
 from metaflowkit.config.registry import ENGINES
 from metaflowkit.config.schema import Count
+from metaflowkit.engines.autodiff import Autodiff, Eager, Function, Functional
 from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.calculus import Calculus, Function, Functional, Tape
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
-from metaflowkit.engines.workers import side_by_side
+from metaflowkit.engines.thread_map import thread_map
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.model import Model
 from metaflowkit.types import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
 
 
 @dataclass(frozen=True, eq=False)
-class _Taker:
+class _Stepper:
     """Steps by functional calls of the model."""
 
     parts: Parts
-    calculus: Calculus
+    autodiff: Autodiff
     second: bool
 
     @property
@@ -40,12 +40,12 @@ class _Taker:
         return self.parts.model
 
     def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        with FastKernels(self.second) if isinstance(self.calculus, Tape) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
+        with FastKernels(self.second) if isinstance(self.autodiff, Eager) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
             return functional_call(self.parts.model, params, (support, x, way))  # type: ignore[no-any-return]
 
-    def step(self, params: Params, state: State, rule: Rule, loss: Function, keep: bool) -> tuple[Params, State]:
+    def step(self, params: Params, state: State, rule: Rule, loss: Function, create_graph: bool) -> tuple[Params, State]:
         fast = self.parts.fast(params)
-        after, state = rule.update(self.calculus.inner(lambda f: loss({**params, **f}), fast, keep), state, fast)
+        after, state = rule.update(self.autodiff.grad(lambda f: loss({**params, **f}), fast, create_graph), state, fast)
         return {**params, **after}, state
 
 
@@ -100,9 +100,9 @@ class VectorizedEngine:
         return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
 
     def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
-        parts, calculus = replace(parts), Functional() if self.batches else Tape()  # fresh, since the model's parameters may have been replaced
+        parts, autodiff = replace(parts), Functional() if self.batches else Eager()  # fresh, since the model's parameters may have been replaced
         buffers = TaskBuffers(parts.model, self.batches)
-        return InnerLoop(parts, _Taker(parts, calculus, True), _Taker(parts, calculus, False), buffers, shown, task)
+        return InnerLoop(parts, _Stepper(parts, autodiff, True), _Stepper(parts, autodiff, False), buffers, shown, task)
 
     def _results(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
         """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
@@ -136,7 +136,7 @@ class VectorizedEngine:
         def one(model: Model, t: int) -> Any:
             return _with_axis(function(replace(parts, model=model), *(Labelled(s.x[t], s.y[t]) for s in sets)))
 
-        return side_by_side(one, parts.model, tasks, workers) if workers > 1 else (one(parts.model, t) for t in range(tasks))
+        return thread_map(one, parts.model, tasks, workers) if workers > 1 else (one(parts.model, t) for t in range(tasks))
 
 
 def _with_axis(result: Any) -> Any:

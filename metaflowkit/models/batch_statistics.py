@@ -87,7 +87,7 @@ def _on_a_copy(function: Callable[..., Tensor], rows: bool = True) -> Callable[.
     """The function, whose input is copied where torch's sums would be inaccurate; ``rows``: also that of [n, C], which is summed like pixels."""
 
     def call(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if channels_last(input):
+        if is_channels_last(input):
             return function(input.contiguous(), *args, **kwargs).contiguous(memory_format=_layout(input))
         if rows and input.dim() == 2 and len(input) > ROWS and input.device.type == "cpu":
             return function(input.mT.contiguous()[None], *args, **kwargs)[0].mT
@@ -125,7 +125,7 @@ AccurateNorms.replaced = {
 }
 
 
-def channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
     """Whether torch takes its channels-last kernels for images or volumes on a CPU."""
     return x.dim() in (4, 5) and x.device.type == "cpu" and x.is_contiguous(memory_format=_layout(x)) and not x.is_contiguous()
 
@@ -139,7 +139,7 @@ def _pixels(x: Tensor) -> Tensor | None:
 
     Pixel i of the whole set belongs to share i mod k.
     """
-    if not channels_last(x):
+    if not is_channels_last(x):
         return None
     channels = x.shape[1]
     count = x.numel() // channels

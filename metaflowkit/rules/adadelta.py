@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed
 
 
 @RULES.register("adadelta")
@@ -27,11 +27,11 @@ class Adadelta(PerTensor):
     def __init__(self, lr: Positive = 1.0, rho: Decay = 0.9, eps: Positive = 1e-6, weight_decay: NonNegative = 0.0) -> None:
         self.settings = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """Zero mean squares of gradients and of updates."""
         return {"square": torch.zeros_like(p), "moved": torch.zeros_like(p)}
 
-    def step(self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, rho: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, Slot]:
+    def step(self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, rho: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         square = rho * slot["square"] + (1 - rho) * g * g

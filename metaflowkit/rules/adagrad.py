@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import NonNegative, Positive
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed, root
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed, safe_sqrt
 
 
 @RULES.register("adagrad")
@@ -31,12 +31,14 @@ class Adagrad(PerTensor):
         self.initial = initial
         self.settings = {"lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """The sum of squares before the first step."""
         return {"sum": torch.full_like(p, self.initial)}
 
-    def step(self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, lr_decay: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, Slot]:
+    def step(
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, lr_decay: Value, eps: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         total = slot["sum"] + g * g
-        return p - lr / (1 + (count - 1) * lr_decay) * g / (root(total) + eps), {"sum": total}
+        return p - lr / (1 + (count - 1) * lr_decay) * g / (safe_sqrt(total) + eps), {"sum": total}

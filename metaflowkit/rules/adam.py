@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed, root
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed, safe_sqrt
 
 
 @RULES.register("adam")
@@ -32,11 +32,13 @@ class Adam(PerTensor):
         check_betas(beta1, beta2)
         self.settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """Zero means."""
         return {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
 
-    def step(self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, Slot]:
+    def step(
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         slot = moments(decayed(p, g, weight_decay), slot, beta1, beta2)
         return p - lr * direction(slot, count, beta1, beta2, eps), slot
@@ -48,11 +50,11 @@ def check_betas(beta1: float, beta2: float) -> None:
         raise ValueError(f"beta1 and beta2 must lie below 1, got {beta1} and {beta2}; lower them")
 
 
-def moments(g: Tensor, slot: Slot, beta1: Value, beta2: Value) -> Slot:
+def moments(g: Tensor, slot: TensorState, beta1: Value, beta2: Value) -> TensorState:
     """The decayed means of the gradient and of its square."""
     return {"mean": beta1 * slot["mean"] + (1 - beta1) * g, "square": beta2 * slot["square"] + (1 - beta2) * g * g}
 
 
-def direction(slot: Slot, count: int, beta1: Value, beta2: Value, eps: Value) -> Tensor:
+def direction(slot: TensorState, count: int, beta1: Value, beta2: Value, eps: Value) -> Tensor:
     """Where Adam goes: m^ / (sqrt(v^) + eps)."""
-    return (slot["mean"] / (1 - beta1**count)) / (root(slot["square"] / (1 - beta2**count)) + eps)
+    return (slot["mean"] / (1 - beta1**count)) / (safe_sqrt(slot["square"] / (1 - beta2**count)) + eps)

@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
 from metaflowkit.rules.adam import check_betas
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed
 
 
 @RULES.register("adamax")
@@ -33,11 +33,13 @@ class Adamax(PerTensor):
         check_betas(beta1, beta2)
         self.settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """Zero mean and size."""
         return {"mean": torch.zeros_like(p), "size": torch.zeros_like(p)}
 
-    def step(self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, Slot]:
+    def step(
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         mean = beta1 * slot["mean"] + (1 - beta1) * g

@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
 from metaflowkit.rules.adam import check_betas, direction, moments
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value
 
 
 @RULES.register("adamw")
@@ -33,11 +33,13 @@ class AdamW(PerTensor):
         check_betas(beta1, beta2)
         self.settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """Zero means."""
         return {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
 
-    def step(self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, Slot]:
+    def step(
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         slot = moments(g, slot, beta1, beta2)
         return (1 - lr * weight_decay) * p - lr * direction(slot, count, beta1, beta2, eps), slot

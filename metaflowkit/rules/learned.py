@@ -89,7 +89,7 @@ class LearnedSettings(nn.Module):
             values: this module's parameters by name.
             step: from 0.
         """
-        return rule.having(**{learned.setting: self._of_step(learned, values, step) for learned in self.settings})
+        return rule.replace(**{learned.setting: self._of_step(learned, values, step) for learned in self.settings})
 
     def _of_step(self, learned: Learned, values: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         known: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, NonNegative, Positive
 from metaflowkit.rules.adam import check_betas, moments
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed, root
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed, safe_sqrt
 
 
 @RULES.register("nadam")
@@ -44,17 +44,17 @@ class NAdam(PerTensor):
         check_betas(beta1, beta2)
         self.settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "momentum_decay": momentum_decay, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """Zero means, and the empty product M_0 = 1."""
         return {"mean": torch.zeros_like(p), "square": torch.zeros_like(p), "product": torch.ones_like(p)}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, momentum_decay: Value, weight_decay: Value
-    ) -> tuple[Tensor, Slot]:
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, momentum_decay: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         after = moments(g, slot, beta1, beta2)
         now, following = (beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (count, count + 1))
         product = after["product"] = slot["product"] * now
         ahead = (1 - now) * g / (1 - product) + following * after["mean"] / (1 - product * following)
-        return p - lr * ahead / (root(after["square"] / (1 - beta2**count)) + eps), after
+        return p - lr * ahead / (safe_sqrt(after["square"] / (1 - beta2**count)) + eps), after

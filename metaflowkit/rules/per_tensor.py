@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaflowkit.types import Params, State
 
-Slot = dict[str, Tensor]
+TensorState = dict[str, Tensor]
 Value = float | Tensor
 
 
@@ -36,23 +36,23 @@ class PerTensor(abc.ABC):
         """One step; pure and differentiable in every argument and in every setting."""
         count = state["step"] + 1
         after: Params = {}
-        slots: dict[str, Slot] = {}
+        slots: dict[str, TensorState] = {}
         for name, p in params.items():
             own = {key: value[name] if isinstance(value, Mapping) else value for key, value in self.settings.items()}
             after[name], slots[name] = self.step(p, grads[name], state["slots"][name], count, **own)
         return after, {"step": count, "slots": slots}
 
-    def having(self, **settings: Any) -> PerTensor:
+    def replace(self, **settings: Any) -> PerTensor:
         """The same rule with other settings; they may be tensors or mappings, see ``settings``."""
         other = copy.copy(self)
         other.settings = {**self.settings, **settings}
         return other
 
     @abc.abstractmethod
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """The state of a tensor before the first step."""
 
-    step: Callable[..., tuple[Tensor, Slot]]
+    step: Callable[..., tuple[Tensor, TensorState]]
     """(tensor, gradient, its state, step from 1, settings by name) -> the tensor and its state after the step."""
 
 
@@ -66,7 +66,7 @@ def decayed(p: Tensor, g: Tensor, weight_decay: Value) -> Tensor:
     return g + weight_decay * p if used(weight_decay) else g
 
 
-def root(v: Tensor) -> Tensor:
+def safe_sqrt(v: Tensor) -> Tensor:
     """The square root with derivative 0 instead of infinity at 0: a unit whose gradient is exactly zero stays put."""
     positive = v > 0
     return torch.where(positive, torch.where(positive, v, 1.0).sqrt(), 0.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Decay, Fraction, NonNegative, Positive
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed, root
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed, safe_sqrt
 
 
 @RULES.register("rmsprop")
@@ -38,14 +38,14 @@ class RMSprop(PerTensor):
         self.centered, self.buffered = centered, momentum != 0
         self.settings = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """Zero means, an empty buffer."""
         kept = ["square", *(["mean"] if self.centered else []), *(["buffer"] if self.buffered else [])]
         return {name: torch.zeros_like(p) for name in kept}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, alpha: Value, eps: Value, momentum: Value, weight_decay: Value
-    ) -> tuple[Tensor, Slot]:
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, alpha: Value, eps: Value, momentum: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         after = {"square": alpha * slot["square"] + (1 - alpha) * g * g}
@@ -53,7 +53,7 @@ class RMSprop(PerTensor):
         if self.centered:
             after["mean"] = alpha * slot["mean"] + (1 - alpha) * g
             variance = variance - after["mean"] * after["mean"]
-        scaled = g / (root(variance) + eps)
+        scaled = g / (safe_sqrt(variance) + eps)
         if self.buffered:
             scaled = after["buffer"] = momentum * slot["buffer"] + scaled
         return p - lr * scaled, after

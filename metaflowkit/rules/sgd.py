@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.config.schema import Fraction, NonNegative, Positive
-from metaflowkit.rules.per_tensor import PerTensor, Slot, Value, decayed, used
+from metaflowkit.rules.per_tensor import PerTensor, TensorState, Value, decayed, used
 
 
 @RULES.register("sgd")
@@ -38,11 +38,13 @@ class SGD(PerTensor):
         self.nesterov, self.buffered = nesterov, momentum != 0
         self.settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
 
-    def start(self, p: Tensor) -> Slot:
+    def start(self, p: Tensor) -> TensorState:
         """The empty buffer b."""
         return {"buffer": torch.zeros_like(p)} if self.buffered else {}
 
-    def step(self, p: Tensor, g: Tensor, slot: Slot, count: int, lr: Value, momentum: Value, dampening: Value, weight_decay: Value) -> tuple[Tensor, Slot]:
+    def step(
+        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, momentum: Value, dampening: Value, weight_decay: Value
+    ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         if not self.buffered:

@@ -135,8 +135,8 @@ def failed(*arguments: object) -> str:
 
 
 def test_check_checks_a_search_as_a_search(search) -> None:
-    assert mfk("check", search, search.with_name("p.yaml")) == f"{search}: is right\n{search.with_name('p.yaml')}: is right\n"
-    assert mfk("check", search, "--set", "outer.steps=3") == f"{search}: is right\n"
+    assert mfk("check", search, search.with_name("p.yaml")) == f"{search}: valid\n{search.with_name('p.yaml')}: valid\n"
+    assert mfk("check", search, "--set", "outer.steps=3") == f"{search}: valid\n"
     assert failed("check", search, "--set", "outer.stepz=3") == "--set outer.stepz=3: outer.stepz: is no known key; did you mean 'steps'?"
     search.write_text(search.read_text().replace("delta", "dleta"))
     assert failed("check", search) == f"{search}:3:3: objective.dleta: objective 'bootstrapped_kl' has no such setting; did you mean 'delta'?"

@@ -197,7 +197,7 @@ def test_names_of_classes_reach_the_terminal_escaped(shapes, tmp_path, write) ->
     assert "there is no class 'class3'" in output
     assert output.rstrip("\n").isprintable()
     code, output = mfk("check", path)
-    assert output == rf"{tmp_path}/\x1b[2Jname.yaml: is right" + "\n"
+    assert output == rf"{tmp_path}/\x1b[2Jname.yaml: valid" + "\n"
     code, output = mfk("run", path, "--run-dir", tmp_path / "r\x1bun")
     assert code == 0, output
     assert r"run directory " + str(tmp_path) + r"/r\x1bun" in output

@@ -109,7 +109,7 @@ def test_check_refuses_what_the_constructor_refuses_in_the_same_words(kind, name
         settings = {s.name: s.default for s in entry.settings.values()} | required | dict(zip(named, values))
         said = [text for guard in entry.guards if (text := guard.refusal(settings)) is not None]
         try:
-            given = {key: value for key, value in parameters.items() if key in kind.given}
+            given = {key: value for key, value in parameters.items() if key in kind.injected}
             kind.build(registry.Choice(name, settings), **given)
             assert not said, settings
         except ValueError as error:

@@ -39,7 +39,7 @@ def test_source_and_imports_list_the_same_components(kind) -> None:
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids=lambda v: v if isinstance(v, str) else v.name)
 def test_source_equals_signature(kind, name) -> None:
     component = class_of(kind, name)
-    takes = {k: p for k, p in inspect.signature(component).parameters.items() if k not in kind.given}
+    takes = {k: p for k, p in inspect.signature(component).parameters.items() if k not in kind.injected}
     hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component, include_extras=True) if takes else {}
     settings = kind.entries()[name].settings
     assert list(settings) == list(takes)
@@ -57,12 +57,12 @@ def test_every_component_and_setting_is_explained(kind, name) -> None:
     assert entry.summary.endswith(".")
     assert [key for key, setting in entry.settings.items() if not setting.help] == []
     documented = argument_docs(inspect.getdoc(class_of(kind, name)))
-    assert set(documented) <= {*entry.settings, *kind.given}, "the docstring explains an argument that is not there"
+    assert set(documented) <= {*entry.settings, *kind.injected}, "the docstring explains an argument that is not there"
 
 
-@pytest.mark.parametrize(("kind", "name"), [c for c in COMPONENTS if c[0].given], ids=lambda v: v if isinstance(v, str) else v.name)
+@pytest.mark.parametrize(("kind", "name"), [c for c in COMPONENTS if c[0].injected], ids=lambda v: v if isinstance(v, str) else v.name)
 def test_what_the_builder_gives_is_no_legal_key(kind, name) -> None:
-    for key in kind.given:
+    for key in kind.injected:
         problems: list[str] = []
         assert choose(parse_yaml(f"{{name: {name}, {key}: 1}}", "f"), kind, "here", (), problems) is None
         assert f"here.{key}: {kind.name} {name!r} has no such setting" in "\n".join(problems)

@@ -100,13 +100,13 @@ def test_the_gradient_in_every_setting_equals_finite_differences(name, settings,
     params = {n: p.requires_grad_() for n, p in start().items()}
     for key, value in rule.settings.items():
         tensor = torch.tensor(float(value), dtype=torch.float64, requires_grad=True)
-        result = loss(run(rule.having(**{key: tensor}), params, 4, create_graph=True))
+        result = loss(run(rule.replace(**{key: tensor}), params, 4, create_graph=True))
         torch.testing.assert_close(result, loss(run(rule, params, 4)), rtol=1e-13, atol=0.0)
         (exact,) = torch.autograd.grad(result, tensor, allow_unused=True)
         h = 1e-4 * max(abs(value), 1e-3)
 
         def moved(by: float, key=key, value=value) -> float:
-            return loss(run(rule.having(**{key: value + by}), params, 4)).item()
+            return loss(run(rule.replace(**{key: value + by}), params, 4)).item()
 
         differences = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
         inert = key in ("momentum", "dampening") and not getattr(rule, "buffered", True)  # no buffer, no effect
@@ -121,7 +121,7 @@ def test_settings_of_each_tensor_by_name(name, settings, oracle, renamed) -> Non
     params = start()
     grads = {n: p.cos() for n, p in params.items()}
     lr = {"w": settings["lr"] * 2, "b": torch.tensor(settings["lr"] / 2, dtype=torch.float64)}
-    found, _ = rule.having(lr=lr).update(grads, rule.init(params), params)
+    found, _ = rule.replace(lr=lr).update(grads, rule.init(params), params)
     for n in params:
         expected, _ = built(name, {**settings, "lr": float(lr[n])}).update(grads, rule.init(params), params)
         torch.testing.assert_close(found[n], expected[n], rtol=1e-14, atol=0.0)
@@ -134,8 +134,8 @@ def test_exact_zeros_stay_put_with_finite_gradients_and_arguments_are_untouched(
     grads = {"w": torch.zeros(3, dtype=torch.float64, requires_grad=True)}
     tensors = {key: torch.tensor(float(value), dtype=torch.float64, requires_grad=True) for key, value in rule.settings.items() if key != "weight_decay"}
     state = rule.init(params)
-    after, second = rule.having(**tensors).update(grads, state, params)
-    after, _ = rule.having(**tensors).update(grads, second, after)
+    after, second = rule.replace(**tensors).update(grads, state, params)
+    after, _ = rule.replace(**tensors).update(grads, second, after)
     assert torch.equal(after["w"], params["w"])
     for g in torch.autograd.grad(after["w"].sum(), [params["w"], grads["w"], *tensors.values()], allow_unused=True):
         assert g is None or g.isfinite().all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metaflowkit.composition.flow import laid_out
+from metaflowkit.composition.flow import channels_last
 from metaflowkit.engines.embedding import VALUES, embed
 from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.backbones.resnet12 import ResNet12
@@ -17,7 +17,7 @@ from metaflowkit.models.model import Model
 
 
 def images(*shape: int) -> Tensor:
-    return laid_out(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+    return channels_last(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
 
 
 class Noting(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaflowkit.engines.kernels import FastKernels
-from metaflowkit.models.batch_statistics import AccurateNorms, channels_last, gradient_sums, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import AccurateNorms, gradient_sums, is_channels_last, moments, norm_then_pool
 
 ACCURATE = 3e-6
 
@@ -105,7 +105,7 @@ def test_values_and_derivatives_of_layers(name, context) -> None:
     expected = derivatives(function, x.double().contiguous(), [p.double() for p in parameters])
     with context():
         results = derivatives(function, x, parameters)
-    assert x.dim() == 2 or name == "instance_norm" or channels_last(results[0])
+    assert x.dim() == 2 or name == "instance_norm" or is_channels_last(results[0])
     for result, exact in zip(results, expected, strict=True):
         assert away(result, exact) < (
             1e-6 if result is results[0] else 6e-5

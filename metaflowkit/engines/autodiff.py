@@ -6,69 +6,68 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.func import grad, grad_and_value
+from torch import Tensor, func
 
 from metaflowkit.types import Params
 
 Function = Callable[[Params], Tensor]
 
 
-class Calculus(Protocol):
+class Autodiff(Protocol):
     """What the engines need of differentiation."""
 
-    def inner(self, function: Function, params: Params, keep: bool) -> Params:
-        """The gradient of a scalar at ``params``; with ``keep`` it can be differentiated again, else it is a constant."""
+    def grad(self, function: Function, params: Params, create_graph: bool) -> Params:
+        """The gradient of a scalar at ``params``; with ``create_graph`` it can be differentiated again, else it is a constant."""
 
-    def outer(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
+    def value_and_grad(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
         """Gradient, value and auxiliary result of ``function(params) -> (value, auxiliary)``, all without graph."""
 
-    def pull(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+    def vjp(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
         """The product of ``cotangents`` with the Jacobian of ``function`` at ``inputs``, without graph."""
 
 
 class Functional:
     """torch.func: nests, and works inside vmap."""
 
-    def inner(self, function: Function, params: Params, keep: bool) -> Params:
-        """See :class:`Calculus`."""
-        gradients = grad(function)(params)
-        return gradients if keep else {name: g.detach() for name, g in gradients.items()}
+    def grad(self, function: Function, params: Params, create_graph: bool) -> Params:
+        """See :class:`Autodiff`."""
+        gradients = func.grad(function)(params)
+        return gradients if create_graph else {name: g.detach() for name, g in gradients.items()}
 
-    def outer(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
-        """See :class:`Calculus`."""
-        gradients, (value, auxiliary) = grad_and_value(function, has_aux=True)(params)
+    def value_and_grad(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
+        """See :class:`Autodiff`."""
+        gradients, (value, auxiliary) = func.grad_and_value(function, has_aux=True)(params)
         return gradients, value, auxiliary
 
-    def pull(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
-        """See :class:`Calculus`."""
+    def vjp(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+        """See :class:`Autodiff`."""
 
         def product(inputs: tuple[Tensor, ...]) -> Tensor:
             return torch.stack([(result * cotangent).sum() for result, cotangent in zip(function(*inputs), cotangents)]).sum()
 
         # As the gradient of a product: torch.func.vjp inside vmap fails in the second derivative of batch normalisation.
-        return list(grad(product)(tuple(inputs)))
+        return list(func.grad(product)(tuple(inputs)))
 
 
-class Tape:
+class Eager:
     """torch.autograd on leaves; a result that does not depend on an input has the gradient zero."""
 
-    def inner(self, function: Function, params: Params, keep: bool) -> Params:
-        """See :class:`Calculus`."""
+    def grad(self, function: Function, params: Params, create_graph: bool) -> Params:
+        """See :class:`Autodiff`."""
         with torch.enable_grad():
-            at = params if keep else _leaves(params)
-            return dict(zip(at, _grad([function(at)], list(at.values()), None, create_graph=keep)))
+            at = params if create_graph else _leaves(params)
+            return dict(zip(at, _grad([function(at)], list(at.values()), None, create_graph=create_graph)))
 
-    def outer(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
-        """See :class:`Calculus`."""
+    def value_and_grad(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
+        """See :class:`Autodiff`."""
         with torch.enable_grad():
             at = _leaves(params)
             value, auxiliary = function(at)
             gradients = dict(zip(at, _grad([value], list(at.values()), None)))
         return gradients, value.detach(), {key: item.detach() for key, item in auxiliary.items()}
 
-    def pull(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
-        """See :class:`Calculus`."""
+    def vjp(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+        """See :class:`Autodiff`."""
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in inputs]
             return _grad(function(*leaves), leaves, cotangents)

@@ -21,7 +21,7 @@ from metaflowkit.models.model import Model
 T = TypeVar("T")
 
 
-def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, workers: int) -> Iterator[T]:
+def thread_map(function: Callable[[Model, int], T], model: Model, tasks: int, workers: int) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in several threads.
 
     torch's own threads are shared out among the workers; a task that is left over alone after full rounds runs in the calling
@@ -39,18 +39,18 @@ def side_by_side(function: Callable[[Model, int], T], model: Model, tasks: int, 
     """
     threads, drawn = torch.get_num_threads(), torch.get_rng_state()
     share = max(1, threads // workers)
-    twins: SimpleQueue[Model] = SimpleQueue()
+    replicas: SimpleQueue[Model] = SimpleQueue()
     for _ in range(workers):
-        twins.put(_twin(model))
+        replicas.put(_replica(model))
 
     def one(t: int) -> T:
         if torch.get_num_threads() != share:
             torch.set_num_threads(share)
-        twin = twins.get()
+        replica = replicas.get()
         try:
-            return function(twin, t)
+            return function(replica, t)
         finally:
-            twins.put(twin)
+            replicas.put(replica)
 
     together = tasks - (tasks % workers == 1)
     running: list[Future[T]] = []
@@ -78,6 +78,6 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, "task")
 
 
-def _twin(model: Model) -> Model:
+def _replica(model: Model) -> Model:
     """Other modules, the same tensors: ``functional_call`` puts its tensors into the modules while it runs."""
     return copy.deepcopy(model, {id(x): x for x in [*model.parameters(), *model.buffers()]})
