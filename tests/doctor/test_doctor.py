@@ -256,9 +256,11 @@ def test_a_second_derivative_that_is_wrong_by_a_thousandth_is_found(pipeline, pl
 def test_a_detached_inner_gradient_is_found_in_the_engine_that_detaches_it(pipeline, planted, quick, monkeypatch) -> None:
     from metaflowkit.engines.autodiff import Eager
 
-    inner = Eager.inner
+    grad = Eager.grad
     monkeypatch.setattr(
-        Eager, "inner", lambda self, f, params, keep: {n: g.detach() if n.endswith("bias") else g for n, g in inner(self, f, params, keep).items()}
+        Eager,
+        "grad",
+        lambda self, f, params, create_graph: {n: g.detach() if n.endswith("bias") else g for n, g in grad(self, f, params, create_graph).items()},
     )
     found = texts(check(pipeline, *planted("Layer()")))
     assert [text.partition(":")[0] for text in found] == ["engine auto (the pipeline's)", "engine vectorized, chunk 1"]

@@ -7,7 +7,7 @@ import torch
 
 from metaflowkit.engines.autodiff import Eager, Functional
 
-each = pytest.mark.parametrize("autodiff", [Functional(), Eager()], ids=["functional", "tape"])
+each = pytest.mark.parametrize("autodiff", [Functional(), Eager()], ids=["functional", "eager"])
 X = torch.tensor([1.0, 2.0], dtype=torch.float64)
 
 
@@ -16,12 +16,12 @@ def cube(params):
 
 
 @each
-def test_outer_through_inner_is_the_second_derivative_where_it_is_kept(autodiff) -> None:
-    def value(params, keep):
-        return autodiff.inner(cube, params, keep)["x"].sum() + params["x"].sum(), {"seen": params["x"].sum()}
+def test_a_gradient_through_a_gradient_is_the_second_derivative_where_a_graph_is_created(autodiff) -> None:
+    def value(params, create_graph):
+        return autodiff.grad(cube, params, create_graph)["x"].sum() + params["x"].sum(), {"seen": params["x"].sum()}
 
-    for keep, expected in ((True, 6 * X + 1), (False, torch.ones(2, dtype=torch.float64))):
-        gradients, at, seen = autodiff.value_and_grad(lambda p, keep=keep: value(p, keep), {"x": X, "unused": X})
+    for create_graph, expected in ((True, 6 * X + 1), (False, torch.ones(2, dtype=torch.float64))):
+        gradients, at, seen = autodiff.value_and_grad(lambda p, create_graph=create_graph: value(p, create_graph), {"x": X, "unused": X})
         torch.testing.assert_close(gradients["x"], expected)
         assert torch.equal(gradients["unused"], torch.zeros(2, dtype=torch.float64))
         assert (at.item(), seen["seen"].item()) == (18.0, 3.0)
@@ -29,7 +29,7 @@ def test_outer_through_inner_is_the_second_derivative_where_it_is_kept(autodiff)
 
 
 @each
-def test_pull_is_the_product_with_the_jacobian(autodiff) -> None:
+def test_vjp_is_the_product_with_the_jacobian(autodiff) -> None:
     a, b, constant = autodiff.vjp(lambda a, b, c: [a * b, a.sum(), torch.ones(1, dtype=torch.float64)], [X, 2 * X, X], [X, torch.tensor(3.0).double(), X[:1]])
     torch.testing.assert_close(a, 2 * X * X + 3)
     torch.testing.assert_close(b, X * X)
@@ -43,9 +43,9 @@ def test_a_value_that_depends_on_nothing_has_zero_gradients(autodiff) -> None:
 
 
 @each
-def test_inner_gradients_of_constants_leave_the_arguments_alone(autodiff) -> None:
+def test_gradients_at_constants_leave_the_arguments_alone(autodiff) -> None:
     with torch.no_grad():
-        found = autodiff.inner(cube, {"x": X}, keep=False)
+        found = autodiff.grad(cube, {"x": X}, create_graph=False)
     torch.testing.assert_close(found["x"], 3 * X * X)
     assert not found["x"].requires_grad
     assert not X.requires_grad
