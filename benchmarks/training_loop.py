@@ -17,8 +17,7 @@ import click
 
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
-from metaflowkit.reporting.terminal import Silent
-from metaflowkit.training.loop import _Loop, _Stop
+from metaflowkit.training.loop import Stop, _Loop
 from metaflowkit.training.run_directory import open_run
 
 NEVER = 1_000_000
@@ -55,7 +54,7 @@ def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
     flow = build(chosen)
     learner = Timed(flow.learner, "outcome")
     with tempfile.TemporaryDirectory() as folder:
-        loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Silent(), _Stop())
+        loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop())
         loop.run.journal.rewind(0)
         whole, bare = [], []
         for _ in range(steps):

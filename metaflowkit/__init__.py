@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from metaflowkit.composition.flow import build as build
     from metaflowkit.config.pipeline import read as read
     from metaflowkit.evaluation.episodes import evaluate as evaluate
+    from metaflowkit.reporting.train import train as train
     from metaflowkit.training.evaluate_run import load as load
-    from metaflowkit.training.loop import train as train
 
 __version__ = "0.1.0"
 __all__ = ["build", "evaluate", "load", "read", "train"]
@@ -22,7 +22,7 @@ __all__ = ["build", "evaluate", "load", "read", "train"]
 _HOMES = {
     "read": "config.pipeline",
     "build": "composition.flow",
-    "train": "training.loop",
+    "train": "reporting.train",
     "load": "training.evaluate_run",
     "evaluate": "evaluation.episodes",
 }

@@ -20,8 +20,8 @@ LAYERS = [
     {"engines"},
     {"composition"},
     {"evaluation", "doctor"},
-    {"reporting"},
     {"training"},
+    {"reporting"},
     {"search"},
     {"cli"},
 ]
@@ -30,7 +30,6 @@ LEAVES = {"datasets", "augment", "models", "rules", "losses", "objectives"}
 ALLOWED = {
     ("config", "augment"): "Kornia's operations and the levels are read when they are first asked for",
     ("config", "search"): "a search's keys are described beside a pipeline's",
-    ("reporting", "training"): "the run directory that a report is written into",
     ("__main__", "cli"): "the entry point",
 }
 

@@ -33,7 +33,7 @@ def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None,
             raise RunError(f"{run_dir}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it")
     checked = read(pipeline, overrides)
     from metaflowkit.reporting.terminal import choose_progress
-    from metaflowkit.training.loop import train
+    from metaflowkit.reporting.train import train
 
     report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
     say("\n".join(["", *report.lines()]))

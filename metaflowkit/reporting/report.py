@@ -15,6 +15,7 @@ from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
 from metaflowkit.evaluation.episodes import Difference, Score, paired
 from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.training.events import Finished
 from metaflowkit.training.run_directory import Run
 from metaflowkit.types import ImageSet
 
@@ -122,21 +123,20 @@ def _shown(difference: Difference | None) -> str:
     return str(difference) if difference.resolved else f"{difference}, unresolved"
 
 
-def write_report(
-    run: Run,
-    flow: Flow,
-    before: Sequence[Score],
-    after: Sequence[Score],
-    best: dict[str, float] | None,
-    untrained: float | None,
-    validation: Difference | None,
-    seconds: float,
-    protocol: str,
-) -> Report:
-    """Write ``report.md`` and ``curve.png``, add the scores to ``evaluations.jsonl``, and return the report."""
-    report = Report(run.folder, before, after, best, untrained, seconds, protocol, _following(run, flow), validation)
-    labelled = [("untrained", score) for score in before] + [("best", score) for score in after]
-    run.append([{"weights": weights, **score.plain(), "protocol": protocol} for weights, score in labelled])
+def write_report(finished: Finished) -> Report:
+    """Write ``report.md`` and ``curve.png`` of a finished run, and return the report."""
+    run, flow = finished.run, finished.flow
+    report = Report(
+        run.folder,
+        finished.before,
+        finished.after,
+        finished.best,
+        finished.untrained,
+        finished.seconds,
+        finished.protocol,
+        _following(run, flow),
+        finished.validation,
+    )
     write_atomic(run.folder / "curve.png", _curve(run, flow))
     write_atomic(run.folder / "report.md", report.markdown().encode())
     return report

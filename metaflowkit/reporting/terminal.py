@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from metaflowkit.errors import printable
+from metaflowkit.training.events import Event, Started, Stepped, Tested, Validated
 
 if TYPE_CHECKING:
     from metaflowkit.composition.flow import Flow
@@ -24,6 +25,18 @@ class Silent:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Leave the display as it is."""
+
+    def show(self, event: Event) -> None:
+        """Show what training tells."""
+        match event:
+            case Started(folder, flow, steps):
+                self.start(folder, flow, steps)
+            case Stepped(step, objective, _, images):
+                self.step(step, objective, images)
+            case Validated(step, score):
+                self.validated(step, score)
+            case Tested(weights, scores):
+                self.tested(weights, scores)
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         """The run begins (or goes on) in ``folder``."""

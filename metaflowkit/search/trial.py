@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,11 @@ from metaflowkit.composition.flow import Flow
 from metaflowkit.errors import ConfigError, DataError, DivergenceError
 from metaflowkit.evaluation.episodes import Score
 from metaflowkit.memory import out_of_memory, peak_memory
-from metaflowkit.reporting.terminal import Silent
 from metaflowkit.search.distributions import suggest
 from metaflowkit.search.specification import Search
 from metaflowkit.search.trial_queue import Lease
-from metaflowkit.training.loop import train
+from metaflowkit.training.events import Finished, Started, Stepped, Validated
+from metaflowkit.training.loop import events
 from metaflowkit.training.metric_log import Journal
 
 GROUP = 10  # validation episodes whose mean is one value of the signed-rank test
@@ -42,8 +43,8 @@ class Ended(NamedTuple):
     metrics: dict[str, float]
 
 
-class Watch(Silent):
-    """Tells the study of every validation, and leaves the run where the study has seen enough.
+class Watch:
+    """Tells the study of every validation, and says where it has seen enough.
 
     Args:
         trial: of the study.
@@ -63,7 +64,7 @@ class Watch(Silent):
         self.held = 0.0
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
-        """See :class:`Silent`; a run that goes on has told another trial of its past.
+        """The run begins; one that goes on has told another trial of its past.
 
         Raises:
             DataError: nothing can be validated.
@@ -76,26 +77,18 @@ class Watch(Silent):
             if line["step"] and "val/accuracy" in line and self.pruning and not self.grouped:
                 self.trial.report(line["val/accuracy"], line["step"])
 
-    def step(self, step: int, objective: float, images: int) -> None:
-        """See :class:`Silent`."""
-        if self.lease.lost.is_set():
-            raise Lost
-
-    def validated(self, step: int, score: Score) -> None:
-        """See :class:`Silent`.
-
-        Raises:
-            optuna.TrialPruned: enough has been seen; with the reason.
-        """
+    def judge(self, step: int, score: Score) -> str | None:
+        """Why the trial should end at a validation, in words; None where it should go on."""
         if not step:
-            return
+            return None
         if self.pruning:
             for at, value in self._values(step, score):
                 self.trial.report(value, at)
             if step < self.steps and self.trial.should_prune():  # at the end there is nothing left to save
-                raise optuna.TrialPruned(f"pruned at outer step {step}")
+                return f"pruned at outer step {step}"
         if self.limit is not None and time.monotonic() - self.started > self.limit:
-            raise optuna.TrialPruned(f"over its {self.limit:g} seconds at outer step {step}")
+            return f"over its {self.limit:g} seconds at outer step {step}"
+        return None
 
     def costs(self) -> dict[str, float]:
         """Seconds, and where training began MiB, that the trial took until now."""
@@ -133,11 +126,19 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
     metrics: dict[str, float] = {}
     state, reason = TrialState.COMPLETE, ""
     try:
-        report = train(pipeline, folder, resume=(folder / "pipeline.yaml").is_file(), progress=watch, test=False)
-        if report.best is not None:
-            metrics["val/accuracy"] = report.best["accuracy"]
-    except optuna.TrialPruned as pruned:
-        state, reason = TrialState.PRUNED, str(pruned)
+        with closing(events(pipeline, folder, resume=(folder / "pipeline.yaml").is_file(), test=False)) as training:
+            for event in training:
+                match event:
+                    case Started():
+                        watch.start(event.folder, event.flow, event.steps)
+                    case Stepped() if watch.lease.lost.is_set():
+                        raise Lost
+                    case Validated():
+                        ended = watch.judge(event.step, event.score)
+                        if ended is not None:
+                            return Ended(TrialState.PRUNED, ended, watch.costs())
+                    case Finished() if event.best is not None:
+                        metrics["val/accuracy"] = event.best["accuracy"]
     except DivergenceError as error:
         state, reason = TrialState.PRUNED, f"diverged: {error}"
     except ConfigError as error:

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import shlex
 import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,72 +18,88 @@ from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation.episodes import Score, evaluate, paired, protocol
-from metaflowkit.reporting.report import Report, write_report
-from metaflowkit.reporting.terminal import Progress, Silent
 from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
+from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated
 from metaflowkit.training.metric_log import resume_command
 from metaflowkit.training.optimizers import schedule_factor
 from metaflowkit.training.run_directory import PUT_BACK, Run, default_folder, hold_run
 from metaflowkit.training.signals import on_stop
 
 
-def train(
+def events(
     pipeline: Pipeline,
     run_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Progress | None = None,
     test: bool = True,
-) -> Report:
+    stop: Stop | None = None,
+) -> Generator[Event, None, None]:
     """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes.
+
+    A generator: the next step is taken when the next event is asked for. Whoever leaves the loop early closes it (``contextlib.closing``,
+    or the end of the last reference); what is saved by then stays, and the run can be resumed.
 
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
         run_dir: where everything is written; None for ``runs/<pipeline>-<time>``.
         resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run (CPU, same threads).
         overwrite: replace the run in ``run_dir``.
-        progress: how to tell the user; None is silent.
         test: evaluate on test classes at the end; without, their images are let go of before training.
+        stop: asked to end the run after the step at hand, by signals or by the caller; None for one of its own.
 
-    Returns:
-        The report: run directory, scores before and after, time.
+    Yields:
+        :class:`Started`, then :class:`Stepped`, :class:`Saved` and :class:`Validated` as they come, :class:`Tested`, and :class:`Finished` at last.
 
     Raises:
         ConfigError, DataError, RunError, CheckpointError: see their classes.
         DivergenceError: a value or gradient stopped being finite; the last good state is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    progress = progress or Silent()
     folder = Path(run_dir) if run_dir is not None else default_folder(pipeline)
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
     flow.learner.check(flow.shape)
     started = time.monotonic()
-    stop = _Stop()
+    stop = stop or Stop()
     with hold_run(folder, pipeline, resume, overwrite) as run:
         try:
-            with on_stop(stop.ask), progress:
-                progress.start(folder, flow, pipeline.outer.steps)
-                loop = _Loop(flow, run, progress, stop)
+            with on_stop(stop.ask):
+                yield Started(folder, flow, pipeline.outer.steps)
+                loop = _Loop(flow, run, stop)
                 loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
+                yield from loop.news()
                 while loop.step < pipeline.outer.steps:
                     loop.advance()
-                before, after = loop.final_scores()
-            validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
-            seconds = time.monotonic() - started
-            return write_report(run, flow, before, after, loop.best, loop.untrained, validation, seconds, protocol(flow, pipeline.evaluate.readouts))
+                    yield from loop.news()
+                    loop.check_stop()
+                yield from loop.test()
         except KeyboardInterrupt:
             raise stop.at_once(run) from None
+        how = protocol(flow, pipeline.evaluate.readouts)
+        scores = [(weights, score) for weights, scores in (("untrained", loop.before), ("best", loop.after)) for score in scores]
+        run.append([{"weights": weights, **score.plain(), "protocol": how} for weights, score in scores])
+        validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
+        yield Finished(run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, time.monotonic() - started, how)
 
 
 @dataclass
-class _Stop:
+class Stop:
+    """A wish to end a run after the step at hand.
+
+    Attributes:
+        requested: who asked, such as SIGINT; None as long as nobody did.
+    """
+
     requested: str | None = None
 
     def ask(self, name: str) -> None:
-        """The first signal waits for the step's end, the second does not."""
+        """Ask for it; who asks a second time does not wait for the step's end.
+
+        Raises:
+            KeyboardInterrupt: the second time.
+        """
         if self.requested:
             raise KeyboardInterrupt
         self.requested = name
@@ -100,17 +117,26 @@ class _Stop:
 class _Loop:
     """The state of a run between two outer steps."""
 
-    def __init__(self, flow: Flow, run: Run, progress: Progress, stop: _Stop) -> None:
-        self.flow, self.run, self.progress, self.stop = flow, run, progress, stop
+    def __init__(self, flow: Flow, run: Run, stop: Stop) -> None:
+        self.flow, self.run, self.stop = flow, run, stop
         self.outer = flow.pipeline.outer
         self.parameters = flow.learner.parts.trained(dict(flow.learner.model.named_parameters()))
         parameters = list(self.parameters.values())
         self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, parameters=parameters))
         self.lr = self.optimizer.param_groups[0]["lr"]
         self.step = 0
+        self.saved: int | None = None
         self.best: dict[str, float] | None = None
         self.untrained: float | None = None
         self.episodes: dict[str, list[float]] = {}
+        self.before: list[Score] = []
+        self.after: list[Score] = []
+        self._news: list[Event] = []
+
+    def news(self) -> list[Event]:
+        """What happened since this was last asked."""
+        news, self._news = self._news, []
+        return news
 
     def begin(self) -> None:
         self.run.journal.rewind(0)
@@ -118,6 +144,7 @@ class _Loop:
         if score is not None:
             self.untrained, self.episodes["untrained"] = score.accuracy, list(score.each)
         self.save()
+        self.tell_of(score)
 
     def restore(self) -> None:
         snapshot = self.own(checkpoint.saved(self.run.checkpoints)[-1])
@@ -126,7 +153,8 @@ class _Loop:
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.journal.rewind(snapshot.journal)
-        self.step, self.best, self.untrained, self.episodes = snapshot.step, snapshot.best, snapshot.untrained, snapshot.episodes
+        self.step = self.saved = snapshot.step
+        self.best, self.untrained, self.episodes = snapshot.best, snapshot.untrained, snapshot.episodes
 
     def own(self, path: Path) -> Snapshot:
         """A checkpoint of this run.
@@ -152,21 +180,35 @@ class _Loop:
         self.optimizer.step()
         self.step = step
         metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}
-        self.run.journal.write(step, **{"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics})
-        self.progress.step(step, outcome.value.item(), episode.support.y.numel() + episode.query.y.numel())
+        metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
+        self.run.journal.write(step, **metrics)
+        self._news.append(Stepped(step, metrics["train/objective"], metrics, episode.support.y.numel() + episode.query.y.numel()))
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
-        saved = validated or self.stop.requested or step % (self.outer.save_every or self.outer.steps) == 0
+        saved = validated or step % (self.outer.save_every or self.outer.steps) == 0
         if saved:
             self.flow.calibrate()
+        score = self.validate() if validated else None
         if validated:
-            self.judge(self.validate())
+            self.judge(score)
         if saved:
             self.save()
-        self.check_stop()
+        self.tell_of(score)
+
+    def tell_of(self, score: Score | None) -> None:
+        """Validation accuracy is told once the weights that have it are saved."""
+        if score is not None:
+            self._news.append(Validated(self.step, score))
 
     def check_stop(self) -> None:
-        """Leave where the user or the system asked to; the state is saved by now."""
+        """Leave where the user, the system or the caller asked to, with the state saved.
+
+        Raises:
+            Interrupted: they did.
+        """
         if self.stop.requested:
+            if self.saved != self.step:
+                self.flow.calibrate()
+                self.save()
             raise Interrupted(
                 f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with {resume_command(self.run.folder)}",
                 self.stop.requested,
@@ -180,7 +222,6 @@ class _Loop:
         way, shot = wanted.settings()[0]
         (score,) = evaluate(self.flow, "val", way, shot, wanted.query, wanted.val_episodes, wanted.readouts[:1])
         self.run.journal.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
-        self.progress.validated(self.step, score)
         return score
 
     def judge(self, score: Score | None) -> None:
@@ -196,28 +237,30 @@ class _Loop:
         return Snapshot(self.step, model, self.optimizer.state_dict(), written, self.best, self.untrained, text, self.episodes)
 
     def save(self) -> None:
-        checkpoint.save(self.snapshot(), checkpoint.step_path(self.run.checkpoints, self.step))
+        path = checkpoint.step_path(self.run.checkpoints, self.step)
+        checkpoint.save(self.snapshot(), path)
         checkpoint.prune(self.run.checkpoints)
+        self.saved = self.step
+        self._news.append(Saved(self.step, path))
 
-    def final_scores(self) -> tuple[list[Score], list[Score]]:
+    def test(self) -> Iterator[Tested]:
         """Test scores of the untrained network and of the best weights; the model keeps the latter."""
         model = self.flow.learner.model
         if "test" not in self.flow.splits or not len(self.flow.splits["test"].classes):
-            return [], []
+            return
         best = self.own(self.run.checkpoints / "best.pt").model
         untrained = build_learner(self.flow.pipeline, self.flow.shape, self.flow.device).model.state_dict()
         wanted = self.flow.pipeline.evaluate
-        found: dict[str, list[Score]] = {"untrained": [], "trained": []}
-        for label, weights in (("untrained", untrained), ("trained", best)):
-            model.load_state_dict(weights)
+        labels: tuple[Literal["untrained", "trained"], ...] = ("untrained", "trained")
+        for label in labels:
+            model.load_state_dict(untrained if label == "untrained" else best)
             if label == "untrained":
                 self.flow.calibrate(start=True)
             for way, shot in wanted.settings():
                 self.check_stop()
                 scores = evaluate(self.flow, "test", way, shot, wanted.query, wanted.episodes, wanted.readouts)
-                self.progress.tested(label, scores)
-                found[label] += scores
-        return found["untrained"], found["trained"]
+                (self.before if label == "untrained" else self.after).extend(scores)
+                yield Tested(label, scores)
 
     def _milder(self) -> str:
         """A command that starts again with a tenth of the outer learning rate; the run itself, resumed, would meet the same gradient again."""

@@ -10,9 +10,9 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation.episodes import evaluate, protocol
 from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
 from metaflowkit.training.evaluate_run import evaluate_run
-from metaflowkit.training.loop import train
 
 SMALL = """
 device: cpu

@@ -16,7 +16,7 @@ import torch
 
 from metaflowkit.config import registry
 from metaflowkit.errors import MetaflowkitError
-from metaflowkit.training.loop import train
+from metaflowkit.reporting.train import train
 from metaflowkit.types import ImageSet
 from tests.fuzz.mutants import lay_out, mutant, read_mutant, small
 

@@ -17,7 +17,7 @@ from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
 from metaflowkit.evaluation.episodes import Difference, Score, paired
 from metaflowkit.reporting.report import Report, _following
-from metaflowkit.training.loop import train
+from metaflowkit.reporting.train import train
 from metaflowkit.training.run_directory import Run
 from metaflowkit.types import ImageSet
 from tests.conftest import png

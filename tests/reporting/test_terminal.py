@@ -16,7 +16,7 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.evaluation.episodes import Score
 from metaflowkit.reporting import terminal as module
 from metaflowkit.reporting.terminal import Bar, Lines, Silent, _clock, choose_progress
-from metaflowkit.training.loop import train
+from metaflowkit.reporting.train import train
 from metaflowkit.types import ImageSet
 from tests.small import SMALL
 

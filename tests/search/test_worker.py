@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from statistics import median
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -26,6 +27,7 @@ from metaflowkit.search.study import enter
 from metaflowkit.search.trial_queue import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.worker import work
 from metaflowkit.training import loop as training
+from metaflowkit.training.events import Finished, Started, Validated
 from metaflowkit.training.loop import _Loop
 from metaflowkit.training.metric_log import Journal
 from tests.search.small import SPACE, search_file
@@ -180,7 +182,7 @@ def test_what_only_building_can_find_is_recorded_as_such(entered) -> None:
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), torch.OutOfMemoryError("CUDA")]
 )
 def test_out_of_memory_is_the_trials_fault(entered, monkeypatch, error) -> None:
-    monkeypatch.setattr(trials, "train", lambda *args, **more: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(trials, "events", lambda *args, **more: (_ for _ in ()).throw(error))
     study = entered(more="trials: 1")
     _work(study)
     (trial,) = study.slots.trials()
@@ -189,7 +191,7 @@ def test_out_of_memory_is_the_trials_fault(entered, monkeypatch, error) -> None:
 
 @pytest.mark.parametrize("error", [RunError("disk: full"), ValueError("a bug")])
 def test_what_is_not_the_trials_fault_stops_the_worker_and_puts_the_trial_again(entered, monkeypatch, error) -> None:
-    monkeypatch.setattr(trials, "train", lambda *args, **more: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(trials, "events", lambda *args, **more: (_ for _ in ()).throw(error))
     study = entered(more="trials: 1\nretries: 1")
     for _ in range(2):
         with pytest.raises(type(error)):
@@ -285,7 +287,7 @@ def _loss(pipeline) -> float:
 
 def _bowl_of(entered, monkeypatch, sampler: str, trials_: int) -> list[optuna.trial.FrozenTrial]:
     """The trials of a search whose accuracy is known, without training."""
-    monkeypatch.setattr(trials, "train", lambda pipeline, *args, **more: type("Report", (), {"best": {"accuracy": 1 - _loss(pipeline)}}))
+    monkeypatch.setattr(trials, "events", lambda pipeline, *args, **more: _ended(1 - _loss(pipeline)))
     study = entered(BOWL, f"trials: {trials_}\nsampler: {sampler}\npruner: none\nset: {{objective: {{name: bootstrapped_kl, temperature: 0.5}}}}")
     _work(study)
     done = study.slots.trials()
@@ -341,7 +343,7 @@ def test_random_draws_do_not_learn(entered, monkeypatch) -> None:
 
 
 def test_a_grid_runs_every_point_once(entered, monkeypatch) -> None:
-    monkeypatch.setattr(trials, "train", lambda pipeline, *args, **more: type("Report", (), {"best": {"accuracy": 0.5}}))
+    monkeypatch.setattr(trials, "events", lambda pipeline, *args, **more: _ended(0.5))
     study = entered("inner.rule.lr: {low: 0.1, high: 0.5, step: 0.1}\n  objective.delta: {low: 1, high: 5, step: 4}", "trials: 14\nsampler: grid\npruner: none")
     _work(study)
     points = [(round(t.params["inner.rule.lr"], 9), t.params["objective.delta"]) for t in study.slots.trials()]
@@ -351,14 +353,19 @@ def test_a_grid_runs_every_point_once(entered, monkeypatch) -> None:
 def _validating(accuracy):
     """In place of training: eight validations whose accuracy depends on the pipeline."""
 
-    def run(pipeline, folder, resume, progress, test):
-        progress.steps = 8
+    def run(pipeline, folder, resume, test):
+        yield Started(folder, SimpleNamespace(splits={"val": SimpleNamespace(classes=["a"])}, device=torch.device("cpu")), 8)
         for step in range(1, 9):
             each = tuple(accuracy(pipeline) + 0.01 * ((7 * i + step) % 5) for i in range(60))
-            progress.validated(step, Score("val", 5, 1, 5, "prototype", 60, sum(each) / 60, 0.01, each))
-        return type("Report", (), {"best": {"accuracy": accuracy(pipeline)}})
+            yield Validated(step, Score("val", 5, 1, 5, "prototype", 60, sum(each) / 60, 0.01, each))
+        yield from _ended(accuracy(pipeline))
 
     return run
+
+
+def _ended(accuracy):
+    """The last event of a run with such a validation accuracy."""
+    yield Finished(None, None, [], [], {"step": 8, "accuracy": accuracy}, None, None, 0.0, "")
 
 
 @pytest.mark.parametrize(
@@ -367,7 +374,7 @@ def _validating(accuracy):
     ids=lambda p: p.strip("{").split(",")[0],
 )
 def test_a_pruner_ends_trials_that_are_far_worse_and_none_that_is_best(entered, pruner, monkeypatch) -> None:
-    monkeypatch.setattr(trials, "train", _validating(lambda pipeline: 1 - pipeline.inner.rule.settings["lr"]))
+    monkeypatch.setattr(trials, "events", _validating(lambda pipeline: 1 - pipeline.inner.rule.settings["lr"]))
     study = entered("inner.rule.lr: {low: 0.1, high: 0.9}", f"trials: 1\npruner: {pruner}\nset: {{outer.steps: 8}}")
     rates = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
     for lr in rates:

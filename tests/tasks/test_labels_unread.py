@@ -11,7 +11,7 @@ import torch
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.datasets.glyphs import Glyphs
-from metaflowkit.training.loop import train
+from metaflowkit.reporting.train import train
 from tests import small
 
 SMALL = small.SMALL.replace("steps: 4", "steps: 3").replace("every: 2", "every: 3").replace("val_episodes: 4", "val_episodes: 4, readouts: [prototype]")

@@ -15,9 +15,9 @@ from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
 from metaflowkit.evaluation.episodes import Score, evaluate, protocol
+from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
 from metaflowkit.training.evaluate_run import evaluate_run, load
-from metaflowkit.training.loop import train
 
 SMALL = """
 device: cpu

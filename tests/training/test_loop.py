@@ -22,8 +22,9 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation.episodes import Score
 from metaflowkit.reporting.report import Report
+from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
-from metaflowkit.training.loop import _Loop, train
+from metaflowkit.training.loop import _Loop
 from tests import small
 
 SMALL = small.SMALL.replace("steps: 4", "steps: 6")

@@ -1,0 +1,50 @@
+"""A whole run: training, shown while it goes on, and its report."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from metaflowkit.config.types import Pipeline
+from metaflowkit.errors import RunError
+from metaflowkit.reporting.report import Report, write_report
+from metaflowkit.reporting.terminal import Progress, Silent
+from metaflowkit.training.events import Finished, Started
+from metaflowkit.training.loop import Stop, events
+from metaflowkit.training.run_directory import Run
+
+
+def train(
+    pipeline: Pipeline,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    test: bool = True,
+) -> Report:
+    """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes, and write the report.
+
+    Args:
+        pipeline, run_dir, resume, overwrite, test: see :func:`metaflowkit.training.loop.events`.
+        progress: how to tell the user; None is silent.
+
+    Returns:
+        The report: run directory, scores before and after, time.
+
+    Raises:
+        ConfigError, DataError, RunError, CheckpointError, DivergenceError, Interrupted: see :func:`metaflowkit.training.loop.events`.
+    """
+    display, stop, folder = progress or Silent(), Stop(), None
+    with display, closing(events(pipeline, run_dir, resume, overwrite, test, stop)) as told:
+        try:
+            for event in told:
+                if isinstance(event, Started):
+                    folder = event.folder
+                display.show(event)
+                if isinstance(event, Finished):
+                    return write_report(event)
+        except KeyboardInterrupt:  # while something was shown
+            if folder is None:
+                raise
+            raise stop.at_once(Run(folder)) from None
+    raise RunError(f"{folder}: training ended without a result")  # unreachable: the last event is Finished

@@ -1,0 +1,99 @@
+"""What training tells while it goes on: displays, metric logs and pruning read these, and leave the loop where they have seen enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from metaflowkit.composition.flow import Flow
+    from metaflowkit.evaluation.episodes import Difference, Score
+    from metaflowkit.training.run_directory import Run
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run begins, or goes on.
+
+    Attributes:
+        folder: the run directory; its metrics of earlier steps are there.
+        flow: the built pipeline.
+        steps: outer steps in all.
+    """
+
+    folder: Path
+    flow: Flow
+    steps: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """An outer step is done.
+
+    Attributes:
+        step: from 1.
+        objective: mean over its tasks, before the step.
+        metrics: what was written to the metric log, by name.
+        images: support and query images together.
+    """
+
+    step: int
+    objective: float
+    metrics: dict[str, float]
+    images: int
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Validation accuracy after a step (0: before the first); the weights are saved by now."""
+
+    step: int
+    score: Score
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint was written, from which ``--resume`` goes on."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Test accuracy of the untrained network or of the best weights, at one way and shot: a score for each readout."""
+
+    weights: Literal["untrained", "trained"]
+    scores: Sequence[Score]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All is done; the scores are in ``evaluations.jsonl``, and the flow has the best weights.
+
+    Attributes:
+        run: the run directory, still locked.
+        flow: the built pipeline.
+        before: test scores of the untrained network.
+        after: test scores of the best weights, in the same order.
+        best: step and validation accuracy of the best weights; of the last weights and NaN without validation classes.
+        untrained: validation accuracy before training; None without validation classes.
+        validation: of the best weights and the untrained network; None where it was not measured.
+        seconds: since the call.
+        protocol: how accuracy was measured.
+    """
+
+    run: Run
+    flow: Flow
+    before: Sequence[Score]
+    after: Sequence[Score]
+    best: dict[str, float] | None
+    untrained: float | None
+    validation: Difference | None
+    seconds: float
+    protocol: str
+
+
+Event = Started | Stepped | Validated | Saved | Tested | Finished
