@@ -8,7 +8,6 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, Optional, Union
 
 from metaflowkit.config.introspection import Entry, Setting, read_entry
@@ -29,7 +28,7 @@ _TYPES: dict[str, Any] = {
     **{plain.__name__: plain for plain in (bool, int, float, str)},
     **dict.fromkeys(("Tuple", "tuple", "List", "list", "Sequence"), _Row),
     **dict.fromkeys(("Resample", "SamplePadding", "BorderType", "DataKey"), str),  # enums that Kornia also takes by name
-    "Union": Union, "Optional": Optional, "Tensor": _ROW, "torch": SimpleNamespace(Tensor=_ROW),
+    "Union": Union, "Optional": Optional, "Tensor": _ROW, "torch.Tensor": _ROW,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.config import schema
+from metaflowkit.config.expressions import Unreadable, evaluate
 from metaflowkit.config.guards import Guard, guards_of
 from metaflowkit.errors import ConfigError, quoted
 
@@ -95,20 +97,38 @@ def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
     """(variable, entry) of every ``@VARIABLE.register("name")`` at the top level of a source file."""
     found = []
     module = read_python(source)
+    constants = _constants(module)
     for statement in module.body:
         if not isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
             continue
         for decorator in statement.decorator_list:
             match decorator:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr="register"), args=[ast.Constant(value=str(name))]):
-                    found.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module))))
+                    found.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module), constants=constants)))
     return tuple(found)
 
 
 def read_entry(
-    name: str, statement: ast.ClassDef | ast.FunctionDef, origin: str, types: Mapping[str, Any] = _NAMES, tags: Mapping[str, Any] | None = None
+    name: str,
+    statement: ast.ClassDef | ast.FunctionDef,
+    origin: str,
+    types: Mapping[str, Any] = _NAMES,
+    tags: Mapping[str, Any] | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> Entry:
-    """The entry of one class or function definition; ``types`` are the names that its annotations may use."""
+    """The entry of one class or function definition.
+
+    Args:
+        name: as a pipeline names it.
+        statement: the definition.
+        origin: the file that it stands in.
+        types: the names that its annotations may use.
+        tags: see :class:`Entry`.
+        constants: the names that its defaults may use; None gives defaults that cannot be read as their text.
+
+    Raises:
+        ConfigError: a default cannot be read, and ``constants`` is not None.
+    """
     functions = statement.body if isinstance(statement, ast.ClassDef) else [statement]
     inits = [f for f in functions if isinstance(f, ast.FunctionDef) and (f.name == "__init__" or f is statement)]
     arguments = inits[0].args if inits else None
@@ -121,8 +141,8 @@ def read_entry(
         for argument, default in [*zip(positional, defaults), *zip(arguments.kwonlyargs, arguments.kw_defaults)]:
             settings[argument.arg] = Setting(
                 argument.arg,
-                _annotation(argument.annotation, origin, types),
-                REQUIRED if default is None else _literal(default),
+                _annotation(argument.annotation, types),
+                REQUIRED if default is None else _default(default, origin, constants),
                 helps.get(argument.arg, ""),
             )
     return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, dict(tags or {}), guards_of(inits[0]) if inits else ())
@@ -138,10 +158,9 @@ def _tags(statement: ast.ClassDef | ast.FunctionDef, module: ast.Module) -> dict
             tags |= _tags_of(base.id, module)
     for line in statement.body:
         match line:
-            case ast.Assign(targets=targets, value=value):
-                tags |= {target.id: _literal(value) for target in targets if isinstance(target, ast.Name)}
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                tags[name] = _literal(value)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                with contextlib.suppress(Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
+                    tags[name] = evaluate(value, {})
     return tags
 
 
@@ -161,22 +180,44 @@ def _tags_of(name: str, module: ast.Module) -> dict[str, Any]:
     return {}
 
 
-def _annotation(node: ast.expr | None, place: str, types: Mapping[str, Any]) -> Any:
+def _annotation(node: ast.expr | None, types: Mapping[str, Any]) -> Any:
     """The annotation's value where it is made of known names; Any where it is not (an argument given by the builder)."""
     if node is None:
         return Any
     try:
-        return eval(compile(ast.Expression(node), place, "eval"), {"__builtins__": {}}, types)
-    except (NameError, AttributeError, TypeError):
+        return evaluate(node, types, {"Range": schema.Range})
+    except (Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
         return Any
 
 
-def _literal(node: ast.expr) -> Any:
-    """The value of a literal, or of arithmetic on literals; other expressions as their text."""
+def _constants(module: ast.Module) -> dict[str, Any]:
+    """The names that a module binds once, at its top level, to values that can be read."""
+    constants: dict[str, Any] = {}
+    for statement in module.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                if name in constants:
+                    del constants[name]
+                    continue
+                with contextlib.suppress(Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
+                    constants[name] = evaluate(value, constants)
+    return constants
+
+
+def _default(node: ast.expr, place: str, constants: Mapping[str, Any] | None) -> Any:
+    """The value of a default; without ``constants`` what cannot be read is given as its text.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        return eval(compile(ast.Expression(node), "default", "eval"), {"__builtins__": {}})
-    except (NameError, AttributeError, TypeError):
-        return ast.unparse(node)
+        return evaluate(node, constants or {})
+    except (Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
+        if constants is None:
+            return ast.unparse(node)
+        raise ConfigError(
+            f"{place}:{node.lineno}: the default {ast.unparse(node)} cannot be read from the source; write a number, a text or a constant of that module"
+        ) from None
 
 
 def argument_docs(doc: str) -> dict[str, str]:
