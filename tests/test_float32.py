@@ -98,7 +98,7 @@ def test_untrained(precision, flow) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("flow", PIPELINES, indirect=True)
 def test_shipped_pipelines(precision, flow) -> None:
-    check(precision, flow, VectorizedEngine(1, 1), HigherEngine(), fault=10)
+    check(precision, flow, VectorizedEngine(1, 1), HigherEngine(), fault=5)  # UMTRA at least: its loss is far from kinks and torch's sums do least there
     precision.advance(flow, STEPS)
     check(precision, flow, VectorizedEngine(1, 1), HigherEngine())
 
@@ -164,6 +164,7 @@ def test_operations_that_depend_on_how_they_are_called_are_those_that_are_mended
         "batch norm, stored",
         "batch norm of [n, C]",
         "group norm, C groups",
+        "convolution 1x1",  # under vmap alone, 2e-5, and left as it is
     }
     assert operation_accuracy.depends(table["batch norm"])  # otherwise the images would show nothing
     for name, columns in table.items():
