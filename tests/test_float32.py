@@ -98,9 +98,15 @@ def test_untrained(precision, flow) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("flow", PIPELINES, indirect=True)
 def test_shipped_pipelines(precision, flow) -> None:
-    check(precision, flow, VectorizedEngine(1, 1), HigherEngine(), fault=5)  # UMTRA at least: its loss is far from kinks and torch's sums do least there
+    engines = [VectorizedEngine(1, 1), HigherEngine()]
+    check(precision, flow, *engines)
+    parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
+    for engine in engines:  # on the same branches, since what rounding does at the kinks would hide the fault or look like it
+        distance = median(on_the_same_branches(precision, engine, parts, tasks))
+        with precision.torch_sums():
+            assert median(on_the_same_branches(precision, engine, parts, tasks)) > 10 * distance, engine.description
     precision.advance(flow, STEPS)
-    check(precision, flow, VectorizedEngine(1, 1), HigherEngine())
+    check(precision, flow, *engines)
 
 
 def test_measured_embeddings(precision) -> None:
@@ -164,8 +170,11 @@ def test_operations_that_depend_on_how_they_are_called_are_those_that_are_mended
         "batch norm, stored",
         "batch norm of [n, C]",
         "group norm, C groups",
-        "convolution 1x1",  # under vmap alone, 2e-5, and left as it is
+        "convolution 1x1",
     }
+    narrow = table["convolution 1x1"]  # is off under vmap of several tasks alone, and left as it is
+    assert narrow.pop("vmap of 2") < 5e-5
+    assert max(narrow.values()) < 1e-6
     assert operation_accuracy.depends(table["batch norm"])  # otherwise the images would show nothing
     for name, columns in table.items():
         assert columns["here"] < max(operation_accuracy.BOUND, 2 * columns["contiguous, 1"]), name

@@ -31,6 +31,9 @@ class Unreadable(Exception):
     """An expression holds something that is not walked."""
 
 
+FAILURES = (Unreadable, TypeError, ValueError, ArithmeticError, LookupError)  # what evaluate may raise: all but the first are the expression's own
+
+
 def evaluate(node: ast.expr, names: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]] = FUNCTIONS) -> Any:
     """The value of an expression.
 

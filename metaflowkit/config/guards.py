@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from metaflowkit.config.expressions import FUNCTIONS, Unreadable, evaluate
+from metaflowkit.config.expressions import FAILURES, FUNCTIONS, evaluate
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Guard:
         """What the constructor would say of these settings; None where it takes them, or where this cannot be known from its source."""
         try:
             return str(evaluate(self.text, settings)) if evaluate(self.test, settings) else None
-        except (Unreadable, TypeError, ValueError, ArithmeticError, LookupError):  # all but the first are the constructor's to raise
+        except FAILURES:
             return None
 
 

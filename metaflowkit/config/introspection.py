@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.config import schema
-from metaflowkit.config.expressions import Unreadable, evaluate
+from metaflowkit.config.expressions import FAILURES, evaluate
 from metaflowkit.config.guards import Guard, guards_of
 from metaflowkit.errors import ConfigError, quoted
 
@@ -156,11 +157,9 @@ def _tags(statement: ast.ClassDef | ast.FunctionDef, module: ast.Module) -> dict
     for base in reversed(statement.bases):
         if isinstance(base, ast.Name):
             tags |= _tags_of(base.id, module)
-    for line in statement.body:
-        match line:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                with contextlib.suppress(Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
-                    tags[name] = evaluate(value, {})
+    for name, value in _bindings(statement.body):
+        with contextlib.suppress(*FAILURES):
+            tags[name] = evaluate(value, {})
     return tags
 
 
@@ -186,22 +185,30 @@ def _annotation(node: ast.expr | None, types: Mapping[str, Any]) -> Any:
         return Any
     try:
         return evaluate(node, types, {"Range": schema.Range})
-    except (Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
+    except FAILURES:
         return Any
 
 
 def _constants(module: ast.Module) -> dict[str, Any]:
     """The names that a module binds once, at its top level, to values that can be read."""
     constants: dict[str, Any] = {}
-    for statement in module.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                if name in constants:
-                    del constants[name]
-                    continue
-                with contextlib.suppress(Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
-                    constants[name] = evaluate(value, constants)
+    bindings = list(_bindings(module.body))
+    often = Counter(name for name, _ in bindings)
+    for name, value in bindings:
+        with contextlib.suppress(*FAILURES):
+            if often[name] == 1:
+                constants[name] = evaluate(value, constants)
     return constants
+
+
+def _bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    """(name, value) of each plain assignment among statements."""
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=targets, value=value):
+                yield from ((target.id, value) for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
 
 
 def _default(node: ast.expr, place: str, constants: Mapping[str, Any] | None) -> Any:
@@ -212,7 +219,7 @@ def _default(node: ast.expr, place: str, constants: Mapping[str, Any] | None) ->
     """
     try:
         return evaluate(node, constants or {})
-    except (Unreadable, TypeError, ValueError, ArithmeticError, LookupError):
+    except FAILURES:
         if constants is None:
             return ast.unparse(node)
         raise ConfigError(

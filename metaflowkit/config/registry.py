@@ -94,21 +94,23 @@ class Kind:
         """
         importlib.import_module(self.module)
         make = self.classes[choice.name]
-        if inspect.isabstract(make):
-            lacking = sorted(getattr(make, "__abstractmethods__", ()))
-            texts = [method for method in self.methods if method.partition("(")[0] in lacking] or lacking
-            raise ValueError(f"{self.name} {choice.name!r} must define {', '.join(texts)}, and {make.__module__}.{make.__qualname__} does not; add it")
+        if abstract := sorted(getattr(make, "__abstractmethods__", ())):
+            texts = [method for method in self.methods if method.partition("(")[0] in abstract]
+            raise self._lacks(choice.name, ", ".join(texts or abstract), make)
         taken = inspect.signature(make).parameters
         component = make(**{k: v for k, v in injected.items() if k in taken}, **choice.settings)
         for method in self.methods:
             self._require(component, choice.name, method)
         return component
 
+    def _lacks(self, name: str, methods: str, component: Any) -> ValueError:
+        return ValueError(f"{self.name} {name!r} must define {methods}, and {_class_name(component)} does not; add it")
+
     def _require(self, component: Any, name: str, method: str) -> None:
         called, _, listed = method.rstrip(")").partition("(")
         function = getattr(component, called, None)
         if not callable(function):
-            raise ValueError(f"{self.name} {name!r} must define {method}, and {_class_name(component)} does not; add it")
+            raise self._lacks(name, method, component)
         signature = inspect.signature(function)
         try:
             signature.bind(*filter(None, listed.split(", ")))
@@ -117,8 +119,8 @@ class Kind:
 
 
 def _class_name(component: Any) -> str:
-    """Module and name of a component's class, or of a function."""
-    there = component if inspect.isfunction(component) else type(component)
+    """Module and name of a class or function, or of the class of a component."""
+    there = component if inspect.isfunction(component) or inspect.isclass(component) else type(component)
     return f"{there.__module__}.{there.__qualname__}"
 
 

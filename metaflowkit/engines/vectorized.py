@@ -122,7 +122,7 @@ class VectorizedEngine:
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
-                if "_NoopSaveInputs" in str(error):  # of torch.utils.checkpoint up to torch 2.11 or so
+                if "_NoopSaveInputs" in str(error):  # what torch 2.11's checkpoint calls first, which vmap refuses
                     raise ConfigError(REFUSAL) from None
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield found

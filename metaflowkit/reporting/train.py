@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 from metaflowkit.config.types import Pipeline
-from metaflowkit.errors import RunError
 from metaflowkit.reporting.report import Report, write_report
 from metaflowkit.reporting.terminal import Progress, Silent
 from metaflowkit.training.events import Finished, Started
@@ -47,4 +46,4 @@ def train(
             if folder is None:
                 raise
             raise stop.at_once(Run(folder)) from None
-    raise RunError(f"{folder}: training ended without a result")  # unreachable: the last event is Finished
+    raise AssertionError("the last event is Finished")

@@ -144,7 +144,7 @@ class _Loop:
         if score is not None:
             self.untrained, self.episodes["untrained"] = score.accuracy, list(score.each)
         self.save()
-        self.tell_of(score)
+        self._tell_of(score)
 
     def restore(self) -> None:
         snapshot = self.own(checkpoint.saved(self.run.checkpoints)[-1])
@@ -192,9 +192,9 @@ class _Loop:
             self.judge(score)
         if saved:
             self.save()
-        self.tell_of(score)
+        self._tell_of(score)
 
-    def tell_of(self, score: Score | None) -> None:
+    def _tell_of(self, score: Score | None) -> None:
         """Validation accuracy is told once the weights that have it are saved."""
         if score is not None:
             self._news.append(Validated(self.step, score))

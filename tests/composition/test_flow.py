@@ -14,16 +14,9 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.orders import Exact, First
 from metaflowkit.types import ImageSet
+from tests.small import SMALL
 
-SMALL = """
-device: cpu
-dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
-augment: {level: 1}
-tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 2}
-model: {backbone: {name: conv4, width: 4}}
-inner: {steps: 1}
-evaluate: {way: 3, query: 2}
-"""
+PIPELINE = "device: cpu\n" + SMALL.replace("meta_batch: 1", "meta_batch: 2")
 GREY, COLOUR = (1, 28, 28), (3, 20, 16)
 CPU = torch.device("cpu")
 
@@ -31,14 +24,14 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def pipeline(write):
     """Read the small pipeline with overrides."""
-    path = write(SMALL)
+    path = write(PIPELINE)
     return lambda *overrides: read(path, overrides)
 
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory) -> Flow:
     path = tmp_path_factory.mktemp("flow") / "small.yaml"
-    path.write_text(SMALL)
+    path.write_text(PIPELINE)
     with pytest.MonkeyPatch.context() as patch:  # the cache of conftest, which a fixture of the module comes before
         patch.setenv("METAFLOWKIT_CACHE", str(tmp_path_factory.getbasetemp().parent / "metaflowkit-cache"))
         return build(read(path))

@@ -17,16 +17,9 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.episodes import Score, evaluate, protocol
 from metaflowkit.tasks.labelled import LabelledTasks
+from tests.small import SMALL
 
-SMALL = """
-device: cpu
-dataset: {name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic}
-augment: {level: 1}
-tasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}
-model: {backbone: {name: conv4, width: 4}}
-inner: {steps: 1}
-evaluate: {way: 3, query: 2}
-"""
+PIPELINE = f"device: cpu\n{SMALL}"
 COUNT = 23  # a batch of 20 and three more
 SIZES = {"way": 3, "shot": 2, "query": 3, "episodes": COUNT}
 READOUTS = ("prototype", "adapted", "logistic")
@@ -36,7 +29,7 @@ READOUTS = ("prototype", "adapted", "logistic")
 def make(tmp_path_factory):
     """Build the small pipeline with overrides."""
     path = tmp_path_factory.mktemp("evaluation") / "small.yaml"
-    path.write_text(SMALL)
+    path.write_text(PIPELINE)
 
     def build_flow(*overrides: str) -> Flow:
         with pytest.MonkeyPatch.context() as patch:  # the cache of conftest, which a fixture of the module comes before
@@ -289,7 +282,7 @@ ON_IMAGES = "'adapted' takes 4 inner steps on the support images"
     ],
 )
 def test_protocol_says_what_is_shared_and_what_is_adapted_on(flow, write, overrides, readouts, facts) -> None:
-    pipeline = read(write(SMALL), overrides)
+    pipeline = read(write(PIPELINE), overrides)
     seed = f"episodes are drawn with seed {pipeline.evaluate.seed}"
     built = dataclasses.replace(flow, pipeline=pipeline, learner=build_learner(pipeline, flow.shape, flow.device))
     assert protocol(built, readouts) == "; ".join([*facts, seed])
