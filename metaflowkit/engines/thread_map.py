@@ -1,7 +1,7 @@
-"""Tasks side by side on the cores of a CPU.
+"""Tasks side by side in threads.
 
-Within one task operations are small, and two threads on each gain little; a task on each thread gains nearly all. Threads, not
-processes: torch lets go of Python's lock inside its operations and walks the graph backwards without it.
+Within one task operations are small, and two threads on each gain little; a task on each thread gains nearly all: torch lets go of
+Python's lock inside its operations and walks the graph backwards without it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.model import Model
@@ -37,7 +38,7 @@ def thread_map(function: Callable[[Model, int], T], model: Model, tasks: int, wo
     Raises:
         ConfigError: something drew from torch's generator, which the threads share: no run would repeat.
     """
-    threads, drawn = torch.get_num_threads(), torch.get_rng_state()
+    threads, generator = torch.get_num_threads(), torch.get_rng_state()
     share = max(1, threads // workers)
     replicas: SimpleQueue[Model] = SimpleQueue()
     for _ in range(workers):
@@ -66,7 +67,12 @@ def thread_map(function: Callable[[Model, int], T], model: Model, tasks: int, wo
         torch.set_num_threads(threads)
     if together < tasks:
         yield function(model, together)
-    if not torch.equal(torch.get_rng_state(), drawn):
+    refuse_draws_since(generator)
+
+
+def refuse_draws_since(generator: Tensor) -> None:
+    """Raise a ConfigError if torch's generator is no longer in this state."""
+    if not torch.equal(torch.get_rng_state(), generator):
         raise ConfigError(
             "inner.engine: random numbers are drawn in the inner loop, but by no module of torch that is known to; "
             "use such as nn.Dropout, or choose {name: vectorized, chunk: 1, workers: 1}"

@@ -21,7 +21,7 @@ from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
-from metaflowkit.engines.thread_map import thread_map
+from metaflowkit.engines.task_map import TaskMap
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.model import Model
 from metaflowkit.types import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
@@ -51,7 +51,7 @@ class _Stepper:
 
 @ENGINES.register("vectorized")
 class VectorizedEngine:
-    """One function gives a task's value and meta-gradient; vmap runs it over the tasks of a chunk, or threads run it task by task.
+    """One function gives a task's value and meta-gradient; vmap runs it over the tasks of a chunk, or threads or processes run it task by task.
 
     The gradient is taken inside vmap and the mean over tasks after it: differentiating *through* a vmapped inner loop is
     silently wrong for batch and layer normalisation (https://github.com/pytorch/functorch/issues/534).
@@ -59,12 +59,12 @@ class VectorizedEngine:
     Args:
         chunk: tasks per vmap call; 1 runs task by task without vmap, null all at once. More is faster on a GPU, and takes
             memory in proportion.
-        workers: threads that run tasks side by side on a CPU where ``chunk`` is 1, each with the memory of a task; null for
-            as many as torch has threads, 1 for one task after the other.
+        workers: threads, or forked processes where they are faster, that run tasks side by side on a CPU where ``chunk`` is 1, each
+            with the memory of a task; null for as many as torch has threads, 1 for one task after the other.
     """
 
     def __init__(self, chunk: Count | None = None, workers: Count | None = None) -> None:
-        self.chunk, self.batches, self._workers = chunk, chunk != 1, workers
+        self.chunk, self.batches, self._workers, self._map = chunk, chunk != 1, workers, TaskMap()
         self.description = "vectorized, " + ("all tasks at once" if chunk is None else "task by task" if chunk == 1 else f"{chunk} tasks at a time")
 
     @property
@@ -136,7 +136,9 @@ class VectorizedEngine:
         def one(model: Model, t: int) -> Any:
             return _with_axis(function(replace(parts, model=model), *(Labelled(s.x[t], s.y[t]) for s in sets)))
 
-        return thread_map(one, parts.model, tasks, workers) if workers > 1 else (one(parts.model, t) for t in range(tasks))
+        if workers == 1:
+            return (one(parts.model, t) for t in range(tasks))
+        return self._map(one, parts.model, tasks, workers, kind=(len(sets), tasks, *(s.x.shape for s in sets)))
 
 
 def _with_axis(result: Any) -> Any:
