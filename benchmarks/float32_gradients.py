@@ -26,8 +26,8 @@ from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines import safety
+from metaflowkit.engines.base import Engine, MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.models import batch_statistics
 from metaflowkit.types import Episode, Labelled
@@ -46,20 +46,20 @@ def single_tasks(flow: Flow, count: int) -> Iterator[Episode]:
             count -= 1
 
 
-def gradient(engine: Engine, parts: Parts, task: Episode) -> Tensor:
+def gradient(engine: Engine, learner: MetaLearner, task: Episode) -> Tensor:
     """All meta-gradients as one vector in float64."""
-    return torch.cat([g.double().flatten() for g in engine.outcome(parts, task).gradients.values()])
+    return torch.cat([g.double().flatten() for g in engine.outcome(learner, task).gradients.values()])
 
 
-def exact_gradients(parts: Parts, tasks: list[Episode]) -> list[Tensor]:
+def exact_gradients(learner: MetaLearner, tasks: list[Episode]) -> list[Tensor]:
     """The meta-gradient of each task in float64."""
-    exact = replace(parts, model=copy.deepcopy(parts.model).double())
+    exact = replace(learner, model=copy.deepcopy(learner.model).double())
     return [gradient(VectorizedEngine(1, 1), exact, in_double(task)) for task in tasks]
 
 
-def distances(engine: Engine, parts: Parts, tasks: list[Episode], exact: list[Tensor]) -> list[float]:
+def distances(engine: Engine, learner: MetaLearner, tasks: list[Episode], exact: list[Tensor]) -> list[float]:
     """The relative distance of each task's float32 meta-gradient from ``exact``."""
-    return [((gradient(engine, parts, task) - g).norm() / g.norm()).item() for task, g in zip(tasks, exact)]
+    return [((gradient(engine, learner, task) - g).norm() / g.norm()).item() for task, g in zip(tasks, exact)]
 
 
 @contextmanager
@@ -97,16 +97,16 @@ def main(pipelines: tuple[Path, ...], overrides: tuple[str, ...], count: int, st
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {count} single tasks; relative distance from float64: median, worst, above 1e-3")
     for path in pipelines:
         flow = build(read(path, overrides))
-        parts, tasks = flow.learner.parts, list(single_tasks(flow, count))
+        learner, tasks = flow.learner, list(single_tasks(flow, count))
         for moment in ("untrained", f"after {steps} steps")[: 1 + bool(steps)]:
             if moment != "untrained":
                 advance(flow, steps)
-            exact = exact_gradients(parts, tasks)
+            exact = exact_gradients(learner, tasks)
             for name, engine in ENGINES.items():
-                results = [distances(engine, parts, tasks, exact)]
+                results = [distances(engine, learner, tasks, exact)]
                 fault, how = (tensor_float_32, "TensorFloat-32") if flow.device.type == "cuda" else (torch_sums, "torch's sums")
                 with fault():
-                    results.append(distances(engine, parts, tasks, exact))
+                    results.append(distances(engine, learner, tasks, exact))
                 columns = [f"{median(d):.0e} {max(d):.0e} {sum(x > 1e-3 for x in d):>3}" for d in results]
                 click.echo(f"{path.stem:<22}{moment:<16}{name:<26}{columns[0]}   {how} {columns[1]}")
 

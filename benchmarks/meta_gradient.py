@@ -34,11 +34,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaflowkit.composition.few_shot import SupportLoss
 from metaflowkit.composition.flow import channels_last
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.engines.auto import auto
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.task_map import TRIALS
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.losses.cross_entropy import CrossEntropy
@@ -158,10 +159,11 @@ def library(engine: Any, steps: int | None = None, delta: int | None = None, gro
         case, episode = problem.case, problem.episode
         support, query = (Labelled(channels_last(s.x), s.y) for s in (episode.support, episode.query))
         objective = BootstrappedKL(case.delta if delta is None else delta, grounded=grounded) if case.delta and steps is None else QueryLoss()
-        parts = Parts(problem.model, SGD(lr=LR), CrossEntropy(), objective, case.steps if steps is None else steps)
+        inner = case.steps if steps is None else steps
+        learner = MetaLearner(problem.model, SGD(lr=LR), SupportLoss(CrossEntropy()), objective, inner, engine, arguments=Model.arguments)
 
         def run() -> None:
-            found = engine.outcome(parts, Episode(support, query, case.way)).gradients
+            found = learner.outcome(Episode(support, query, case.way)).gradients
             for name, p in problem.model.named_parameters():
                 p.grad = found[name]
 

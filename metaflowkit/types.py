@@ -5,14 +5,56 @@ Letters in shapes: T tasks, N way, S shot, Q query, n = N*S or N*Q examples, C H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
 State = dict[str, Any]
+Tree = Any  # a tensor, or nested tuples, named tuples, lists and dicts of tensors
+Call = Callable[..., Any]
+
+
+def tree_map(function: Callable[[Tensor], Any], tree: Tree) -> Any:
+    """The same nesting with ``function(tensor)`` in the place of every tensor.
+
+    Raises:
+        TypeError: it holds something that is no tensor.
+    """
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: tree_map(function, item) for key, item in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(tree_map(function, item) for item in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(tree_map(function, item) for item in tree)
+    raise TypeError(f"must hold tensors in nested tuples, lists and dicts, got a {type(tree).__name__}")
+
+
+def tensors(tree: Tree) -> list[Tensor]:
+    """The tensors of a tree, in order."""
+    leaves: list[Tensor] = []
+    tree_map(leaves.append, tree)
+    return leaves
+
+
+def tree_stack(trees: Sequence[Tree]) -> Any:
+    """One tree with a new leading axis, from trees of one form."""
+    return _joined(torch.stack, trees)
+
+
+def tree_cat(trees: Sequence[Tree]) -> Any:
+    """One tree, its tensors joined along their first axis."""
+    return _joined(torch.cat, trees)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], trees: Sequence[Tree]) -> Any:
+    columns = iter([join(list(column)) for column in zip(*(tensors(tree) for tree in trees))])
+    return tree_map(lambda _: next(columns), trees[0])
 
 
 def detached(state: State) -> State:
@@ -31,7 +73,7 @@ def refilled(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 class Labelled(NamedTuple):
-    """Examples with their labels.
+    """A batch ``(inputs, targets)``, the examples of a few-shot task.
 
     Attributes:
         x: inputs, [..., n, *input]; images are [..., n, C, H, W], float in 0..1.
@@ -43,19 +85,54 @@ class Labelled(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One few-shot task, or a batch of them with a leading axis T on every tensor.
+    """One task, or a batch of them with a leading axis T on every tensor.
 
     Attributes:
-        support: what the inner loop learns from.
-        query: what the outer objective and the accuracy are read on.
-        way: number of classes N.
+        support: what the inner loop learns from: any nested tuples, dicts or named tuples of tensors.
+        query: what the outer objective is read on, as nested as it likes; :class:`Labelled` in few-shot tasks.
+        way: number of classes N of a few-shot task; 0 where there are no classes.
         seed: of what a model draws at random on it, such as dropout's masks.
     """
 
-    support: Labelled
-    query: Labelled
-    way: int
+    support: Tree
+    query: Tree
+    way: int = 0
     seed: int = 0
+
+
+def task_of(episode: Episode, t: int) -> Episode:
+    """Task ``t`` of a batch."""
+    support, query = tree_map(lambda x: x[t], (episode.support, episode.query))
+    return episode._replace(support=support, query=query)
+
+
+def first_tasks(episode: Episode, count: int) -> Episode:
+    """The first tasks of a batch, as a batch."""
+    support, query = tree_map(lambda x: x[:count], (episode.support, episode.query))
+    return episode._replace(support=support, query=query)
+
+
+def task_count(episode: Episode) -> int:
+    """How many tasks a batch holds.
+
+    Raises:
+        ValueError: it holds none, or a tensor is without the leading axis of the tasks.
+    """
+    axes = []
+    for name in ("support", "query"):
+        try:
+            axes += [(f"{name} [{', '.join(map(str, x.shape))}]", x.shape[0] if x.dim() else None) for x in tensors(getattr(episode, name))]
+        except TypeError as error:
+            raise ValueError(f"episode.{name}: {error}") from None
+    if not axes:
+        raise ValueError("episode: holds no tensor; give the tasks' examples as tensors with a leading axis of tasks")
+    counts = {count for _, count in axes}
+    if len(counts) > 1 or None in counts:
+        shapes = ", ".join(shape for shape, _ in axes)
+        raise ValueError(f"episode: every tensor needs the same leading axis of tasks, got {shapes}; stack the tasks along a first axis")
+    if not (count := axes[0][1]):
+        raise ValueError("episode: holds no task, since the leading axis of its tensors is 0; give at least one")
+    return count
 
 
 class Outputs(NamedTuple):
@@ -70,6 +147,11 @@ class Outputs(NamedTuple):
     logits: Tensor
 
 
+def scores_of(outputs: Outputs | Tensor) -> Tensor:
+    """The scores [n, N] in what a model returns: those of its :class:`Outputs`, or the tensor itself."""
+    return outputs.logits if isinstance(outputs, Outputs) else outputs
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A task's student: parameters after K inner steps, and how to go on from there.
@@ -77,16 +159,20 @@ class Adapted:
     Attributes:
         params: adapted parameters by name; they carry the graph to the initialisation.
         state: the rule's state after those steps.
-        logits: (params, x) -> [n, N], scores of x by a model with these parameters on this task's support set.
+        call: (params, inputs) -> what a model with these parameters returns on this task; few-shot models return
+            :class:`Outputs` of the inputs, given the task's support set.
         advance: (params, state, steps) -> (params, state), further inner steps, outside the graph.
         descend: (params, state, loss) -> (params, state), one step of the rule on ``loss(params)``, outside the graph.
+        sample: (params, draw) -> the task's query; where examples are drawn with the parameters at hand, those of the draw
+            with this number, without graph.
     """
 
     params: Params
     state: State
-    logits: Callable[[Params, Tensor], Tensor]
+    call: Callable[..., Any]
     advance: Callable[[Params, State, int], tuple[Params, State]]
     descend: Callable[[Params, State, Callable[[Params], Tensor]], tuple[Params, State]]
+    sample: Callable[[Params, int], Tree]
 
 
 class Adaptation(NamedTuple):
@@ -94,11 +180,11 @@ class Adaptation(NamedTuple):
 
     Attributes:
         params: parameters by name, [T, *shape].
-        logits: scores of the query set, [T, n, N].
+        read: what was read from each adapted model, with a leading axis T.
     """
 
     params: Params
-    logits: Tensor
+    read: Tree
 
 
 class Outcome(NamedTuple):

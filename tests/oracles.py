@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from metaflowkit.engines.parts import Engine, Parts
+from metaflowkit.composition.few_shot import SupportLoss, query_scores
+from metaflowkit.engines.auto import auto
+from metaflowkit.engines.base import Engine, MetaLearner
 from metaflowkit.models.model import Model
 from metaflowkit.types import Episode, Labelled
 
@@ -34,21 +36,27 @@ def make_episode(way: int = 3, shot: int = 2, query: int = 2, tasks: int = 2, sh
     return Episode(examples(shot), examples(query), way)
 
 
-def make_parts(rule, loss, objective, head, backbone=None, steps: int = 2, learned=None, **more) -> Parts:
+def make_learner(rule, loss, objective, head, backbone=None, steps: int = 2, learned=None, engine=None, **more) -> MetaLearner:
     """``learned`` makes the learned settings from the shapes of the parameters that adapt."""
     torch.manual_seed(3)
     model = Model(backbone if backbone is not None else Smooth(), head)
     if learned is not None:
         adapts = more.get("adapts") or {name for name, _ in model.named_parameters()}
         model.rule = learned({name: p.shape for name, p in model.named_parameters() if name in adapts})
-    return Parts(model.double(), rule, loss, objective, steps, **more)
+    model.double()
+    return MetaLearner(model, rule, SupportLoss(loss), objective, steps, engine or auto(model, rule), arguments=Model.arguments, **more)
 
 
-def finite_difference(engine: Engine, parts: Parts, episode: Episode, directions: int = 2, h: float = 1e-4, seed: int = 1) -> list[tuple[float, float]]:
+def scores(engine: Engine, learner: MetaLearner, episode: Episode) -> torch.Tensor:
+    """Scores [T, n, N] of the query sets by adapted models."""
+    return engine.adapt(learner, episode.support, episode, query_scores).read
+
+
+def finite_difference(engine: Engine, learner: MetaLearner, episode: Episode, directions: int = 2, h: float = 1e-4, seed: int = 1) -> list[tuple[float, float]]:
     """(directional derivative by fourth-order central differences of the engine's value, the same from its gradients)."""
-    gradients = engine.outcome(parts, episode).gradients
+    gradients = engine.outcome(learner, episode).gradients
     generator = torch.Generator().manual_seed(seed)
-    named = {n: p for n, p in parts.model.named_parameters() if n in gradients}
+    named = {n: p for n, p in learner.model.named_parameters() if n in gradients}
     start = {n: p.detach().clone() for n, p in named.items()}
     pairs = []
     for _ in range(directions):
@@ -58,7 +66,7 @@ def finite_difference(engine: Engine, parts: Parts, episode: Episode, directions
             with torch.no_grad():
                 for n, p in named.items():
                     p.copy_(start[n] + multiple * h * direction[n])
-            total += weight * engine.outcome(parts, episode).value.item()
+            total += weight * engine.outcome(learner, episode).value.item()
         with torch.no_grad():
             for n, p in named.items():
                 p.copy_(start[n])

@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from metaflowkit.composition.few_shot import SupportLoss
 from metaflowkit.composition.flow import Flow, build, channels_last
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.branches import Branches
 from metaflowkit.doctor.reduced import in_double
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
@@ -50,37 +52,37 @@ def flow(request: pytest.FixtureRequest) -> Flow:
 
 def check(precision, flow: Flow, *engines, fault: float | None = None) -> None:
     """The median distance is small in every engine, and ``fault`` times as large with torch's own sums."""
-    parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
-    exact = precision.exact_gradients(parts, tasks)
+    learner, tasks = flow.learner, list(precision.single_tasks(flow, TASKS))
+    exact = precision.exact_gradients(learner, tasks)
     for engine in engines:
-        distance = median(precision.distances(engine, parts, tasks, exact))
+        distance = median(precision.distances(engine, learner, tasks, exact))
         if distance >= BOUND:  # with untrained weights every third task has a unit at its kink: on some processors that is every second one
-            distance = median(on_the_same_branches(precision, engine, parts, tasks))
+            distance = median(on_the_same_branches(precision, engine, learner, tasks))
         assert distance < BOUND, engine.description
         if fault is not None:
             with precision.torch_sums():
-                assert median(precision.distances(engine, parts, tasks, exact)) > fault * distance, engine.description
+                assert median(precision.distances(engine, learner, tasks, exact)) > fault * distance, engine.description
 
 
-def on_the_same_branches(precision, engine, parts, tasks) -> list[float]:
+def on_the_same_branches(precision, engine, learner, tasks) -> list[float]:
     """The distances with every ReLU and pooling on the branch that it takes in float64."""
-    exact, distances = dataclasses.replace(parts, model=copy.deepcopy(parts.model).double()), []
+    exact, distances = dataclasses.replace(learner, model=copy.deepcopy(learner.model).double()), []
     for task in tasks:
         branches = Branches()
         with branches.used():
             reference = precision.gradient(engine, exact, in_double(task))
         with branches.used():
-            distances.append(((precision.gradient(engine, parts, task) - reference).norm() / reference.norm()).item())
+            distances.append(((precision.gradient(engine, learner, task) - reference).norm() / reference.norm()).item())
     return distances
 
 
 @pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
 def test_on_the_same_branches_every_task_is_near_and_torchs_sums_are_not(precision, flow) -> None:
     tasks = list(precision.single_tasks(flow, 4))
-    distances = on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)
+    distances = on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner, tasks)
     assert max(distances) < BOUND
     with precision.torch_sums():
-        assert median(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner.parts, tasks)) > 10 * median(distances)
+        assert median(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner, tasks)) > 10 * median(distances)
 
 
 @pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
@@ -100,11 +102,11 @@ def test_untrained(precision, flow) -> None:
 def test_shipped_pipelines(precision, flow) -> None:
     engines = [VectorizedEngine(1, 1), HigherEngine()]
     check(precision, flow, *engines)
-    parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
+    learner, tasks = flow.learner, list(precision.single_tasks(flow, TASKS))
     for engine in engines:  # on the same branches, since what rounding does at the kinks would hide the fault or look like it
-        distance = median(on_the_same_branches(precision, engine, parts, tasks))
+        distance = median(on_the_same_branches(precision, engine, learner, tasks))
         with precision.torch_sums():
-            assert median(on_the_same_branches(precision, engine, parts, tasks)) > 10 * distance, engine.description
+            assert median(on_the_same_branches(precision, engine, learner, tasks)) > 10 * distance, engine.description
     precision.advance(flow, STEPS)
     check(precision, flow, *engines)
 
@@ -113,29 +115,29 @@ def test_measured_embeddings(precision) -> None:
     """What accuracy is read from: embeddings in float32 against float64."""
     flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cpu"]))
     learner, x = flow.learner, flow.episode(1).query.x
-    exact = dataclasses.replace(learner, parts=dataclasses.replace(learner.parts, model=copy.deepcopy(learner.model).double())).embed(x.double())
-    assert (learner.embed(x) - exact).norm() < 3e-6 * exact.norm()
+    exact = embed(copy.deepcopy(learner.model).double(), x.double())
+    assert (embed(learner.model, x) - exact).norm() < 3e-6 * exact.norm()
     with precision.torch_sums():
-        assert (learner.embed(x) - exact).norm() > 1e-5 * exact.norm()
+        assert (embed(learner.model, x) - exact).norm() > 1e-5 * exact.norm()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("engine", [VectorizedEngine(), VectorizedEngine(1, 1), HigherEngine()], ids=lambda e: e.description)
 def test_on_a_gpu(precision, engine) -> None:
     flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cuda"]))
-    parts, tasks = flow.learner.parts, list(precision.single_tasks(flow, TASKS))
+    learner, tasks = flow.learner, list(precision.single_tasks(flow, TASKS))
     check(precision, flow, engine)
-    assert torch.equal(precision.gradient(engine, parts, tasks[0]), precision.gradient(engine, parts, tasks[0]))
+    assert torch.equal(precision.gradient(engine, learner, tasks[0]), precision.gradient(engine, learner, tasks[0]))
     with precision.tensor_float_32():
-        assert median(on_the_same_branches(precision, engine, parts, tasks)) > BOUND
+        assert median(on_the_same_branches(precision, engine, learner, tasks)) > BOUND
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_measured_embeddings_on_a_gpu() -> None:
     flow = build(read(ROOT / "pipelines" / "quickstart.yaml", ["device=cuda"]))
     learner, x = flow.learner, flow.episode(1).query.x
-    exact = dataclasses.replace(learner, parts=dataclasses.replace(learner.parts, model=copy.deepcopy(learner.model).double())).embed(x.double())
-    assert (learner.embed(x) - exact).norm() < 1e-5 * exact.norm()
+    exact = embed(copy.deepcopy(learner.model).double(), x.double())
+    assert (embed(learner.model, x) - exact).norm() < 1e-5 * exact.norm()
 
 
 class Smooth(nn.Module):
@@ -152,10 +154,11 @@ class Smooth(nn.Module):
 @pytest.mark.parametrize("engine", [VectorizedEngine(1, 1), VectorizedEngine(), HigherEngine()], ids=lambda e: e.description)
 def test_colour_images_in_every_engine(precision, engine) -> None:
     torch.manual_seed(0)
-    parts = Parts(Model(Smooth(), Linear(64 * 14 * 14, 4)), SGD(lr=0.1), CrossEntropy(), QueryLoss(), 2)
+    model = Model(Smooth(), Linear(64 * 14 * 14, 4))
+    learner = MetaLearner(model, SGD(lr=0.1), SupportLoss(CrossEntropy()), QueryLoss(), 2, engine, arguments=Model.arguments)
     support, query = (Labelled(channels_last(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (100, 200))
     tasks = [Episode(support, query, 4)]
-    assert precision.distances(engine, parts, tasks, precision.exact_gradients(parts, tasks))[0] < 2e-6
+    assert precision.distances(engine, learner, tasks, precision.exact_gradients(learner, tasks))[0] < 2e-6
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_the_component_of_your_own_works(write, tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     text = "dataset: glyphs\ntasks: {name: views, way: 3, shot: 2, query: 1, meta_batch: 1}\nmodel: {backbone: {name: conv4, width: 4}}\n"
     flow = metaflowkit.build(read(write(text + blocks("yaml")[3])))
-    assert flow.learner.parts.objective.temperature == 0.3
+    assert flow.learner.objective.temperature == 0.3
     assert flow.learner.outcome(flow.episode(1)).value > 0
 
 

@@ -6,17 +6,18 @@ from collections.abc import Iterable
 
 import torch
 
+from metaflowkit.composition.few_shot import query_scores
 from metaflowkit.engines.auto import simplest
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
-from metaflowkit.engines.learner import Learner
 from metaflowkit.engines.safety import exact_convolutions, without_dropout
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.types import Episode
 
 
 @torch.no_grad()
-def calibrate(learner: Learner, episodes: Iterable[Episode], start: bool) -> None:
+def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) -> None:
     """Give the layers that store statistics those of training tasks under the present weights.
 
     Args:
@@ -29,13 +30,13 @@ def calibrate(learner: Learner, episodes: Iterable[Episode], start: bool) -> Non
         return
     for norm in norms:
         norm.seen = []
-    engine = simplest(learner.parts.rule)
+    engine = simplest(learner.rule)
     stepwise = not all(norm.frozen for norm in norms)
     for episode in episodes:
         if stepwise:
-            engine.adapt(learner.parts, episode.support, episode)
+            engine.adapt(learner, episode.support, episode, query_scores)
         else:
             with exact_convolutions(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
-                learner.model.backbone(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
+                learner.model.get_submodule("backbone")(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
     for norm in norms:
         norm.settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
@@ -13,15 +13,15 @@ from torch import Tensor
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.composition.calibration import calibrate
+from metaflowkit.composition.few_shot import SupportLoss
 from metaflowkit.composition.footprint import require_episodes, require_model
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.learner import Learner
-from metaflowkit.engines.parts import Parts
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.memory import out_of_memory
@@ -58,7 +58,12 @@ class Flow:
     splits: dict[str, ImageSet]
     tasks: Any
     stage: Stage
-    learner: Learner
+    learner: MetaLearner
+
+    @property
+    def model(self) -> Model:
+        """Backbone and head."""
+        return cast(Model, self.learner.model)
 
     def episode(self, step: int) -> Episode:
         """The augmented tasks of an outer step, on the device."""
@@ -124,7 +129,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     stage = Stage(operations(pipeline, shape[0]), pipeline.seed, shape)
     flow = Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
     if train:
-        if not flow.learner.parts.trained(flow.learner.parts.meta()):
+        if not flow.learner.trained(flow.learner.meta()):
             raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
         flow.calibrate(start=True)
     return flow
@@ -145,7 +150,7 @@ def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
     return placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
 
 
-def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> Learner:
+def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> MetaLearner:
     """The learner of a pipeline for examples of a shape, without its data.
 
     Raises:
@@ -167,27 +172,29 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
     named = dict(Model(backbone, head).named_parameters())
     adapts = _adapting(pipeline, {name: p.requires_grad for name, p in named.items()})
     learned = _learned(pipeline, rule, {name: p.shape for name, p in named.items() if name in adapts and p.requires_grad})
-    parts = Parts(
-        Model(backbone, head, learned).to(device),
+    model = Model(backbone, head, learned).to(device)
+    learner = MetaLearner(
+        model,
         rule,
-        loss=made("inner.loss", r.LOSSES, inner.loss),
+        loss=SupportLoss(made("inner.loss", r.LOSSES, inner.loss)),
         objective=made("objective", r.OBJECTIVES, pipeline.objective),
         steps=inner.steps,
+        engine=made("inner.engine", r.ENGINES, inner.engine, model=model, rule=rule),
         order=made("inner.order", r.ORDERS, inner.order),
         adapts=adapts,
         frozen=frozenset(named) - adapts if inner.others == "frozen" else frozenset(),
         proximal=inner.proximal,
         remat=inner.remat,
+        arguments=Model.arguments,
     )
-    engine = made("inner.engine", r.ENGINES, inner.engine, model=parts.model, rule=rule)
+    engine = learner.engine
     if isinstance(rule, HigherOptimizer):
         if not isinstance(engine, HigherEngine):
             raise ConfigError(f"{pipeline.place('inner.engine')}: {ELSEWHERE}")
-        placed(pipeline, "inner.rule", lambda: rule.over(list(parts.model.parameters())))
-    second = parts.order.second
-    if problems := unsafe(parts.model, engine.batches, second) + lost_hooks(parts.model, forward=isinstance(engine, HigherEngine)):
+        placed(pipeline, "inner.rule", lambda: rule.over(list(model.parameters())))
+    if problems := unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=isinstance(engine, HigherEngine)):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
-    return Learner(parts, engine)
+    return learner
 
 
 def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:

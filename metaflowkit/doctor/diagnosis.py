@@ -16,19 +16,19 @@ from metaflowkit.doctor.faults import checkpoints_noted, first_line, meaning, pl
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, judged, wrong
 from metaflowkit.doctor.gradients import compare_engines, compare_slopes
 from metaflowkit.doctor.oracle import Evaluate, Oracle, apart, length, slopes
-from metaflowkit.doctor.plain_loop import plain_outcome, plain_value, single
+from metaflowkit.doctor.plain_loop import plain_outcome, plain_value
 from metaflowkit.doctor.precision import precision
 from metaflowkit.doctor.reduced import LARGE, built, doubled
 from metaflowkit.engines.auto import simplest
+from metaflowkit.engines.base import Engine, MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import exact_kernels, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.memory import peak_memory
 from metaflowkit.orders import Exact
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
-from metaflowkit.types import Episode, Outcome, Params
+from metaflowkit.types import Episode, Outcome, Params, first_tasks, task_count
 
 CONVERGED = 0.05  # of an implicit gradient, against the one after more inner steps
 
@@ -53,20 +53,20 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
     tell("building the pipeline small")
     flow, problems = built(pipeline)
     yield from problems
-    parts, episode, notes = doubled(flow)
+    learner, episode, notes = doubled(flow)
     yield from notes
-    yield from _modules(parts)
-    yield from _forward(parts, episode)
-    exact = dataclasses.replace(parts, order=Exact(), remat=False)
-    if sum(p.numel() for p in parts.model.parameters()) > LARGE:
+    yield from _modules(learner)
+    yield from _forward(learner, episode)
+    exact = dataclasses.replace(learner, order=Exact(), remat=False)
+    if sum(p.numel() for p in learner.model.parameters()) > LARGE:
         directions = 1
     engines, own = _engines(flow)
     reference, name = None, "a plain loop of torch.autograd"
     tell("the meta-gradient by a plain loop")
     evaluate: Evaluate = plain_value
     try:
-        if isinstance(parts.rule, HigherOptimizer):
-            name, evaluate = "engine higher", lambda parts, episode: HigherEngine().outcome(parts, episode).value
+        if isinstance(learner.rule, HigherOptimizer):
+            name, evaluate = "engine higher", lambda learner, episode: HigherEngine().outcome(learner, episode).value
             yield fact("an optimiser of higher runs in its engine alone: finite differences are of that engine's own values")
             reference = HigherEngine().outcome(exact, episode)
         else:
@@ -87,8 +87,8 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
         yield compare_slopes(exact, reference, name, oracle, measured)
     again = plain_outcome if evaluate is plain_value else HigherEngine().outcome
     yield from _guarded("the engines cannot be compared", compare_engines(engines, own, exact, episode, reference, name, again, tell))
-    yield from _guarded("the order cannot be checked", _order(parts, episode, reference.gradients, tell))
-    yield from _guarded("the inner loop cannot be run", _movement(parts, episode, reference.gradients))
+    yield from _guarded("the order cannot be checked", _order(learner, episode, reference.gradients, tell))
+    yield from _guarded("the inner loop cannot be run", _movement(learner, episode, reference.gradients))
     if not problems:
         yield from _guarded("the pipeline fails at its own size", _own_size(pipeline, own, length(reference.gradients) > 0, tell))
 
@@ -107,30 +107,30 @@ def _engines(flow: Flow) -> tuple[dict[str, Engine], str]:
     """The pipeline's engine and the others by name, and the name of the first."""
     own = f"{flow.pipeline.inner.engine.name} (the pipeline's)"
     engines: dict[str, Engine] = {own: flow.learner.engine, "higher": HigherEngine()}
-    if not isinstance(flow.learner.parts.rule, HigherOptimizer):
+    if not isinstance(flow.learner.rule, HigherOptimizer):
         engines |= {"vectorized, chunk 1": VectorizedEngine(chunk=1), "vectorized": VectorizedEngine()}
     return engines, own
 
 
-def _modules(parts: Parts) -> Iterator[Finding]:
-    problems = unsafe(parts.model, vmap=False, second=True)
+def _modules(learner: MetaLearner) -> Iterator[Finding]:
+    problems = unsafe(learner.model, vmap=False, second=True)
     yield from (wrong(problem) for problem in problems)
     if not problems:
         yield Finding(Verdict.RIGHT, "no module is known to lack a right second derivative")
-    yield from (fact(f"for the vectorized engine on a batch of tasks: {problem}") for problem in unsafe(parts.model, vmap=True, second=False))
+    yield from (fact(f"for the vectorized engine on a batch of tasks: {problem}") for problem in unsafe(learner.model, vmap=True, second=False))
 
 
-def _forward(parts: Parts, episode: Episode) -> Iterator[Finding]:
+def _forward(learner: MetaLearner, episode: Episode) -> Iterator[Finding]:
     """One plain call of the model: what raises here is a fault of its own, and features must tell images apart."""
-    support = single(episode).support
+    support = first_tasks(episode, 1).support
     try:
-        with torch.no_grad(), checkpoints_noted() as checkpoints, exact_kernels(parts.model):
-            features = parts.model(type(support)(support.x[0], support.y[0]), None, episode.way).features
+        with torch.no_grad(), checkpoints_noted() as checkpoints, exact_kernels(learner.model):
+            features = learner.model(type(support)(support.x[0], support.y[0]), None, episode.way).features
     except MetaflowkitError:
         raise
     except Exception as error:
         raise ConfigError(f"model: a plain forward call raises {type(error).__name__}: {first_line(error)}{place(error)}; repair the module there") from error
-    if checkpoints and parts.steps:
+    if checkpoints and learner.steps:
         yield wrong(
             f"the model uses activation checkpointing at {checkpoints[0]}, which computes activations again from the weights of another inner step; "
             "take it out of the model and set inner.remat: true, which computes whole steps again"
@@ -152,20 +152,20 @@ def _finite(outcome: Outcome) -> Generator[Finding, None, bool]:
     return False
 
 
-def _order(parts: Parts, episode: Episode, exact: Params, tell: Tell) -> Iterator[Finding]:
-    if parts.order.exact:
+def _order(learner: MetaLearner, episode: Episode, exact: Params, tell: Tell) -> Iterator[Finding]:
+    if learner.order.exact:
         return
-    name = type(parts.order).__name__.lower()
+    name = type(learner.order).__name__.lower()
     tell(f"the meta-gradient of the order {name}")
-    engine = simplest(parts.rule)
-    gradients = engine.outcome(parts, episode).gradients
+    engine = simplest(learner.rule)
+    gradients = engine.outcome(learner, episode).gradients
     a, b = (torch.cat([g[name].flatten() for name in exact]) for g in (gradients, exact))
     cosine = (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()
     text = f"order {name}: its gradient has the cosine {cosine:.3f} with the exact one"
-    if not parts.order.converges:
+    if not learner.order.converges:
         yield fact(f"{text}, by design")
         return
-    longer = dataclasses.replace(parts, steps=4 * max(parts.steps, 1))
+    longer = dataclasses.replace(learner, steps=4 * max(learner.steps, 1))
     drift = apart(gradients, engine.outcome(longer, episode).gradients)
     away = apart(gradients, exact)
     right = max(drift, away) < CONVERGED
@@ -173,11 +173,11 @@ def _order(parts: Parts, episode: Episode, exact: Params, tell: Tell) -> Iterato
     yield judged(right, text, "the inner loop has not converged, raise inner.steps or inner.proximal")
 
 
-def _movement(parts: Parts, episode: Episode, exact: Params) -> Iterator[Finding]:
-    if parts.steps:
-        adapted = simplest(parts.rule).adapt(parts, episode.support, episode).params
-        start = parts.meta()
-        fast = parts.fast(start)
+def _movement(learner: MetaLearner, episode: Episode, exact: Params) -> Iterator[Finding]:
+    if learner.steps:
+        adapted = simplest(learner.rule).adapt(learner, episode.support, episode).params
+        start = learner.meta()
+        fast = learner.fast(start)
         still = [name for name in fast if torch.equal(adapted[name], start[name].expand_as(adapted[name]))]
         remedy = "the inner loss does not depend on them, choose another inner.loss or inner.adapt"
         yield judged(len(still) < len(fast), f"the inner loop moves {len(fast) - len(still)} of {len(fast)} parameters", remedy)
@@ -201,11 +201,11 @@ def _cost(flow: Flow, tell: Tell) -> Iterator[Finding]:
     """Time and memory of one outer step at the pipeline's own size, from as many tasks as run side by side, or the first eight of a vmapped batch."""
     tell("time and memory of an outer step")
     episode = flow.episode(1)
-    tasks = len(episode.support.x)
+    tasks = task_count(episode)
     learner, measured = flow.learner, []
     counts = ((4, 8) if tasks > 8 else (tasks,)) if learner.engine.batches else (min(learner.engine.workers, tasks),)
     for count in counts:
-        measured.append(_measured(functools.partial(learner.outcome, single(episode, count)), flow.device))
+        measured.append(_measured(functools.partial(learner.outcome, first_tasks(episode, count)), flow.device))
     seconds, memory = measured[-1]
     if len(measured) == 2:
         seconds += (seconds - measured[0][0]) * (tasks - 8) / 4

@@ -10,7 +10,7 @@ from metaflowkit.doctor.faults import meaning
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, undecided, wrong
 from metaflowkit.doctor.oracle import CONVERGED, Oracle, Slope, along, apart, length
 from metaflowkit.doctor.reduced import rounded
-from metaflowkit.engines.parts import Engine, Parts
+from metaflowkit.engines.base import Engine, MetaLearner
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError
 from metaflowkit.types import Episode, Outcome
@@ -19,18 +19,18 @@ WRONG = 1e-6  # of a slope, relative to finite differences that have converged t
 AMPLIFIED = 100.0  # times the effect of one rounding: what other orders of summation may do
 CLOSE = 1e-9  # of values and gradients in float64, between two ways to compute the same
 
-Again = Callable[[Parts, Episode], Outcome]
+Again = Callable[[MetaLearner, Episode], Outcome]
 
 
 def compare_engines(
-    engines: Mapping[str, Engine], own: str, parts: Parts, episode: Episode, reference: Outcome, name: str, again: Again, tell: Tell
+    engines: Mapping[str, Engine], own: str, learner: MetaLearner, episode: Episode, reference: Outcome, name: str, again: Again, tell: Tell
 ) -> Iterator[Finding]:
     """Run every engine in the order ``exact`` and compare its value and gradient with a reference.
 
     Args:
         engines: by the name that findings give them.
         own: the name of the pipeline's engine, whose failure is a fault; another engine's is a fact.
-        parts: the parts of the learner.
+        learner: what adapts.
         episode: tasks.
         reference: what they should give.
         name: of the reference.
@@ -38,13 +38,13 @@ def compare_engines(
         tell: told which engine runs.
     """
     for engine_name, engine in engines.items():
-        if engine.batches and engine_name != own and unsafe(parts.model, vmap=True, second=False):
+        if engine.batches and engine_name != own and unsafe(learner.model, vmap=True, second=False):
             continue
         tell(f"the meta-gradient of engine {engine_name}")
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "There is a performance drop")  # of vmap, which is not what is checked here
-                outcome = engine.outcome(parts, episode)
+                outcome = engine.outcome(learner, episode)
         except Exception as error:
             text = f"engine {engine_name}: {error}" if isinstance(error, ConfigError) else f"engine {engine_name} cannot run this model: {meaning(error)}"
             yield wrong(text) if engine_name == own else fact(text)
@@ -55,7 +55,7 @@ def compare_engines(
         if max(value, gradient) <= CLOSE:
             yield Finding(Verdict.RIGHT, text)
             continue
-        moved = again(*rounded(parts, episode, 2.0**-53))
+        moved = again(*rounded(learner, episode, 2.0**-53))
         sensitivity = apart(moved.gradients, reference.gradients)
         if gradient <= AMPLIFIED * sensitivity:
             yield undecided(
@@ -65,7 +65,7 @@ def compare_engines(
             yield wrong(f"{text}; this engine computes something else than the model as it is called plainly: choose another inner.engine")
 
 
-def compare_slopes(parts: Parts, reference: Outcome, name: str, oracle: Oracle, found: Sequence[Slope]) -> Finding:
+def compare_slopes(learner: MetaLearner, reference: Outcome, name: str, oracle: Oracle, found: Sequence[Slope]) -> Finding:
     """The reference's gradient against finite differences.
 
     A gradient is called wrong only where two distances a hundredfold apart agree with each other against it, and neither right nor wrong

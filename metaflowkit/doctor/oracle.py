@@ -12,14 +12,14 @@ from torch import Tensor
 
 from metaflowkit.doctor.branches import Branches, BranchMismatch
 from metaflowkit.doctor.findings import Tell
-from metaflowkit.engines.parts import Parts
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.seeding import generator_for
 from metaflowkit.types import Adapted, Episode, Params
 
 CONVERGED = 1e-7  # relative spread between levels of Richardson's extrapolation, at which differences count as an oracle
 DISTANCES = (1e-4, 1e-5, 1e-6, 1e-3, 1e-7, 1e-8, 1e-9)  # along a direction of length 1, the most likely to converge first
 
-Evaluate = Callable[[Parts, Episode], Tensor]
+Evaluate = Callable[[MetaLearner, Episode], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Oracle:
     poolings and comparisons there, without which the inner gradients jump; a network whose operations change with the parameters is differenced as it is.
 
     Args:
-        parts: the parts of the learner.
+        learner: what adapts.
         episode: tasks.
-        evaluate: (parts, episode) -> the objective's value.
+        evaluate: (learner, episode) -> the objective's value.
     """
 
-    def __init__(self, parts: Parts, episode: Episode, evaluate: Evaluate) -> None:
-        self.parts = parts
-        self.start = {name: p.clone() for name, p in parts.meta().items()}
-        self._value = _with_constant_target(parts, episode, evaluate)
+    def __init__(self, learner: MetaLearner, episode: Episode, evaluate: Evaluate) -> None:
+        self.learner = learner
+        self.start = {name: p.clone() for name, p in learner.meta().items()}
+        self._value = _with_constant_target(learner, episode, evaluate)
         self._branches: Branches | None = Branches()
         try:
             for _ in range(2):  # recorded, then held once to see that the same operations run again
@@ -80,7 +80,7 @@ class Oracle:
                 if best.converged(size):
                     break
         finally:
-            self.parts.model.load_state_dict(self.start, strict=False)
+            self.learner.model.load_state_dict(self.start, strict=False)
         assert best is not None
         return best
 
@@ -88,7 +88,7 @@ class Oracle:
         return (self._objective(direction, distance) - self._objective(direction, -distance)) / (2 * distance)
 
     def _objective(self, direction: Params, distance: float) -> float:
-        self.parts.model.load_state_dict({name: p + distance * direction[name] for name, p in self.start.items()}, strict=False)
+        self.learner.model.load_state_dict({name: p + distance * direction[name] for name, p in self.start.items()}, strict=False)
         if self._branches is None:
             return self._value().item()
         with self._branches.used():
@@ -128,7 +128,7 @@ def apart(a: Params, b: Params) -> float:
     return length({name: a[name].double() - b[name].double() for name in b}) / max(length(b), 1e-300)
 
 
-def _with_constant_target(parts: Parts, episode: Episode, evaluate: Evaluate) -> Callable[[], Tensor]:
+def _with_constant_target(learner: MetaLearner, episode: Episode, evaluate: Evaluate) -> Callable[[], Tensor]:
     """The objective's value, in which further steps give what they gave at the start."""
     steps: list[Any] = []
 
@@ -140,16 +140,16 @@ def _with_constant_target(parts: Parts, episode: Episode, evaluate: Evaluate) ->
         return record
 
     def recording(adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
-        return parts.objective(dataclasses.replace(adapted, advance=recorded(adapted.advance), descend=recorded(adapted.descend)), task)
+        return learner.objective(dataclasses.replace(adapted, advance=recorded(adapted.advance), descend=recorded(adapted.descend)), task)
 
-    evaluate(dataclasses.replace(parts, objective=recording), episode)
+    evaluate(dataclasses.replace(learner, objective=recording), episode)
 
     def value() -> Tensor:
         following = iter(steps)
 
         def replaying(adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
-            return parts.objective(dataclasses.replace(adapted, advance=lambda *_: next(following), descend=lambda *_: next(following)), task)
+            return learner.objective(dataclasses.replace(adapted, advance=lambda *_: next(following), descend=lambda *_: next(following)), task)
 
-        return evaluate(dataclasses.replace(parts, objective=replaying), episode)
+        return evaluate(dataclasses.replace(learner, objective=replaying), episode)
 
     return value

@@ -6,50 +6,53 @@ It shares nothing with the engines but the user's own parts: no inner loop, no k
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from metaflowkit.engines.parts import Parts, task_of
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.safety import draws, exact_kernels
 from metaflowkit.models.normalisation import after_steps
 from metaflowkit.seeding import seed_for, seeded
-from metaflowkit.types import Adapted, Episode, Labelled, Outcome, Outputs, Params, State, detached
+from metaflowkit.types import Adapted, Call, Episode, Outcome, Params, State, Tree, detached, task_count, task_of
 
 
 class PlainLoop:
     """The inner loop and the objective of one task.
 
     Args:
-        parts: the parts of the learner; the order is taken to be exact.
+        learner: what adapts; its order is taken to be exact.
         task: the task.
         graph: whether the inner steps keep a graph to the meta-parameters; without, only values are computed.
     """
 
-    def __init__(self, parts: Parts, task: Episode, graph: bool) -> None:
-        self.parts, self.task, self.graph = parts, task, graph
-        self.buffers = {name: buffer.clone() for name, buffer in parts.model.named_buffers()}
-        self.random = draws(parts.model)
+    def __init__(self, learner: MetaLearner, task: Episode, graph: bool) -> None:
+        self.learner, self.task, self.graph = learner, task, graph
+        self.buffers = {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
+        self.random = draws(learner.model)
 
     def value(self, meta: Params) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective and its metrics as functions of the meta-parameters."""
-        params, state = meta, self.parts.rule.init(self.parts.fast(meta))
-        for k in range(self.parts.steps):
+        params, state = meta, self.learner.rule.init(self.learner.fast(meta))
+        for k in range(self.learner.steps):
             params, state = self._step(params, state, meta, k, lambda p, k=k: self._inner_loss(p, meta, k), self.graph)  # type: ignore[misc]
         constants = {name: p.detach() for name, p in meta.items()}
 
         def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
-            return self._step(params, state, constants, self.parts.steps, loss, False)
+            return self._step(params, state, constants, self.learner.steps, loss, False)
 
         def advance(params: Params, state: State, steps: int) -> tuple[Params, State]:
-            for k in range(self.parts.steps, self.parts.steps + steps):
+            for k in range(self.learner.steps, self.learner.steps + steps):
                 params, state = descend(params, state, lambda p, k=k: self._inner_loss(p, constants, k))  # type: ignore[misc]
             return params, state
 
-        return self.parts.objective(Adapted(params, state, self._logits, advance, descend), self.task)
+        return self.learner.objective(Adapted(params, state, self._outer_call, advance, descend, self._query), self.task)
 
     def _step(self, params: Params, state: State, meta: Params, k: int, loss: Callable[[Params], Tensor], graph: bool) -> tuple[Params, State]:
         if not graph:
@@ -57,26 +60,40 @@ class PlainLoop:
             state = detached(state)
             meta = {name: p.detach() for name, p in meta.items()}
         with torch.enable_grad():
-            fast = self.parts.fast(params)
+            fast = self.learner.fast(params)
             gradients = gradient(loss(params), fast, create_graph=graph)
         with nullcontext() if graph else torch.no_grad():
-            moved, state = self.parts.rule_at(meta, k).update(gradients, state, fast)
+            moved, state = self.learner.rule_at(meta, k).update(gradients, state, fast)
         return {**params, **moved}, state
 
     def _inner_loss(self, params: Params, anchor: Params, k: int) -> Tensor:
-        value = self.parts.loss(self._call(params, None, "inner", k), self.task.support.y)
-        if self.parts.proximal:
-            away = [(p - anchor[name]).square().sum() for name, p in self.parts.fast(params).items()]
-            value = value + self.parts.proximal / 2 * torch.stack(away).sum()
+        count = itertools.count()
+
+        def call(*inputs: Any) -> Any:
+            n = next(count)
+            return self._call(params, inputs, f"inner/{n}" if n else "inner", k)
+
+        value = self.learner.loss(call, self._sampled(call, self.task.support, k))
+        if self.learner.proximal:
+            away = [(p - anchor[name]).square().sum() for name, p in self.learner.fast(params).items()]
+            value = value + self.learner.proximal / 2 * torch.stack(away).sum()
         return value
 
-    def _logits(self, params: Params, x: Tensor) -> Tensor:
-        return self._call(params, x, "outer", 0).logits
+    def _outer_call(self, params: Params, *inputs: Any) -> Any:
+        return self._call(params, inputs, "outer", 0)
 
-    def _call(self, params: Params, x: Tensor | None, moment: str, index: int) -> Outputs:
-        drawing = seeded(seed_for(self.task.seed, moment, index), self.task.support.x.device) if self.random else nullcontext()
-        with drawing, after_steps(index if moment == "inner" else self.parts.steps):
-            return functional_call(self.parts.model, {**params, **self.buffers}, (self.task.support, x, self.task.way))  # type: ignore[no-any-return]
+    def _query(self, params: Params, draw: int) -> Tree:
+        return self._sampled(partial(self._outer_call, params), self.task.query, draw)
+
+    def _sampled(self, call: Call, batch: Tree, draw: int) -> Tree:
+        with torch.no_grad():
+            return batch if self.learner.sample is None else self.learner.sample(call, batch, draw)
+
+    def _call(self, params: Params, inputs: tuple[Any, ...], purpose: str, step: int) -> Any:
+        device = next(iter(params.values())).device
+        drawing = seeded(seed_for(self.task.seed, purpose, step), device) if self.random else nullcontext()
+        with drawing, after_steps(step if purpose.startswith("inner") else self.learner.steps):
+            return functional_call(self.learner.model, {**params, **self.buffers}, self.learner.arguments(self.task, *inputs))
 
 
 def gradient(value: Tensor, params: Params, create_graph: bool = False) -> Params:
@@ -87,35 +104,29 @@ def gradient(value: Tensor, params: Params, create_graph: bool = False) -> Param
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(params.items(), gradients)}
 
 
-def plain_outcome(parts: Parts, episode: Episode) -> Outcome:
+def plain_outcome(learner: MetaLearner, episode: Episode) -> Outcome:
     """Value, metrics and exact meta-gradients of the objective, means over the tasks."""
     total: Params = {}
     values, metrics = [], []
-    with exact_kernels(parts.model), torch.enable_grad():
-        for t in range(len(episode.support.x)):
-            meta = {name: p.requires_grad_() for name, p in parts.meta().items()}
-            value, named = PlainLoop(parts, task_of(episode, t), graph=True).value(meta)
+    with exact_kernels(learner.model), torch.enable_grad():
+        for t in range(task_count(episode)):
+            meta = {name: p.requires_grad_() for name, p in learner.meta().items()}
+            value, named = PlainLoop(learner, task_of(episode, t), graph=True).value(meta)
             gradients = gradient(value, meta)
-            total = {name: total[name] + g if total else g for name, g in gradients.items() if name not in parts.frozen}
+            total = {name: total[name] + g if total else g for name, g in gradients.items() if name not in learner.frozen}
             values.append(value.detach())
             metrics.append({name: metric.detach() for name, metric in named.items()})
     means = {name: torch.stack([metric[name] for metric in metrics]).mean() for name in metrics[0]}
     return Outcome(_mean(values), means, {name: g / len(values) for name, g in total.items()})
 
 
-def plain_value(parts: Parts, episode: Episode) -> Tensor:
+def plain_value(learner: MetaLearner, episode: Episode) -> Tensor:
     """The objective's value alone, the mean over the tasks."""
-    with exact_kernels(parts.model):
-        meta = parts.meta()
-        values = [PlainLoop(parts, task_of(episode, t), graph=False).value(meta)[0].detach() for t in range(len(episode.support.x))]
+    with exact_kernels(learner.model):
+        meta = learner.meta()
+        values = [PlainLoop(learner, task_of(episode, t), graph=False).value(meta)[0].detach() for t in range(task_count(episode))]
     return _mean(values)
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean()
-
-
-def single(episode: Episode, tasks: int = 1) -> Episode:
-    """The first tasks of an episode."""
-    support, query = (Labelled(s.x[:tasks], s.y[:tasks]) for s in (episode.support, episode.query))
-    return Episode(support, query, episode.way, episode.seed)

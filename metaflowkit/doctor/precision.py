@@ -16,12 +16,11 @@ from metaflowkit.doctor.branches import Branches, BranchMismatch
 from metaflowkit.doctor.faults import meaning
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, undecided, wrong
 from metaflowkit.doctor.oracle import apart
-from metaflowkit.doctor.plain_loop import single
 from metaflowkit.doctor.reduced import in_double, rounded
-from metaflowkit.engines.parts import Engine, Parts
+from metaflowkit.engines.base import Engine, MetaLearner
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.errors import ConfigError
-from metaflowkit.types import Episode
+from metaflowkit.types import Episode, first_tasks
 
 TASKS, LEAST = 5, 3  # tasks, and how many of them the pipeline's own engine computes also on a slow machine
 BOUND = 1e-2  # on the relative error of the median task
@@ -57,15 +56,15 @@ def precision(flow: Flow, engines: Mapping[str, Engine], own: str, tell: Tell, s
         tell: told which task is computed.
         seconds: after which no further task is begun, except that the pipeline's engine computes three that take less than this each.
     """
-    parts = flow.learner.parts
-    exact = dataclasses.replace(parts, model=copy.deepcopy(parts.model).double())
+    learner = flow.learner
+    exact = dataclasses.replace(learner, model=copy.deepcopy(learner.model).double())
     slow = 0.0
     for name in [own, *(name for name in engines if name != own)]:
         engine = engines[name]
         if slow > seconds / 6:
             yield fact(f"engine {name}, float32: left out, since a task takes {slow:.0f} s")
             continue
-        if engine.batches and name != own and unsafe(parts.model, vmap=True, second=False):
+        if engine.batches and name != own and unsafe(learner.model, vmap=True, second=False):
             continue
         started, measured, share = time.monotonic(), [], seconds / 2 if name == own else seconds / 6
         for i in range(1, TASKS + 1):
@@ -73,7 +72,7 @@ def precision(flow: Flow, engines: Mapping[str, Engine], own: str, tell: Tell, s
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "There is a performance drop")
-                    measured.append(_measured(engine, parts, exact, single(flow.episode(i))))
+                    measured.append(_measured(engine, learner, exact, first_tasks(flow.episode(i), 1)))
             except Exception as error:
                 text = str(error) if isinstance(error, ConfigError) else meaning(error)
                 yield wrong(f"engine {name}, float32: {text}") if name == own else fact(f"engine {name}, float32: {text}")
@@ -86,15 +85,15 @@ def precision(flow: Flow, engines: Mapping[str, Engine], own: str, tell: Tell, s
             yield _judged(name, measured, flow.pipeline.tasks.settings.get("way", 0))
 
 
-def _measured(engine: Engine, parts: Parts, exact: Parts, task: Episode) -> Precision:
+def _measured(engine: Engine, learner: MetaLearner, exact: MetaLearner, task: Episode) -> Precision:
     double = in_double(task)
-    error = apart(engine.outcome(parts, task).gradients, engine.outcome(exact, double).gradients)
+    error = apart(engine.outcome(learner, task).gradients, engine.outcome(exact, double).gradients)
     branches = Branches()
     try:
         with branches.used():
             reference = engine.outcome(exact, double).gradients
         with branches.used():
-            arithmetic = apart(engine.outcome(parts, task).gradients, reference)
+            arithmetic = apart(engine.outcome(learner, task).gradients, reference)
         with branches.used():
             moved = engine.outcome(*rounded(exact, double, ROUNDING)).gradients
     except (BranchMismatch, RuntimeError):

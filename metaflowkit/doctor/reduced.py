@@ -13,11 +13,10 @@ from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.doctor.findings import Finding, fact, wrong
-from metaflowkit.doctor.plain_loop import single
-from metaflowkit.engines.parts import Parts
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Episode, Labelled
+from metaflowkit.types import Episode, first_tasks, tree_map
 
 MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2}
 LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps along one direction must do
@@ -50,38 +49,38 @@ def built(pipeline: Pipeline) -> tuple[Flow, list[Finding]]:
             flow = build(milder)
         except ConfigError:
             raise error from None
-        parts = dataclasses.replace(flow.learner.parts, order=r.ORDERS.build(chosen.inner.order))
-        return dataclasses.replace(flow, learner=dataclasses.replace(flow.learner, parts=parts)), [wrong(problem) for problem in error.problems]
+        learner = dataclasses.replace(flow.learner, order=r.ORDERS.build(chosen.inner.order))
+        return dataclasses.replace(flow, learner=learner), [wrong(problem) for problem in error.problems]
 
 
-def doubled(flow: Flow) -> tuple[Parts, Episode, list[Finding]]:
-    """The learner's parts and the tasks of the first step in float64, and what was made smaller."""
+def doubled(flow: Flow) -> tuple[MetaLearner, Episode, list[Finding]]:
+    """The learner and the tasks of the first step in float64, and what was made smaller."""
     flow.learner.model.double()
-    parts, episode = flow.learner.parts, in_double(flow.episode(1))
-    size = sum(p.numel() for p in parts.model.parameters())
-    notes = [fact(f"tasks of {episode.way} ways in float64, {parts.steps} inner steps, {size:,} meta-parameters")]
+    learner, episode = flow.learner, in_double(flow.episode(1))
+    size = sum(p.numel() for p in learner.model.parameters())
+    notes = [fact(f"tasks of {episode.way} ways in float64, {learner.steps} inner steps, {size:,} meta-parameters")]
     if size > LARGE:
-        steps = min(parts.steps, 2) if parts.order.unrolled else parts.steps
-        parts, episode = dataclasses.replace(parts, steps=steps), single(episode)
+        steps = min(learner.steps, 2) if learner.order.unrolled else learner.steps
+        learner, episode = dataclasses.replace(learner, steps=steps), first_tasks(episode, 1)
         notes.append(fact(f"a large network: checked on one task, {steps} inner steps, along one direction"))
-    return parts, episode, notes
+    return learner, episode, notes
 
 
 def in_double(episode: Episode) -> Episode:
-    """The same images in float64, in the same memory layout."""
-    support, query = (Labelled(s.x.to(torch.float64), s.y) for s in (episode.support, episode.query))
-    return Episode(support, query, episode.way, episode.seed)
+    """The same tasks with floating point numbers in float64, in the same memory layout."""
+    support, query = tree_map(lambda x: x.double() if x.is_floating_point() else x, (episode.support, episode.query))
+    return episode._replace(support=support, query=query)
 
 
-def rounded(parts: Parts, episode: Episode, size: float) -> tuple[Parts, Episode]:
-    """Weights and images with relative noise of at most ``size``, as rounding them would give."""
+def rounded(learner: MetaLearner, episode: Episode, size: float) -> tuple[MetaLearner, Episode]:
+    """Weights and inputs with relative noise of at most ``size``, as rounding them would give."""
     generator = generator_for(0, "doctor/rounding")
 
     def noisy(x: Tensor) -> Tensor:
         noise = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
         return x * (1 + size * (2 * noise - 1))
 
-    model = copy.deepcopy(parts.model)
-    model.load_state_dict({name: noisy(p) for name, p in parts.meta().items()}, strict=False)
-    support, query = (Labelled(noisy(s.x), s.y) for s in (episode.support, episode.query))
-    return dataclasses.replace(parts, model=model), Episode(support, query, episode.way, episode.seed)
+    model = copy.deepcopy(learner.model)
+    model.load_state_dict({name: noisy(p) for name, p in learner.meta().items()}, strict=False)
+    support, query = tree_map(lambda x: noisy(x) if x.is_floating_point() else x, (episode.support, episode.query))
+    return dataclasses.replace(learner, model=model), episode._replace(support=support, query=query)

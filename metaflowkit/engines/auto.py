@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from metaflowkit.config.registry import ENGINES
+from metaflowkit.engines.base import Engine, MetaLearner, Read
 from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.parts import Engine, Parts
 from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
-from metaflowkit.types import Adaptation, Episode, Labelled, Outcome
+from metaflowkit.types import Adaptation, Episode, Outcome, Tree, task_count
 
 MANY = 4  # tasks from which a batch of small matrix products is faster than threads: measured on two cores with layers of 64
 
@@ -25,7 +25,7 @@ class Chosen:
         many: the engine.
         few: the engine for episodes of less than four tasks.
         remat: whether inner steps are computed again on the way back while tasks run side by side.
-        description: see :class:`metaflowkit.engines.parts.Engine`.
+        description: see :class:`metaflowkit.engines.base.Engine`.
     """
 
     many: VectorizedEngine
@@ -35,27 +35,27 @@ class Chosen:
 
     @property
     def batches(self) -> bool:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
+        """See :class:`metaflowkit.engines.base.Engine`."""
         return self.many.batches
 
     @property
     def workers(self) -> int:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
+        """See :class:`metaflowkit.engines.base.Engine`."""
         return self.many.workers
 
-    def outcome(self, parts: Parts, episode: Episode) -> Outcome:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
+    def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
+        """See :class:`metaflowkit.engines.base.Engine`."""
         engine = self._for(episode)
-        if self.remat and parts.order.exact and min(engine.workers, len(episode.support.x)) > 1:
-            parts = replace(parts, remat=True)
-        return engine.outcome(parts, episode)
+        if self.remat and learner.order.exact and min(engine.workers, task_count(episode)) > 1:
+            learner = replace(learner, remat=True)
+        return engine.outcome(learner, episode)
 
-    def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
-        return self._for(episode).adapt(parts, support, episode)
+    def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
+        """See :class:`metaflowkit.engines.base.Engine`."""
+        return self._for(episode).adapt(learner, support, episode, read)
 
     def _for(self, episode: Episode) -> VectorizedEngine:
-        return self.many if len(episode.support.x) >= MANY else self.few
+        return self.many if task_count(episode) >= MANY else self.few
 
 
 def simplest(rule: object) -> Engine:

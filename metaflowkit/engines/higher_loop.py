@@ -15,14 +15,14 @@ from torch import Tensor
 
 from metaflowkit.config.registry import ENGINES
 from metaflowkit.engines.autodiff import Autodiff, Eager, Function
+from metaflowkit.engines.base import MetaLearner, Read, Rule
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.inner_loop import InnerLoop
-from metaflowkit.engines.parts import Parts, Rule, task_of
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.batch_statistics import AccurateNorms
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
-from metaflowkit.types import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
+from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, task_of, tree_map, tree_stack
 
 
 class _Shell(torch.optim.Optimizer):
@@ -60,27 +60,27 @@ class _Stepper:
 
     autodiff: Autodiff = Eager()
 
-    def __init__(self, parts: Parts, tracked: bool) -> None:
-        self.parts, self.tracked = parts, tracked
-        self.names = [name for name, _ in parts.model.named_parameters()]
-        self.network = higher.patch.monkeypatch(parts.model, copy_initial_weights=False, track_higher_grads=tracked)
-        fast = parts.fast(dict(parts.model.named_parameters()))
+    def __init__(self, learner: MetaLearner, tracked: bool) -> None:
+        self.tracked = tracked
+        self.names = [name for name, _ in learner.model.named_parameters()]
+        self.network = higher.patch.monkeypatch(learner.model, copy_initial_weights=False, track_higher_grads=tracked)
+        fast = learner.fast(dict(learner.model.named_parameters()))
         self.fast = list(fast)
         if not fast:  # no step is taken, and torch refuses an optimiser of nothing
             return
-        shell = parts.rule.over(list(fast.values())) if isinstance(parts.rule, HigherOptimizer) else _Shell(fast.values())
+        shell = learner.rule.over(list(fast.values())) if isinstance(learner.rule, HigherOptimizer) else _Shell(fast.values())
         with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests hold against finite differences
             warnings.filterwarnings("ignore", "Differentiable R")
-            self.optimizer = higher.get_diff_optim(shell, list(parts.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
+            self.optimizer = higher.get_diff_optim(shell, list(learner.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
         self.first_state = self.optimizer.state[0]
         self.optimizer.names = self.fast
 
-    def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
+    def call(self, params: Params, arguments: tuple[Any, ...]) -> Any:
         # Put in place instead of passed as ``params=``, with which attention modules read stale weights.
         self.network.update_params([params[name] for name in self.names])
         try:
             with AccurateNorms():
-                return self.network(support, x, way)  # type: ignore[no-any-return]
+                return self.network(*arguments)
         except TypeError as error:
             if "MonkeyPatched" not in str(error):
                 raise
@@ -127,34 +127,33 @@ class HigherEngine:
         self.description = "higher, task by task"
         self.batches, self.workers = False, 1
 
-    def outcome(self, parts: Parts, episode: Episode) -> Outcome:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
-        refuse_hooks(parts.model, forward=True)
-        with exact_kernels(parts.model):
-            return self._outcome(parts, episode)
-
-    def _outcome(self, parts: Parts, episode: Episode) -> Outcome:
-        tasks = len(episode.support.x)
+    def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
+        """See :class:`metaflowkit.engines.base.Engine`."""
+        refuse_hooks(learner.model, forward=True)
         total: Params = {}
         values, metrics = [], []
-        for t in range(tasks):
-            task = task_of(episode, t)
-            gradients, value, found = _loop(parts, task.support, task).outcome(parts.meta())
-            total = {name: total[name] + g if total else g for name, g in gradients.items()}
-            values.append(value)
-            metrics.append(found)
+        tasks = task_count(episode)
+        with exact_kernels(learner.model):
+            for t in range(tasks):
+                task = task_of(episode, t)
+                gradients, value, named = _loop(learner, task.support, task).outcome(learner.meta())
+                total = {name: total[name] + g if total else g for name, g in gradients.items()}
+                values.append(value)
+                metrics.append(named)
         means = {key: torch.stack([m[key] for m in metrics]).mean() for key in metrics[0]}
         return Outcome(torch.stack(values).mean(), means, {name: g / tasks for name, g in total.items()})
 
-    def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
-        refuse_hooks(parts.model, forward=True)
-        loops = [_loop(parts, Labelled(support.x[t], support.y[t]), task_of(episode, t)) for t in range(len(episode.support.x))]
-        with exact_kernels(parts.model):
-            found = [loop.adapt(parts.meta()) for loop in loops]
-        return Adaptation({name: torch.stack([p[name].detach() for p, _ in found]) for name in found[0][0]}, torch.stack([logits for _, logits in found]))
+    def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
+        """See :class:`metaflowkit.engines.base.Engine`."""
+        refuse_hooks(learner.model, forward=True)
+        results = []
+        with exact_kernels(learner.model):
+            for t in range(task_count(episode)):
+                loop = _loop(learner, tree_map(lambda x, t=t: x[t], support), task_of(episode, t))  # type: ignore[misc]
+                results.append(tree_map(torch.Tensor.detach, loop.adapt(learner.meta(), read)))
+        return Adaptation(*tree_stack(results))
 
 
-def _loop(parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
-    parts = dataclasses.replace(parts)  # fresh, since the model's parameters may have been replaced
-    return InnerLoop(parts, _Stepper(parts, tracked=True), _Stepper(parts, tracked=False), TaskBuffers(parts.model), shown, task)
+def _loop(learner: MetaLearner, support: Tree, task: Episode) -> InnerLoop:
+    learner = dataclasses.replace(learner)  # fresh, since the model's parameters may have been replaced
+    return InnerLoop(learner, _Stepper(learner, tracked=True), _Stepper(learner, tracked=False), TaskBuffers(learner.model), support, task)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from metaflowkit.engines.autodiff import Autodiff, Function
+from metaflowkit.engines.base import MetaLearner, Read, Rule
 from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
+from metaflowkit.errors import ConfigError
 from metaflowkit.models.normalisation import after_steps, measured
 from metaflowkit.orders.base import Result
 from metaflowkit.seeding import seed_for, seeded
-from metaflowkit.types import Adapted, Episode, Labelled, Outputs, Params, State, detached, refilled, tensors_of
+from metaflowkit.types import Adapted, Call, Episode, Params, State, Tree, detached, refilled, tensors_of, tree_map
 
 Differentiated = Callable[[int, int], bool]
 
@@ -38,8 +40,8 @@ class Stepper(Protocol):
     def network(self) -> nn.Module:
         """The module that is called, whose mode counts."""
 
-    def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        """The model with these parameters; see :meth:`metaflowkit.models.model.Model.forward`."""
+    def call(self, params: Params, arguments: tuple[Any, ...]) -> Any:
+        """The model with these parameters."""
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, create_graph: bool) -> tuple[Params, State]:
         """One step of the rule on ``loss(params)``; without ``create_graph`` the gradient is a constant."""
@@ -50,41 +52,41 @@ class InnerLoop:
     """The inner loop of one task.
 
     Attributes:
-        parts: the parts of the learner.
+        learner: what adapts.
         differentiable: takes the steps that the outer gradient goes through.
         detached: takes the steps that it does not.
         buffers: the model's buffers as the task has them.
-        shown: what is learned from.
+        support: what is learned from.
         task: the task.
     """
 
-    parts: Parts
+    learner: MetaLearner
     differentiable: Stepper
     detached: Stepper
     buffers: TaskBuffers
-    shown: Labelled
+    support: Tree
     task: Episode
 
     def outcome(self, meta: Params) -> Result:
-        """Meta-gradients of the objective for what is trained, its value and metrics, in the order of the parts."""
-        return self.parts.order.gradient(self, meta)
+        """Meta-gradients of the objective for what is trained, its value and metrics, in the learner's order."""
+        return self.learner.order.gradient(self, meta)
 
     @property
     def proximal(self) -> float:
         """See :class:`metaflowkit.orders.base.Loop`, also for the methods below."""
-        return self.parts.proximal
+        return self.learner.proximal
 
     def trained(self, params: Params) -> Params:
         """Those that the outer loop moves."""
-        return self.parts.trained(params)
+        return self.learner.trained(params)
 
     def fast(self, params: Params) -> Params:
         """Those that the inner loop moves."""
-        return self.parts.fast(params)
+        return self.learner.fast(params)
 
     def unrolled(self, meta: Params, differentiated: Differentiated) -> Result:
         """The objective's gradient through the inner steps."""
-        if self.parts.remat:
+        if self.learner.remat:
             return self._rematerialised(meta, differentiated)
 
         def value(trained: Params) -> tuple[Tensor, dict[str, Tensor]]:
@@ -117,7 +119,7 @@ class InnerLoop:
         def slopes(*inputs: Tensor) -> list[Tensor]:
             at = {**params, **dict(zip(moved, inputs))}
             gradients = autodiff.grad(
-                lambda f: self._loss(self.differentiable, {**at, **f}, None, self.parts.steps), {n: at[n] for n in fast}, create_graph=True
+                lambda f: self._loss(self.differentiable, {**at, **f}, None, self.learner.steps), {n: at[n] for n in fast}, create_graph=True
             )
             return [gradients[name] for name in fast]
 
@@ -126,48 +128,86 @@ class InnerLoop:
         return product
 
     @torch.no_grad()
-    def adapt(self, meta: Params) -> tuple[Params, Tensor]:
-        """Adapted parameters, and the scores of the query set, without graph."""
+    def adapt(self, meta: Params, read: Read | None) -> tuple[Params, Tree]:
+        """Adapted parameters, and what is read from the adapted model, without graph."""
         with measured():
             params, _ = self._run(self.detached, meta)
-        with measured(), after_steps(self.parts.steps), without_dropout(self.detached.network), self.buffers.within(self.detached.network):
-            return params, self.detached.call(params, self.task.support, self.task.query.x, self.task.way).logits
+        if read is None:
+            return params, ()
+
+        def call(*inputs: Any) -> Any:
+            with self.buffers.within(self.detached.network):
+                return self.detached.call(params, self.learner.arguments(self.task, *inputs))
+
+        with measured(), after_steps(self.learner.steps), without_dropout(self.detached.network):
+            return params, read(call, self.task)
 
     @cached_property
     def random(self) -> bool:
         """Whether the model draws random numbers."""
-        return draws(self.parts.model)
+        return draws(self.learner.model)
 
-    def _call(self, stepper: Stepper, params: Params, support: Labelled, x: Tensor | None, moment: str, index: int = 0) -> Outputs:
-        """The model; what it draws at random is the same in every engine, and when a step is computed again."""
-        drawing = seeded(seed_for(self.task.seed, moment, index), support.x.device) if self.random else nullcontext()
+    def _call(self, stepper: Stepper, params: Params, task: Episode, inputs: tuple[Any, ...], purpose: str, step: int) -> Any:
+        """The model; what it draws at random is the same in every engine, and when a step is computed again.
+
+        Args:
+            stepper: calls it.
+            params: with these parameters.
+            task: from which its arguments are made.
+            inputs: it is called with.
+            purpose: what the call is for, and with ``step``, the seed of what it draws.
+            step: of the inner loop.
+        """
+        device = next(iter(params.values())).device
+        drawing = seeded(seed_for(self.task.seed, purpose, step), device) if self.random else nullcontext()
         differentiated = no_recomputation() if torch.is_grad_enabled() else nullcontext()
-        with drawing, after_steps(index if moment == "inner" else self.parts.steps), self.buffers.within(stepper.network), differentiated:
-            return stepper.call(params, support, x, self.task.way)
+        with drawing, after_steps(step if purpose.startswith("inner") else self.learner.steps), self.buffers.within(stepper.network), differentiated:
+            return stepper.call(params, self.learner.arguments(task, *inputs))
+
+    def _inner_call(self, stepper: Stepper, params: Params, step: int) -> Call:
+        """The model in an inner step; a second call draws other random numbers than the first."""
+        task, count = self.task._replace(support=self.support), itertools.count()
+
+        def call(*inputs: Any) -> Any:
+            n = next(count)
+            return self._call(stepper, params, task, inputs, f"inner/{n}" if n else "inner", step)
+
+        return call
+
+    def _sampled(self, call: Call, batch: Tree, draw: int) -> Tree:
+        """The batch, or the examples drawn from it."""
+        if self.learner.sample is None:
+            return batch
+        with torch.no_grad():
+            return tree_map(torch.Tensor.detach, self.learner.sample(call, batch, draw))
 
     def _run(self, stepper: Stepper, meta: Params, differentiated: Differentiated = lambda step, steps: False) -> tuple[Params, State]:
-        params, state = meta, self.parts.rule.init(self.parts.fast(meta))
-        for k in range(self.parts.steps):
-            params, state = self._step(stepper, meta, params, state, k, differentiated(k, self.parts.steps))
+        params, state = meta, self.learner.rule.init(self.learner.fast(meta))
+        for k in range(self.learner.steps):
+            params, state = self._step(stepper, meta, params, state, k, differentiated(k, self.learner.steps))
         return params, state
 
     def _step(self, stepper: Stepper, meta: Params, params: Params, state: State, k: int, create_graph: bool = False) -> tuple[Params, State]:
-        return stepper.step(params, state, self.parts.rule_at(meta, k), lambda p: self._loss(stepper, p, meta, k), create_graph)
+        return stepper.step(params, state, self.learner.rule_at(meta, k), lambda p: self._loss(stepper, p, meta, k), create_graph)
 
     def _loss(self, stepper: Stepper, params: Params, anchor: Params | None, k: int) -> Tensor:
-        value = self.parts.loss(self._call(stepper, params, self.shown, None, "inner", k), self.shown.y)
-        if anchor is not None and self.parts.proximal:
-            away = [(p - anchor[name]).square().sum() for name, p in self.parts.fast(params).items()]
-            value = value + self.parts.proximal / 2 * torch.stack(away).sum()
+        call = self._inner_call(stepper, params, k)
+        value = _scalar(self.learner.loss(call, self._sampled(call, self.support, k)), "inner.loss")
+        if anchor is not None and self.learner.proximal:
+            away = [(p - anchor[name]).square().sum() for name, p in self.learner.fast(params).items()]
+            value = value + self.learner.proximal / 2 * torch.stack(away).sum()
         return value
 
     def _value(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of the student."""
         fixed = {name: p.detach() for name, p in meta.items()}
-        rule = self.parts.rule_at(fixed, self.parts.steps)
+        rule = self.learner.rule_at(fixed, self.learner.steps)
 
-        def logits(params: Params, x: Tensor) -> Tensor:
-            return self._call(self.differentiable, params, self.task.support, x, "outer").logits
+        def call(params: Params, *inputs: Any) -> Any:
+            return self._call(self.differentiable, params, self.task, inputs, "outer", 0)
+
+        def sample(params: Params, draw: int) -> Tree:
+            return self._sampled(partial(call, params), self.task.query, draw)
 
         @torch.no_grad()
         def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
@@ -176,22 +216,26 @@ class InnerLoop:
 
         def advance(params: Params, state: State, steps: int) -> tuple[Params, State]:
             for i in range(steps):
-                params, state = descend(params, state, lambda p, k=self.parts.steps + i: self._loss(self.detached, p, fixed, k))  # type: ignore[misc]
+                params, state = descend(params, state, lambda p, k=self.learner.steps + i: self._loss(self.detached, p, fixed, k))  # type: ignore[misc]
             return params, state
 
-        return self.parts.objective(Adapted(params, state, logits, advance, descend), self.task)
+        result = self.learner.objective(Adapted(params, state, call, advance, descend, sample), self.task)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise ConfigError(f"objective: must return (value, {{name: metric}}), got {_kind(result)}; give an empty dict for no metrics")
+        value, metrics = result
+        return _scalar(value, "objective"), {name: _scalar(metric, f"objective: metric {name!r}") for name, metric in metrics.items()}
 
     def _rematerialised(self, meta: Params, differentiated: Differentiated) -> Result:
         """Back through the steps one at a time, each computed again from the parameters and buffers before it."""
         autodiff = self.differentiable.autodiff
         trail = []
         with torch.no_grad():
-            params, state = meta, self.parts.rule.init(self.parts.fast(meta))
-            for k in range(self.parts.steps):
+            params, state = meta, self.learner.rule.init(self.learner.fast(meta))
+            for k in range(self.learner.steps):
                 trail.append((params, state, self.buffers.snapshot()))
                 params, state = self._step(self.detached, meta, params, state, k)
-        trained = self.parts.trained(meta)
-        at_end, value, metrics = autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self.parts.trained(params))
+        trained = self.learner.trained(meta)
+        at_end, value, metrics = autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self.learner.trained(params))
         names, size = list(trained), len(trained)
         back = [*at_end.values(), *(torch.zeros_like(x) for x in tensors_of(state))]
         direct = [torch.zeros_like(p) for p in trained.values()]
@@ -203,10 +247,10 @@ class InnerLoop:
                 start = {**meta, **dict(zip(names, inputs))}
                 anchor = start if first else {**meta, **dict(zip(names, inputs[size:]))}
                 state = state if first else refilled(state, iter(inputs[2 * size :]))
-                after, state = self._step(self.differentiable, anchor, start, state, k, differentiated(k, self.parts.steps))
+                after, state = self._step(self.differentiable, anchor, start, state, k, differentiated(k, self.learner.steps))
                 return [*(after[name] for name in names), *tensors_of(state), *(inputs if first else ())]
 
-            inputs = list(trained.values()) if first else [*self.parts.trained(before).values(), *trained.values(), *tensors_of(state_before)]
+            inputs = list(trained.values()) if first else [*self.learner.trained(before).values(), *trained.values(), *tensors_of(state_before)]
             pulled = autodiff.vjp(again, inputs, [*back, *direct] if first else back)
             if first:
                 back = pulled
@@ -214,3 +258,18 @@ class InnerLoop:
                 direct = [d + g for d, g in zip(direct, pulled[size : 2 * size])]
                 back = [*pulled[:size], *pulled[2 * size :]]
         return dict(zip(names, back)), value, metrics
+
+
+def _scalar(value: Any, name: str) -> Tensor:
+    """The value, once it is known to be a tensor of no dimension.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, Tensor) or value.dim():
+        raise ConfigError(f"{name}: must be a tensor of no dimension, got {_kind(value)}; reduce it with such as .mean()")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor [{', '.join(map(str, value.shape))}]" if isinstance(value, Tensor) else f"a {type(value).__name__}"

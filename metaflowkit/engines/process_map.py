@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaflowkit.engines.thread_map import refuse_draws_since
-from metaflowkit.models.model import Model
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ def can_fork(workers: int) -> bool:
     return sys.platform == "linux" and torch.get_num_threads() // workers <= 1 and not torch.accelerator.is_available()
 
 
-def process_map(function: Callable[[Model, int], T], model: Model, tasks: int, workers: int) -> Iterator[T]:
+def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks: int, workers: int) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in this process and forked ones.
 
     Every process takes the next task from one queue. What a forked process fails at (an error, a signal, a hang), this process
@@ -102,7 +101,7 @@ def _numbers(queue: int) -> Iterator[int]:
         yield int.from_bytes(number, "little")
 
 
-def _work(function: Callable[[Model, int], Any], model: Model, queue: int, generator: Tensor, file: BinaryIO) -> None:
+def _work(function: Callable[[nn.Module, int], Any], model: nn.Module, queue: int, generator: Tensor, file: BinaryIO) -> None:
     """A forked process's share. It ends at the first task that fails or draws random numbers, which the parent then computes."""
     for t in _numbers(queue):
         result = function(model, t)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from torch import nn
+
 from metaflowkit.engines.process_map import can_fork, process_map
 from metaflowkit.engines.thread_map import thread_map
-from metaflowkit.models.model import Model
 
-Map = Callable[[Callable[[Model, int], Any], Model, int, int], Iterator[Any]]
+Map = Callable[[Callable[[nn.Module, int], Any], nn.Module, int, int], Iterator[Any]]
 
 TRIALS = 3  # calls with each
 
@@ -26,7 +27,7 @@ class TaskMap:
     def __init__(self) -> None:
         self._best: dict[Hashable, dict[Map, tuple[int, float]]] = {}
 
-    def __call__(self, function: Callable[[Model, int], Any], model: Model, tasks: int, workers: int, kind: Hashable) -> Iterator[Any]:
+    def __call__(self, function: Callable[[nn.Module, int], Any], model: nn.Module, tasks: int, workers: int, kind: Hashable) -> Iterator[Any]:
         """``function(model, t)`` for each task t, in their order.
 
         Args:

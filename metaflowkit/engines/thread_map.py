@@ -14,15 +14,14 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaflowkit.errors import ConfigError
-from metaflowkit.models.model import Model
 
 T = TypeVar("T")
 
 
-def thread_map(function: Callable[[Model, int], T], model: Model, tasks: int, workers: int) -> Iterator[T]:
+def thread_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks: int, workers: int) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in several threads.
 
     torch's own threads are shared out among the workers; a task that is left over alone after full rounds runs in the calling
@@ -40,7 +39,7 @@ def thread_map(function: Callable[[Model, int], T], model: Model, tasks: int, wo
     """
     threads, generator = torch.get_num_threads(), torch.get_rng_state()
     share = max(1, threads // workers)
-    replicas: SimpleQueue[Model] = SimpleQueue()
+    replicas: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(workers):
         replicas.put(_replica(model))
 
@@ -84,6 +83,6 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, "task")
 
 
-def _replica(model: Model) -> Model:
+def _replica(model: nn.Module) -> nn.Module:
     """Other modules, the same tensors: ``functional_call`` puts its tensors into the modules while it runs."""
     return copy.deepcopy(model, {id(x): x for x in [*model.parameters(), *model.buffers()]})

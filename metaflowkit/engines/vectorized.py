@@ -9,42 +9,42 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from metaflowkit.config.registry import ENGINES
 from metaflowkit.config.schema import Count
 from metaflowkit.engines.autodiff import Autodiff, Eager, Function, Functional
+from metaflowkit.engines.base import MetaLearner, Read, Rule
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
-from metaflowkit.engines.parts import Parts, Rule
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.task_map import TaskMap
 from metaflowkit.errors import ConfigError
-from metaflowkit.models.model import Model
-from metaflowkit.types import Adaptation, Episode, Labelled, Outcome, Outputs, Params, State
+from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, tensors, tree_cat, tree_map
 
 
 @dataclass(frozen=True, eq=False)
 class _Stepper:
     """Steps by functional calls of the model."""
 
-    parts: Parts
+    learner: MetaLearner
     autodiff: Autodiff
     second: bool
 
     @property
-    def network(self) -> Model:
-        return self.parts.model
+    def network(self) -> nn.Module:
+        return self.learner.model
 
-    def call(self, params: Params, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        with FastKernels(self.second) if isinstance(self.autodiff, Eager) and not support.x.is_cuda else nullcontext():  # on a GPU cuDNN's are fast
-            return functional_call(self.parts.model, params, (support, x, way))  # type: ignore[no-any-return]
+    def call(self, params: Params, arguments: tuple[Any, ...]) -> Any:
+        on_gpu = next(iter(params.values())).is_cuda  # where cuDNN's kernels are fast
+        with FastKernels(self.second) if isinstance(self.autodiff, Eager) and not on_gpu else nullcontext():
+            return functional_call(self.learner.model, params, arguments)
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, create_graph: bool) -> tuple[Params, State]:
-        fast = self.parts.fast(params)
+        fast = self.learner.fast(params)
         after, state = rule.update(self.autodiff.grad(lambda f: loss({**params, **f}), fast, create_graph), state, fast)
         return {**params, **after}, state
 
@@ -69,81 +69,72 @@ class VectorizedEngine:
 
     @property
     def workers(self) -> int:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
+        """See :class:`metaflowkit.engines.base.Engine`."""
         return 1 if self.batches else self._workers or torch.get_num_threads()
 
-    def outcome(self, parts: Parts, episode: Episode) -> Outcome:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
-        meta = parts.meta()
-        tasks = len(episode.support.x)
+    def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
+        """See :class:`metaflowkit.engines.base.Engine`."""
+        meta = learner.meta()
+        tasks = task_count(episode)
 
-        def one(parts: Parts, support: Labelled, query: Labelled) -> tuple[Params, Tensor, dict[str, Tensor]]:
-            return self._loop(parts, support, Episode(support, query, episode.way, episode.seed)).outcome(meta)
+        def one(learner: MetaLearner, support: Tree, query: Tree) -> tuple[Params, Tensor, dict[str, Tensor]]:
+            return self._loop(learner, support, episode._replace(support=support, query=query)).outcome(meta)
 
         total: Params = {}
         values, metrics = [], []
-        for gradients, value, found in self._results(parts, one, episode.support, episode.query):
+        for gradients, value, named in self._results(learner, one, episode.support, episode.query):
             total = {name: total[name] + g.sum(0) if total else g.sum(0) for name, g in gradients.items()}
             values.append(value)
-            metrics.append(found)
+            metrics.append(named)
         means = {key: torch.cat([m[key] for m in metrics]).mean() for key in metrics[0]}
         return Outcome(torch.cat(values).mean(), means, {name: g / tasks for name, g in total.items()})
 
-    def adapt(self, parts: Parts, support: Labelled, episode: Episode) -> Adaptation:
-        """See :class:`metaflowkit.engines.parts.Engine`."""
-        meta = parts.meta()
+    def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
+        """See :class:`metaflowkit.engines.base.Engine`."""
+        meta = learner.meta()
 
-        def one(parts: Parts, clean: Labelled, query: Labelled, shown: Labelled) -> tuple[Params, Tensor]:
-            return self._loop(parts, shown, Episode(clean, query, episode.way, episode.seed)).adapt(meta)
+        def one(learner: MetaLearner, own: Tree, query: Tree, support: Tree) -> tuple[Params, Tree]:
+            return self._loop(learner, support, episode._replace(support=own, query=query)).adapt(meta, read)
 
-        found = list(self._results(parts, one, episode.support, episode.query, support))
-        return Adaptation({name: torch.cat([p[name] for p, _ in found]) for name in meta}, torch.cat([logits for _, logits in found]))
+        return Adaptation(*tree_cat(list(self._results(learner, one, episode.support, episode.query, support))))
 
-    def _loop(self, parts: Parts, shown: Labelled, task: Episode) -> InnerLoop:
-        parts, autodiff = replace(parts), Functional() if self.batches else Eager()  # fresh, since the model's parameters may have been replaced
-        buffers = TaskBuffers(parts.model, self.batches)
-        return InnerLoop(parts, _Stepper(parts, autodiff, True), _Stepper(parts, autodiff, False), buffers, shown, task)
+    def _loop(self, learner: MetaLearner, support: Tree, task: Episode) -> InnerLoop:
+        learner, autodiff = replace(learner), Functional() if self.batches else Eager()  # fresh, since the model's parameters may have been replaced
+        buffers = TaskBuffers(learner.model, self.batches)
+        return InnerLoop(learner, _Stepper(learner, autodiff, True), _Stepper(learner, autodiff, False), buffers, support, task)
 
-    def _results(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
+    def _results(self, learner: MetaLearner, function: Any, *sets: Tree) -> Iterator[Any]:
         """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
-        refuse_hooks(parts.model, forward=False)
-        with exact_kernels(parts.model):
-            yield from self._batched(parts, function, *sets) if self.batches else self._task_by_task(parts, function, *sets)
+        refuse_hooks(learner.model, forward=False)
+        with exact_kernels(learner.model):
+            yield from self._batched(learner, function, sets) if self.batches else self._task_by_task(learner, function, sets)
 
-    def _batched(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
-        tasks = len(sets[0].x)
+    def _batched(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...]) -> Iterator[Any]:
+        tasks = len(tensors(sets)[0])
         size = self.chunk or tasks
-        batched = vmap(partial(function, parts), randomness="same" if draws(parts.model) else "error")
-        if sets[0].x.device.type == "cpu":  # torch's sums over channels-last images are inaccurate, see metaflowkit.models.batch_statistics
-            sets = tuple(Labelled(s.x.contiguous(), s.y) for s in sets)
+        batched = vmap(partial(function, learner), randomness="same" if draws(learner.model) else "error")
+        if tensors(sets)[0].device.type == "cpu":  # torch's sums over channels-last images are inaccurate, see metaflowkit.models.batch_statistics
+            sets = tree_map(torch.Tensor.contiguous, sets)
         for i in range(0, tasks, size):
             try:
-                found = batched(*(Labelled(s.x[i : i + size], s.y[i : i + size]) for s in sets))
+                results = batched(*tree_map(lambda x, i=i: x[i : i + size], sets))  # type: ignore[misc]
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
                 if "_NoopSaveInputs" in str(error):  # what torch 2.11's checkpoint calls first, which vmap refuses
                     raise ConfigError(REFUSAL) from None
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
-            yield found
+            yield results
 
-    def _task_by_task(self, parts: Parts, function: Any, *sets: Labelled) -> Iterator[Any]:
-        tasks = len(sets[0].x)
+    def _task_by_task(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...]) -> Iterator[Any]:
+        tasks = len(tensors(sets)[0])
         workers = min(self.workers, tasks)
-        if sets[0].x.is_cuda or draws(parts.model) or hooked(parts.model):  # there is one generator for random numbers, and one state that hooks write to
+        if tensors(sets)[0].is_cuda or draws(learner.model) or hooked(learner.model):  # one generator for random numbers, one state that hooks write to
             workers = 1
 
-        def one(model: Model, t: int) -> Any:
-            return _with_axis(function(replace(parts, model=model), *(Labelled(s.x[t], s.y[t]) for s in sets)))
+        def one(model: nn.Module, t: int) -> Any:
+            return tree_map(lambda x: x[None], function(replace(learner, model=model), *tree_map(lambda x: x[t], sets)))
 
         if workers == 1:
-            return (one(parts.model, t) for t in range(tasks))
-        return self._map(one, parts.model, tasks, workers, kind=(len(sets), tasks, *(s.x.shape for s in sets)))
-
-
-def _with_axis(result: Any) -> Any:
-    if isinstance(result, Tensor):
-        return result[None]
-    if isinstance(result, dict):
-        return {key: _with_axis(item) for key, item in result.items()}
-    return tuple(_with_axis(item) for item in result)
+            return (one(learner.model, t) for t in range(tasks))
+        return self._map(one, learner.model, tasks, workers, kind=(len(sets), tasks, *(x.shape for x in tensors(sets))))

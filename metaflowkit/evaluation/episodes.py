@@ -11,12 +11,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from metaflowkit.composition.few_shot import query_scores
 from metaflowkit.composition.flow import Flow
 from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Readout
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.protocol import normalisation
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.objectives.accuracy import accuracy
@@ -141,9 +143,9 @@ def evaluate(
         embedded = None
         for readout in readouts:
             if readout == "adapted":
-                scores = flow.learner.adapt(_shown(flow, episode, split, i), episode).logits
+                scores = flow.learner.adapt(_shown(flow, episode, split, i), episode, query_scores).read
             else:
-                embedded = embedded or (flow.learner.embed(episode.support.x), flow.learner.embed(episode.query.x))
+                embedded = embedded or tuple(embed(flow.model, examples.x) for examples in (episode.support, episode.query))
                 scores = (_prototype if readout == "prototype" else _logistic)(flow, episode, *embedded)
             found[readout].append(accuracy(scores.double(), episode.query.y).cpu())
     results = []
@@ -165,7 +167,7 @@ def _checked(readouts: Iterable[str]) -> list[str]:
 
 def protocol(flow: Flow, readouts: Iterable[str]) -> str:
     """What a reader must know beside the figures."""
-    facts = [normalisation(flow.learner, flow.shape)]
+    facts = [normalisation(flow.model, flow.shape)]
     if "adapted" in readouts:
         views = evaluation_views(flow.pipeline)
         shown = f"{views} augmented views of each support image" if views else "the support images"

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from metaflowkit.engines.learner import Learner
+from metaflowkit.evaluation.embedding import embed
+from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import StoredNorm
 from metaflowkit.seeding import generator_for, seeded
 
@@ -18,15 +19,15 @@ IMAGES = 4  # whose features are compared, beside as many others
 CHANGE = 1e-4  # relative; far above rounding in float32, far below what batch statistics do
 
 
-def normalisation(learner: Learner, shape: tuple[int, ...]) -> str:
+def normalisation(model: Model, shape: tuple[int, ...]) -> str:
     """Which statistics normalise, and whether an image's features depend on the other images of its set (transductive) or not (inductive).
 
     Args:
-        learner: whose model, in the modes that its modules are in.
+        model: in the modes that its modules are in.
         shape: of an image, (C, H, W).
     """
-    used = list(dict.fromkeys(kind for kind in map(_kind, learner.model.modules()) if kind))
-    shared = CURRENT in used or depends_on_others(learner, shape)
+    used = list(dict.fromkeys(kind for kind in map(_kind, model.modules()) if kind))
+    shared = CURRENT in used or depends_on_others(model, shape)
     facts = ["batch normalisation uses " + ", in other layers ".join(used)] if used else []
     if shared and CURRENT not in used:
         facts.append("an image's features depend on the other images of its set")
@@ -43,14 +44,14 @@ def _kind(module: nn.Module) -> str | None:
     return CURRENT if module.training or module.running_mean is None else RUNNING
 
 
-def depends_on_others(learner: Learner, shape: tuple[int, ...]) -> bool:
+def depends_on_others(model: Model, shape: tuple[int, ...]) -> bool:
     """Whether the features of the same images change with the others of their set, tried on images of noise: true of any module, also an unknown one."""
-    first = next(iter(learner.model.parameters()))
+    first = next(iter(model.parameters()))
     noise = torch.rand(3, IMAGES, *shape, generator=generator_for(0, "sharing")).to(first)
     sets = torch.stack([torch.cat([noise[0], noise[1]]), torch.cat([noise[0], 0.2 * noise[2]])])  # one set as large as the other, for the same rounding
     features = []
     for examples in sets:
         with seeded(0, first.device):  # what a model draws by itself is the same for both
-            features.append(learner.embed(examples[None])[0, :IMAGES])
+            features.append(embed(model, examples[None])[0, :IMAGES])
     change = (features[0] - features[1]).abs().nan_to_num().max()
     return bool(change > CHANGE * features[0].abs().nan_to_num().max())

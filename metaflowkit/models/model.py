@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from metaflowkit.types import Labelled, Outputs
+from metaflowkit.types import Episode, Labelled, Outputs
 
 
 class Model(nn.Module):
@@ -24,6 +24,11 @@ class Model(nn.Module):
         self.backbone = backbone
         self.head = head
         self.rule = rule
+
+    @staticmethod
+    def arguments(task: Episode, x: Tensor | None) -> tuple[Labelled, Tensor | None, int]:
+        """The arguments of :meth:`forward` for examples of a few-shot task; see :class:`metaflowkit.engines.base.MetaLearner`."""
+        return task.support, x, task.way
 
     def forward(self, support: Labelled, x: Tensor | None, way: int) -> Outputs:
         """Features and scores of ``x`` given a support set.

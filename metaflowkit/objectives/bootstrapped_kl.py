@@ -11,7 +11,7 @@ from torch import Tensor
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.config.schema import InnerSteps, Positive
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.types import Adapted, Episode, detached
+from metaflowkit.types import Adapted, Episode, detached, scores_of
 
 
 @OBJECTIVES.register("bootstrapped_kl")
@@ -37,21 +37,23 @@ class BootstrappedKL:
 
     def target(self, adapted: Adapted, task: Episode) -> Tensor:
         """The target's query logits [n, N], without graph."""
+        x, y = task.query
         params = {name: p.detach() for name, p in adapted.params.items()}
         state = detached(adapted.state)
         params, state = adapted.advance(params, state, self.delta - self.grounded)
         if self.grounded:
-            params, state = adapted.descend(params, state, lambda p: F.cross_entropy(adapted.logits(p, task.query.x), task.query.y))
+            params, state = adapted.descend(params, state, lambda p: F.cross_entropy(scores_of(adapted.call(p, x)), y))
         with torch.no_grad():
-            return adapted.logits(params, task.query.x).detach()
+            return scores_of(adapted.call(params, x)).detach()
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and the query accuracy of student and target."""
+        x, y = task.query
         target = self.target(adapted, task)
-        student = adapted.logits(adapted.params, task.query.x)
+        student = scores_of(adapted.call(adapted.params, x))
         log_t, log_s = (target / self.temperature).log_softmax(-1), (student / self.temperature).log_softmax(-1)
         p, log_p, log_q = (log_t.exp(), log_t, log_s) if self.direction == "forward" else (log_s.exp(), log_s, log_t)
         value = (p * (log_p - log_q)).sum(-1).mean()
         if self.delta == 0:
             value = value * 0  # equal distributions: rounding alone would leave a gradient of about 1e-17
-        return value, {"accuracy": accuracy(student, task.query.y), "target_accuracy": accuracy(target, task.query.y)}
+        return value, {"accuracy": accuracy(student, y), "target_accuracy": accuracy(target, y)}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.types import Adapted, Episode
+from metaflowkit.types import Adapted, Episode, scores_of
 
 
 @OBJECTIVES.register("query_loss")
@@ -22,5 +22,6 @@ class QueryLoss:
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and the student's query accuracy."""
-        logits = adapted.logits(adapted.params, task.query.x)
-        return F.cross_entropy(logits, task.query.y), {"accuracy": accuracy(logits, task.query.y)}
+        x, y = task.query
+        scores = scores_of(adapted.call(adapted.params, x))
+        return F.cross_entropy(scores, y), {"accuracy": accuracy(scores, y)}

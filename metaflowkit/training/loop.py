@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from metaflowkit.composition.few_shot import check_backbone
 from metaflowkit.composition.flow import Flow, build, build_learner, placed
 from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
@@ -60,7 +61,7 @@ def events(
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
-    flow.learner.check(flow.shape)
+    check_backbone(flow.model, flow.shape)
     started = time.monotonic()
     stop = stop or Stop()
     with hold_run(folder, pipeline, resume, overwrite) as run:
@@ -120,7 +121,7 @@ class _Loop:
     def __init__(self, flow: Flow, run: Run, stop: Stop) -> None:
         self.flow, self.run, self.stop = flow, run, stop
         self.outer = flow.pipeline.outer
-        self.parameters = flow.learner.parts.trained(dict(flow.learner.model.named_parameters()))
+        self.parameters = flow.learner.trained(dict(flow.learner.model.named_parameters()))
         parameters = list(self.parameters.values())
         self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, parameters=parameters))
         self.lr = self.optimizer.param_groups[0]["lr"]

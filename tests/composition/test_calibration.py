@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metaflowkit.composition.few_shot import query_scores
 from metaflowkit.composition.flow import CALIBRATION, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.episodes import evaluate, protocol
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.reporting.train import train
@@ -94,12 +96,12 @@ def test_a_checkpoint_between_measurements_has_the_statistics_of_its_own_weights
 def test_the_score_of_an_image_depends_on_no_other_query_image(pipeline, norm) -> None:
     flow = build(pipeline(f"model.backbone.norm={norm}"))
     episode = flow.episode(1)
-    whole = flow.learner.adapt(episode.support, episode).logits
-    alone = flow.learner.adapt(episode.support, episode._replace(query=type(episode.query)(episode.query.x[:, :1], episode.query.y[:, :1]))).logits
+    whole = flow.learner.adapt(episode.support, episode, query_scores).read
+    alone = flow.learner.adapt(episode.support, episode._replace(query=type(episode.query)(episode.query.x[:, :1], episode.query.y[:, :1])), query_scores).read
     torch.testing.assert_close(alone, whole[:, :1])
-    torch.testing.assert_close(flow.learner.embed(episode.query.x[:, :1]), flow.learner.embed(episode.query.x)[:, :1])
+    torch.testing.assert_close(embed(flow.model, episode.query.x[:, :1]), embed(flow.model, episode.query.x)[:, :1])
     transductive = build(pipeline("model.backbone.norm=batch"))
-    assert not torch.allclose(transductive.learner.embed(episode.query.x[:, :2]), transductive.learner.embed(episode.query.x)[:, :2], rtol=1e-3)
+    assert not torch.allclose(embed(transductive.model, episode.query.x[:, :2]), embed(transductive.model, episode.query.x)[:, :2], rtol=1e-3)
     assert "(inductive)" in protocol(flow, ["prototype"])
 
 

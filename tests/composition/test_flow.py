@@ -175,13 +175,13 @@ def test_the_pipeline_reaches_the_parts_of_the_learner(pipeline) -> None:
         "inner={steps: 4, order: first, loss: cross_entropy, engine: higher, rule: {name: sgd, lr: 0.25}}", "model.head=linear", "tasks.way=7", "evaluate.way=7"
     )
     learner = build_learner(changed, GREY, CPU)
-    assert learner.parts.steps == 4
-    assert isinstance(learner.parts.order, First)
-    start, rule = {"w": torch.tensor([1.0])}, learner.parts.rule
+    assert learner.steps == 4
+    assert isinstance(learner.order, First)
+    start, rule = {"w": torch.tensor([1.0])}, learner.rule
     assert rule.update({"w": torch.tensor([2.0])}, rule.init(start), start)[0]["w"].item() == 1.0 - 0.25 * 2.0
     assert type(learner.engine) is HigherEngine
     assert learner.model.head.weight.shape == (7, 4)  # a row per class of the tasks, a column per feature of the backbone
-    assert isinstance(build_learner(pipeline(), GREY, CPU).parts.order, Exact)
+    assert isinstance(build_learner(pipeline(), GREY, CPU).order, Exact)
 
 
 def test_operations_are_those_listed_or_those_of_the_level_for_the_channels(pipeline) -> None:
@@ -344,10 +344,10 @@ def test_patterns_choose_what_adapts_and_what_is_learned(pipeline, others) -> No
     )
     learner = build_learner(changed, GREY, CPU)
     names = {name for name, _ in learner.model.named_parameters()}
-    assert learner.parts.adapts == {"head.weight", "head.bias"}
+    assert learner.adapts == {"head.weight", "head.bias"}
     assert learner.model.rule.get_parameter("lr/head").shape == (3,)
     body = {name for name in names if name.startswith("backbone.")}
-    assert learner.parts.frozen == (body if others == "frozen" else set())
+    assert learner.frozen == (body if others == "frozen" else set())
     gradients = learner.outcome(build(changed).episode(1)).gradients
-    assert set(gradients) == names - learner.parts.frozen
+    assert set(gradients) == names - learner.frozen
     assert gradients["rule.lr/head"].shape == (3,)

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import metaflowkit.objectives
+from metaflowkit.composition.few_shot import query_scores
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.orders import First
-from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
+from tests.oracles import Smooth, finite_difference, make_episode, make_learner, relative, scores
 
 RULES = [
     Choice("sgd", {"lr": 0.3}),
@@ -65,21 +66,21 @@ def parts_of(rule, loss, head, objective, backbone=None, steps=2, **more):
     features = (backbone or Smooth()).features
     torch.manual_seed(7)
     built = r.HEADS.build(head, features=features, way=3)
-    return make_parts(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, steps, **more)
+    return make_learner(r.RULES.build(rule), r.LOSSES.build(Choice(loss)), r.OBJECTIVES.build(objective), built, backbone, steps, **more)
 
 
 def combinations() -> Iterator[Any]:
     """All of them; a third, in which every rule, loss and head meet and every two with every objective, is quick, the rest slow."""
     for places in itertools.product(*(range(len(kind)) for kind in (RULES, LOSSES, HEADS, OBJECTIVES))):
-        parts = (kind[i] for kind, i in zip((RULES, LOSSES, HEADS, OBJECTIVES), places))
-        yield pytest.param(*parts, marks=() if sum(places) % len(OBJECTIVES) == 0 else pytest.mark.slow)
+        learner = (kind[i] for kind, i in zip((RULES, LOSSES, HEADS, OBJECTIVES), places))
+        yield pytest.param(*learner, marks=() if sum(places) % len(OBJECTIVES) == 0 else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("rule", "loss", "head", "objective"), list(combinations()), ids=str)
 def test_engines_agree_and_match_finite_differences(rule, loss, head, objective) -> None:
-    parts = parts_of(rule, loss, head, objective)
+    learner = parts_of(rule, loss, head, objective)
     episode = make_episode()
-    outcomes = {name: engine.outcome(parts, episode) for name, engine in ENGINES.items()}
+    outcomes = {name: engine.outcome(learner, episode) for name, engine in ENGINES.items()}
     reference = outcomes["higher"]
     assert sum(g.abs().sum() for g in reference.gradients.values()) > 1e-9
     for outcome in outcomes.values():
@@ -88,7 +89,7 @@ def test_engines_agree_and_match_finite_differences(rule, loss, head, objective)
     if (
         objective.name == "query_loss" and rule.name != "adamax"
     ):  # its maximum has kinks; its value is the function that is differentiated; the bootstrap's holds the target fixed
-        for differences, exact in finite_difference(ENGINES["one by one"], parts, episode):
+        for differences, exact in finite_difference(ENGINES["one by one"], learner, episode):
             assert exact == pytest.approx(differences, rel=2e-6, abs=1e-9)
 
 
@@ -114,18 +115,18 @@ def check_engines_agree(backbone, rule, loss, head, objective) -> None:
     shape = (1, 16, 16) if backbone != "resnet18" else (1, 8, 8)
     torch.manual_seed(0)
     built = r.BACKBONES.build(Choice(backbone.split("-")[0], BACKBONES[backbone]), shape=shape)
-    parts = parts_of(rule, loss, head, objective, built, steps=1 if backbone == "resnet18" else 2)
+    learner = parts_of(rule, loss, head, objective, built, steps=1 if backbone == "resnet18" else 2)
     episode = make_episode(shape=shape, tasks=1 if backbone == "resnet18" else 2)
-    reference = ENGINES["higher"].outcome(parts, episode)
+    reference = ENGINES["higher"].outcome(learner, episode)
     for name, engine in ENGINES.items():
-        assert relative(engine.outcome(parts, episode).gradients, reference.gradients) < 1e-9, (name, rule, loss)
+        assert relative(engine.outcome(learner, episode).gradients, reference.gradients) < 1e-9, (name, rule, loss)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
 def test_bootstrap_gradient_matches_finite_differences_with_the_target_held(engine) -> None:
     """The target is computed once, as a constant, and central differences move the student alone."""
-    parts = parts_of(RULES[0], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3}))
-    kl = parts.objective
+    learner = parts_of(RULES[0], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3}))
+    kl = learner.objective
     episode = make_episode(tasks=1)
     targets = []
 
@@ -133,36 +134,36 @@ def test_bootstrap_gradient_matches_finite_differences_with_the_target_held(engi
         targets.append(kl.target(adapted, task).clone())
         return kl(adapted, task)
 
-    HigherEngine().outcome(with_objective(parts, keep), episode)
+    HigherEngine().outcome(with_objective(learner, keep), episode)
 
     class Held(type(kl)):
         def target(self, adapted, task):
             return targets[0]
 
-    gradients = engine.outcome(parts, episode).gradients
-    held = with_objective(parts, Held(delta=3))
+    gradients = engine.outcome(learner, episode).gradients
+    held = with_objective(learner, Held(delta=3))
     for differences, exact in finite_difference(engine, held, episode):
         assert exact == pytest.approx(differences, rel=1e-6)
     assert relative(gradients, engine.outcome(held, episode).gradients) < 1e-12
 
 
-def with_objective(parts, objective):
+def with_objective(learner, objective):
     import dataclasses
 
-    return dataclasses.replace(parts, objective=objective)
+    return dataclasses.replace(learner, objective=objective)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
 def test_first_order_is_the_gradient_at_the_adapted_weights(engine) -> None:
     """Closed form: with plain SGD the first-order meta-gradient is the query gradient at the adapted parameters."""
-    parts = parts_of(RULES[0], "cross_entropy", HEADS[2], Choice("query_loss"), order=First())
+    learner = parts_of(RULES[0], "cross_entropy", HEADS[2], Choice("query_loss"), order=First())
     episode = make_episode(tasks=1)
-    adapted = engine.adapt(parts, episode.support, episode).params
+    adapted = engine.adapt(learner, episode.support, episode).params
     weights = {n: p[0].clone().requires_grad_() for n, p in adapted.items()}
-    outputs = torch.func.functional_call(parts.model, weights, (episode.support, episode.query.x[0], 3))
+    outputs = torch.func.functional_call(learner.model, weights, (episode.support, episode.query.x[0], 3))
     loss = torch.nn.functional.cross_entropy(outputs.logits, episode.query.y[0])
     expected = dict(zip(weights, torch.autograd.grad(loss, list(weights.values()))))
-    assert relative(engine.outcome(parts, episode).gradients, expected) < 1e-10
+    assert relative(engine.outcome(learner, episode).gradients, expected) < 1e-10
 
 
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
@@ -170,27 +171,27 @@ def test_adapt_equals_a_loop_of_torch_sgd(engine) -> None:
     """Independent implementation: torch.optim.SGD on a deep copy of the model."""
     import copy
 
-    parts = parts_of(RULES[1], "cross_entropy", HEADS[0], Choice("query_loss"))
+    learner = parts_of(RULES[1], "cross_entropy", HEADS[0], Choice("query_loss"))
     episode = make_episode()
     shown = make_episode(shot=3, seed=5).support
-    found = engine.adapt(parts, shown, episode)
+    found = engine.adapt(learner, shown, episode, query_scores)
     for t in range(2):
-        model = copy.deepcopy(parts.model)
+        model = copy.deepcopy(learner.model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
-        for _ in range(parts.steps):
+        for _ in range(learner.steps):
             optimizer.zero_grad()
             out = model(type(shown)(shown.x[t], shown.y[t]), None, 3)
             torch.nn.functional.cross_entropy(out.logits, shown.y[t]).backward()
             optimizer.step()
         support = type(shown)(episode.support.x[t], episode.support.y[t])
-        torch.testing.assert_close(found.logits[t], model(support, episode.query.x[t], 3).logits, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found.read[t], model(support, episode.query.x[t], 3).logits, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_no_further_steps_and_no_grounding_give_exactly_zero(engine, direction) -> None:
-    parts = parts_of(RULES[0], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 0, "grounded": False, "direction": direction}))
-    outcome = engine.outcome(parts, make_episode())
+    learner = parts_of(RULES[0], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 0, "grounded": False, "direction": direction}))
+    outcome = engine.outcome(learner, make_episode())
     assert outcome.value.item() == 0
     assert all(torch.equal(g, torch.zeros_like(g)) for g in outcome.gradients.values())
 
@@ -201,19 +202,19 @@ def test_target_moves_on_and_equals_a_longer_inner_loop(engine, grounded) -> Non
     """The ungrounded target after K + delta steps is what K + delta plain inner steps give; the grounded one differs."""
     import dataclasses
 
-    parts = parts_of(RULES[1], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3, "grounded": grounded}))
+    learner = parts_of(RULES[1], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3, "grounded": grounded}))
     episode = make_episode(tasks=1)
     seen = {}
 
     def spy(adapted, task):
-        target = parts.objective.target(adapted, task)
-        student = adapted.logits(adapted.params, task.query.x)
+        target = learner.objective.target(adapted, task)
+        student = adapted.call(adapted.params, task.query.x).logits
         return student.sum() * 0, {"moved": (target - student.detach()).norm(), **{f"{i}": v for i, v in enumerate(target.flatten())}}
 
-    seen = engine.outcome(with_objective(parts, spy), episode).metrics
+    seen = engine.outcome(with_objective(learner, spy), episode).metrics
     assert seen["moved"] > 1e-3
-    long = dataclasses.replace(parts, steps=parts.steps + 3)
-    logits = engine.adapt(long, episode.support, episode).logits.flatten()
+    long = dataclasses.replace(learner, steps=learner.steps + 3)
+    logits = scores(engine, long, episode).flatten()
     target = torch.stack([seen[str(i)] for i in range(len(logits))])
     assert torch.allclose(target, logits, rtol=1e-9) is not grounded
 

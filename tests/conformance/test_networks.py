@@ -22,7 +22,7 @@ from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import First
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import finite_difference, make_episode, make_parts, relative
+from tests.oracles import finite_difference, make_episode, make_learner, relative, scores
 
 ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "all at once": VectorizedEngine()}
 each_engine = pytest.mark.parametrize("engine", list(ENGINES))
@@ -126,25 +126,25 @@ DROPS = {name for name in NETWORKS if "dropout" in name}
 
 
 def parts_of(name: str, objective=None):
-    return make_parts(SGD(lr=0.3), Contrastive(1.0), objective or QueryLoss(), Prototype(temperature=1.0), Rows(NETWORKS[name]))
+    return make_learner(SGD(lr=0.3), Contrastive(1.0), objective or QueryLoss(), Prototype(temperature=1.0), Rows(NETWORKS[name]))
 
 
 @each_engine
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_gradients_equal_finite_differences_or_the_engine_refuses(name, engine) -> None:
-    parts, episode = parts_of(name), make_episode()._replace(seed=3)
-    refused = unsafe(parts.model, vmap=ENGINES[engine].batches, second=True)
+    learner, episode = parts_of(name), make_episode()._replace(seed=3)
+    refused = unsafe(learner.model, vmap=ENGINES[engine].batches, second=True)
     assert bool(refused) is (name in ONE_BY_ONE and engine == "all at once")
     if refused:
         assert refused[0].endswith("choose inner.engine: higher, or {name: vectorized, chunk: 1}")
         return
-    state = {n: b.clone() for n, b in parts.model.named_buffers()}
-    outcome = ENGINES[engine].outcome(parts, episode)
+    state = {n: b.clone() for n, b in learner.model.named_buffers()}
+    outcome = ENGINES[engine].outcome(learner, episode)
     if not (name in OWN_MASKS and engine == "all at once"):
-        assert relative(outcome.gradients, ENGINES["higher"].outcome(parts, episode).gradients) < 1e-9
-    for differences, exact in finite_difference(ENGINES[engine], parts, episode, h=1e-5):
+        assert relative(outcome.gradients, ENGINES["higher"].outcome(learner, episode).gradients) < 1e-9
+    for differences, exact in finite_difference(ENGINES[engine], learner, episode, h=1e-5):
         assert exact == pytest.approx(differences, rel=1e-5)
-    assert all(torch.equal(b, state[n]) for n, b in parts.model.named_buffers())
+    assert all(torch.equal(b, state[n]) for n, b in learner.model.named_buffers())
 
 
 @each_engine
@@ -152,8 +152,8 @@ def test_gradients_equal_finite_differences_or_the_engine_refuses(name, engine) 
 def test_bootstrapped_gradients_agree(name, engine) -> None:
     if name in OWN_MASKS and engine == "all at once":
         pytest.skip("its masks are others")
-    parts, episode = parts_of(name, BootstrappedKL(2)), make_episode()
-    found = [ENGINES[e].outcome(parts, episode).gradients for e in (engine, "higher")]
+    learner, episode = parts_of(name, BootstrappedKL(2)), make_episode()
+    found = [ENGINES[e].outcome(learner, episode).gradients for e in (engine, "higher")]
     assert relative(*found) < 1e-9
 
 
@@ -161,12 +161,11 @@ def test_bootstrapped_gradients_agree(name, engine) -> None:
 @pytest.mark.parametrize("name", sorted(DROPS - ONE_BY_ONE))
 def test_masks_follow_the_episode_and_spare_evaluation(name, engine) -> None:
     """Another seed of the episode gives other masks; what is left of the global generator does not matter; scores drop nothing."""
-    parts, episode = parts_of(name), make_episode()
-    values = [ENGINES[engine].outcome(parts, episode._replace(seed=seed)).value.item() for seed in (1, 1, 2)]
+    learner, episode = parts_of(name), make_episode()
+    values = [ENGINES[engine].outcome(learner, episode._replace(seed=seed)).value.item() for seed in (1, 1, 2)]
     assert values[0] == values[1] != values[2]
-    still = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Rows(NETWORKS[name]), steps=0)
-    scores = [ENGINES[engine].adapt(still, episode.support, episode._replace(seed=seed)).logits for seed in (1, 2)]
-    assert torch.equal(*scores)
+    still = make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Rows(NETWORKS[name]), steps=0)
+    assert torch.equal(*(scores(ENGINES[engine], still, episode._replace(seed=seed)) for seed in (1, 2)))
 
 
 def test_which_networks_draw() -> None:
@@ -203,18 +202,18 @@ class Unbatched(nn.Module):
 
 
 def test_what_vmap_finds_out_by_itself_names_the_other_engine() -> None:
-    parts = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(), Rows(Unbatched))
+    learner = make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(), Rows(Unbatched))
     with pytest.raises(ConfigError, match=r"inner\.engine: this network cannot be batched over tasks \(.*\); choose inner\.engine: higher"):
-        ENGINES["all at once"].outcome(parts, make_episode())
-    ENGINES["one by one"].outcome(parts, make_episode())
+        ENGINES["all at once"].outcome(learner, make_episode())
+    ENGINES["one by one"].outcome(learner, make_episode())
 
 
 @each_engine
 def test_an_operation_without_second_derivative_names_the_order(engine) -> None:
-    parts = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(), Rows(nn.Hardsigmoid))
+    learner = make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(), Rows(nn.Hardsigmoid))
     with pytest.raises(
         ConfigError, match=r"^inner\.order: the network calls an operation without second derivative \(.*\); replace it, .*inner\.order: first$"
     ):
-        ENGINES[engine].outcome(parts, make_episode())
-    first = dataclasses.replace(parts, order=First())
+        ENGINES[engine].outcome(learner, make_episode())
+    first = dataclasses.replace(learner, order=First())
     assert all(g.isfinite().all() for g in ENGINES[engine].outcome(first, make_episode()).gradients.values())

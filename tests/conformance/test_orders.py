@@ -26,7 +26,7 @@ from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.adam import Adam
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
+from tests.oracles import Smooth, finite_difference, make_episode, make_learner, relative
 
 ENGINES = {"higher": HigherEngine(), "one by one": VectorizedEngine(chunk=1), "in twos": VectorizedEngine(chunk=2), "all at once": VectorizedEngine()}
 each_engine = pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
@@ -41,25 +41,25 @@ def linear() -> Linear:
 
 
 def parts_of(rule=None, loss=None, objective=None, head=None, **more):
-    return make_parts(rule or SGD(lr=0.3), loss or CrossEntropy(), objective or QueryLoss(), head or linear(), **more)
+    return make_learner(rule or SGD(lr=0.3), loss or CrossEntropy(), objective or QueryLoss(), head or linear(), **more)
 
 
 def test_every_order_is_tried_here() -> None:
     assert set(ORDERS.entries()) == {"exact", "first", "truncate", "reptile", "implicit"}
 
 
-def by_hand(parts, episode, kept: int) -> dict[str, torch.Tensor]:
+def by_hand(learner, episode, kept: int) -> dict[str, torch.Tensor]:
     """Plain autograd, one task: SGD whose gradients are constants in all but the last ``kept`` steps."""
-    start = {n: p.detach().requires_grad_() for n, p in parts.model.named_parameters()}
+    start = {n: p.detach().requires_grad_() for n, p in learner.model.named_parameters()}
     params = start
     support, query = ((s.x[0], s.y[0]) for s in (episode.support, episode.query))
     shown = type(episode.support)(*support)
-    for k in range(parts.steps):
-        loss = torch.nn.functional.cross_entropy(functional_call(parts.model, params, (shown, None, 3)).logits, support[1])
+    for k in range(learner.steps):
+        loss = torch.nn.functional.cross_entropy(functional_call(learner.model, params, (shown, None, 3)).logits, support[1])
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-        last = k >= parts.steps - kept
+        last = k >= learner.steps - kept
         params = {n: p - 0.3 * (g if last else g.detach()) for (n, p), g in zip(params.items(), grads)}
-    loss = torch.nn.functional.cross_entropy(functional_call(parts.model, params, (shown, query[0], 3)).logits, query[1])
+    loss = torch.nn.functional.cross_entropy(functional_call(learner.model, params, (shown, query[0], 3)).logits, query[1])
     return dict(zip(start, torch.autograd.grad(loss, list(start.values()))))
 
 
@@ -70,8 +70,8 @@ def by_hand(parts, episode, kept: int) -> dict[str, torch.Tensor]:
     ids=["first", "last", "last two", "last three", "exact"],
 )
 def test_orders_that_unroll_equal_a_plain_loop(engine, order, kept) -> None:
-    parts, episode = parts_of(steps=3, order=order), make_episode(tasks=1)
-    assert relative(engine.outcome(parts, episode).gradients, by_hand(parts, episode, kept)) < 1e-12
+    learner, episode = parts_of(steps=3, order=order), make_episode(tasks=1)
+    assert relative(engine.outcome(learner, episode).gradients, by_hand(learner, episode, kept)) < 1e-12
 
 
 def test_orders_differ() -> None:
@@ -83,13 +83,13 @@ def test_orders_differ() -> None:
 
 @each_engine
 def test_reptile_is_the_way_back(engine) -> None:
-    parts, episode = parts_of(Adam(lr=0.1), order=Reptile(), adapts=HEAD), make_episode()
-    outcome = engine.outcome(parts, episode)
-    adapted = engine.adapt(parts, episode.support, episode).params
-    for name, p in parts.model.named_parameters():
+    learner, episode = parts_of(Adam(lr=0.1), order=Reptile(), adapts=HEAD), make_episode()
+    outcome = engine.outcome(learner, episode)
+    adapted = engine.adapt(learner, episode.support, episode).params
+    for name, p in learner.model.named_parameters():
         torch.testing.assert_close(outcome.gradients[name], (p.detach() - adapted[name]).mean(0), rtol=1e-10, atol=1e-13)
     assert all(not outcome.gradients[name].any() for name in BODY)
-    plain = engine.outcome(dataclasses.replace(parts, order=Exact()), episode)
+    plain = engine.outcome(dataclasses.replace(learner, order=Exact()), episode)
     torch.testing.assert_close(outcome.value, plain.value, rtol=1e-12, atol=0.0)
 
 
@@ -104,8 +104,8 @@ def test_reptile_is_the_way_back(engine) -> None:
     ],
 )
 def test_implicit_equals_finite_differences_through_a_converged_inner_loop(engine, solver, adapts) -> None:
-    parts, episode = parts_of(SGD(lr=0.06), steps=180, order=solver, proximal=2.0, adapts=adapts), make_episode(tasks=1)
-    for differences, exact in finite_difference(engine, parts, episode, directions=1):
+    learner, episode = parts_of(SGD(lr=0.06), steps=180, order=solver, proximal=2.0, adapts=adapts), make_episode(tasks=1)
+    for differences, exact in finite_difference(engine, learner, episode, directions=1):
         assert exact == pytest.approx(differences, rel=1e-6)
 
 
@@ -117,9 +117,9 @@ def test_implicit_equals_finite_differences_through_a_converged_inner_loop(engin
 )
 def test_rematerialised_gradients_are_bit_equal(engine, objective, rule, more) -> None:
     more = {**more, "learned": learned_rates(4)} if "learned" in more else more
-    parts, episode = parts_of(rule, objective=objective, steps=4, **more), make_episode()
-    stored = engine.outcome(parts, episode)
-    again = engine.outcome(dataclasses.replace(parts, remat=True), episode)
+    learner, episode = parts_of(rule, objective=objective, steps=4, **more), make_episode()
+    stored = engine.outcome(learner, episode)
+    again = engine.outcome(dataclasses.replace(learner, remat=True), episode)
     assert torch.equal(again.value, stored.value)
     for name, g in stored.gradients.items():
         assert torch.equal(again.gradients[name], g), name
@@ -134,16 +134,16 @@ def learned_rates(steps: int, per: str = "layer", per_step: bool = True):
 @pytest.mark.parametrize("per_step", [False, True], ids=["all steps", "per step"])
 @pytest.mark.parametrize("per", ["all", "layer", "parameter", "element"])
 def test_learned_rates_equal_finite_differences(engine, per, per_step) -> None:
-    parts, episode = parts_of(learned=learned_rates(2, per, per_step)), make_episode()
-    outcome = engine.outcome(parts, episode)
+    learner, episode = parts_of(learned=learned_rates(2, per, per_step)), make_episode()
+    outcome = engine.outcome(learner, episode)
     learned = {n: g for n, g in outcome.gradients.items() if n.startswith("rule.")}
-    assert sum(p.numel() for n, p in parts.model.named_parameters() if n in learned) == {
-        "all": 1, "layer": 3, "parameter": 5, "element": sum(p.numel() for p in [*parts.model.backbone.parameters(), *parts.model.head.parameters()])
+    assert sum(p.numel() for n, p in learner.model.named_parameters() if n in learned) == {
+        "all": 1, "layer": 3, "parameter": 5, "element": sum(p.numel() for p in [*learner.model.backbone.parameters(), *learner.model.head.parameters()])
     }[per] * (2 if per_step else 1)  # fmt: skip
     assert all(g.abs().sum() > 0 for g in learned.values())
-    for differences, exact in finite_difference(engine, parts, episode):
+    for differences, exact in finite_difference(engine, learner, episode):
         assert exact == pytest.approx(differences, rel=2e-6)
-    assert relative(outcome.gradients, ENGINES["higher"].outcome(parts, episode).gradients) < 1e-9
+    assert relative(outcome.gradients, ENGINES["higher"].outcome(learner, episode).gradients) < 1e-9
 
 
 @each_engine
@@ -157,14 +157,14 @@ def test_learned_rates_equal_finite_differences(engine, per, per_step) -> None:
 )
 def test_other_learned_settings_equal_finite_differences(engine, rule, settings) -> None:
     learned = [Learned(name, rule.settings[name], bounds) for name, bounds in settings.items()]
-    parts, episode = parts_of(rule, steps=3, learned=lambda shapes: LearnedSettings(learned, shapes, 3)), make_episode()
-    gradients = engine.outcome(parts, episode).gradients
+    learner, episode = parts_of(rule, steps=3, learned=lambda shapes: LearnedSettings(learned, shapes, 3)), make_episode()
+    gradients = engine.outcome(learner, episode).gradients
     assert {n for n in gradients if n.startswith("rule.")} == {f"rule.{name}" for name in settings}
     assert all(gradients[f"rule.{name}"].abs().sum() > 1e-9 for name in settings)
-    for differences, exact in finite_difference(engine, parts, episode):
+    for differences, exact in finite_difference(engine, learner, episode):
         assert exact == pytest.approx(differences, rel=2e-6)
-    unlearned = dataclasses.replace(parts, model=type(parts.model)(parts.model.backbone, parts.model.head))
-    torch.testing.assert_close(engine.outcome(parts, episode).value, engine.outcome(unlearned, episode).value, rtol=1e-7, atol=0.0)  # float32 logarithms
+    unlearned = dataclasses.replace(learner, model=type(learner.model)(learner.model.backbone, learner.model.head))
+    torch.testing.assert_close(engine.outcome(learner, episode).value, engine.outcome(unlearned, episode).value, rtol=1e-7, atol=0.0)  # float32 logarithms
 
 
 @each_engine
@@ -173,16 +173,16 @@ def test_other_learned_settings_equal_finite_differences(engine, rule, settings)
 @pytest.mark.parametrize("frozen", [False, True], ids=["shared", "frozen"])
 def test_a_part_that_adapts_and_the_rest(engine, objective, adapts, frozen) -> None:
     others = BODY if adapts is HEAD else HEAD
-    parts, episode = parts_of(objective=objective, adapts=adapts, frozen=others if frozen else frozenset()), make_episode()
-    adapted = engine.adapt(parts, episode.support, episode).params
-    for name, p in parts.model.named_parameters():
+    learner, episode = parts_of(objective=objective, adapts=adapts, frozen=others if frozen else frozenset()), make_episode()
+    adapted = engine.adapt(learner, episode.support, episode).params
+    for name, p in learner.model.named_parameters():
         moved = not torch.equal(adapted[name][0], p.detach())
         assert moved is (name in adapts), name
-    outcome = engine.outcome(parts, episode)
+    outcome = engine.outcome(learner, episode)
     assert set(outcome.gradients) == (adapts if frozen else adapts | others)
-    assert relative(outcome.gradients, ENGINES["higher"].outcome(parts, episode).gradients) < 1e-10
+    assert relative(outcome.gradients, ENGINES["higher"].outcome(learner, episode).gradients) < 1e-10
     if not frozen and isinstance(objective, QueryLoss):
-        for differences, exact in finite_difference(engine, parts, episode):
+        for differences, exact in finite_difference(engine, learner, episode):
             assert exact == pytest.approx(differences, rel=2e-6)
 
 
@@ -190,7 +190,7 @@ def test_a_part_that_adapts_and_the_rest(engine, objective, adapts, frozen) -> N
 def test_the_proximal_term_pulls_toward_the_start_and_is_differentiated(engine) -> None:
     episode = make_episode()
     near, far = (parts_of(SGD(lr=0.1), Contrastive(), head=Prototype(), steps=4, proximal=weight) for weight in (8.0, 0.0))
-    moved = [sum((a - p.detach()).square().sum().item() for a, p in zip(engine.adapt(parts, episode.support, episode).params.values(), parts.model.parameters())) for parts in (near, far)]  # fmt: skip
+    moved = [sum((a - p.detach()).square().sum().item() for a, p in zip(engine.adapt(learner, episode.support, episode).params.values(), learner.model.parameters())) for learner in (near, far)]  # fmt: skip
     assert moved[0] < 0.5 * moved[1]
     for differences, exact in finite_difference(engine, near, episode):
         assert exact == pytest.approx(differences, rel=2e-6)

@@ -16,7 +16,7 @@ from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from tests.conformance.test_engines import BACKBONES, RULES
 from tests.conformance.test_networks import NETWORKS, OWN_MASKS, Rows
-from tests.oracles import make_episode, make_parts, relative
+from tests.oracles import make_episode, make_learner, relative
 
 ENGINES = {"task by task": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "vmap": VectorizedEngine()}  # held against the one on higher
 ORDERS = {"exact": Exact(), "first": First(), "truncate": Truncate(1), "reptile": Reptile(), "implicit": Implicit(iterations=3)}
@@ -33,15 +33,15 @@ def network(name: str) -> torch.nn.Module:
 def distances(rule: Choice, name: str, order: str) -> dict[str, float | None]:
     """Relative distance of each engine's meta-gradient from that of the engine on higher; None where the network is refused or draws other masks."""
     proximal = 1.0 if order == "implicit" else 0.0
-    parts = make_parts(
+    learner = make_learner(
         r.RULES.build(rule), Contrastive(1.0), BootstrappedKL(1), Prototype(temperature=1.0), network(name), order=ORDERS[order], proximal=proximal
     )
     episode = make_episode(shape=(1, 8, 8) if name in NETWORKS else (1, 16, 16))._replace(seed=3)
-    reference = HigherEngine().outcome(parts, episode).gradients
+    reference = HigherEngine().outcome(learner, episode).gradients
     found: dict[str, float | None] = {}
     for engine, runs in ENGINES.items():
-        left_out = unsafe(parts.model, vmap=runs.batches, second=True) or (name in OWN_MASKS and runs.batches)
-        found[engine] = None if left_out else relative(runs.outcome(parts, episode).gradients, reference)
+        left_out = unsafe(learner.model, vmap=runs.batches, second=True) or (name in OWN_MASKS and runs.batches)
+        found[engine] = None if left_out else relative(runs.outcome(learner, episode).gradients, reference)
     return found
 
 

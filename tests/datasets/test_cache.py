@@ -189,7 +189,7 @@ def test_processes_that_decode_the_same_set_at_once_do_not_break_each_other(fold
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0] * 2
-    assert len(list(folder.iterdir())) == 3  # no parts are left
+    assert len(list(folder.iterdir())) == 3  # no learner are left
     assert all(cache._read(path) is not None for path in folder.iterdir())
 
 

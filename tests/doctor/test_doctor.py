@@ -173,8 +173,8 @@ class Scaled(VectorizedEngine):
     def __init__(self):
         super().__init__(chunk=1, workers=1)
 
-    def outcome(self, parts, episode):
-        outcome = super().outcome(parts, episode)
+    def outcome(self, learner, episode):
+        outcome = super().outcome(learner, episode)
         return outcome._replace(gradients={name: 1.001 * g for name, g in outcome.gradients.items()})
 '''
 
@@ -281,7 +281,7 @@ def test_an_engine_that_leaves_a_hook_out_is_named_or_refuses(pipeline, planted,
 
 
 def test_an_engine_that_refuses_is_a_finding(pipeline, planted, quick, monkeypatch) -> None:
-    def refused(self, parts, episode):
+    def refused(self, learner, episode):
         raise ConfigError("inner.engine: this model has hooks")
 
     from metaflowkit.engines.higher_loop import HigherEngine
@@ -310,10 +310,10 @@ def test_standardised_weights_and_many_kinks_give_no_alarm(pipeline, planted, qu
 @pytest.mark.slow
 def test_a_deep_network_of_relus_gives_no_alarm(pipeline) -> None:
     """Millions of units, of which some change sides at every distance that rounding allows: it takes held branches."""
-    parts, episode, _ = doubled(build(small(pipeline("model.backbone=resnet18", "objective=query_loss", "dataset.image_size=32"))))
-    reference = plain_outcome(parts, episode)
-    oracle = Oracle(parts, episode, plain_value)
-    finding = compare_slopes(parts, reference, "plain", oracle, list(slopes(oracle, reference.gradients, 1, lambda text: None)))
+    learner, episode, _ = doubled(build(small(pipeline("model.backbone=resnet18", "objective=query_loss", "dataset.image_size=32"))))
+    reference = plain_outcome(learner, episode)
+    oracle = Oracle(learner, episode, plain_value)
+    finding = compare_slopes(learner, reference, "plain", oracle, list(slopes(oracle, reference.gradients, 1, lambda text: None)))
     assert finding.verdict is Verdict.RIGHT
 
 
@@ -451,16 +451,16 @@ def test_the_pipeline_is_made_small_and_stays_whole(pipeline) -> None:
 
 
 def test_the_oracle_converges_on_held_branches_and_leaves_the_weights_as_they_were(pipeline) -> None:
-    parts, episode, _ = doubled(build(small(pipeline())))
-    before = {name: p.clone() for name, p in parts.meta().items()}
-    gradients = plain_outcome(parts, episode).gradients
-    oracle = Oracle(parts, episode, plain_value)
+    learner, episode, _ = doubled(build(small(pipeline())))
+    before = {name: p.clone() for name, p in learner.meta().items()}
+    gradients = plain_outcome(learner, episode).gradients
+    oracle = Oracle(learner, episode, plain_value)
     (slope,) = slopes(oracle, gradients, 1, lambda text: None)
     assert slope.held
     assert length(slope.direction) == pytest.approx(1)
     assert slope.uncertainty < 1e-7 * length(gradients)
     assert slope.value == pytest.approx(along(gradients, slope.direction), rel=1e-7)
-    assert all(torch.equal(p, before[name]) for name, p in parts.meta().items())
+    assert all(torch.equal(p, before[name]) for name, p in learner.meta().items())
 
 
 def test_branches_are_held_and_other_operations_are_refused() -> None:

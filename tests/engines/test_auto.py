@@ -19,7 +19,7 @@ from metaflowkit.models.heads.linear import Linear
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import Exact, First
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import make_episode, make_parts, relative
+from tests.oracles import make_episode, make_learner, relative
 
 
 @pytest.mark.parametrize(
@@ -57,30 +57,30 @@ class Rows(nn.Module):
 
 
 def _parts(backbone: nn.Module):
-    return make_parts(SGD(lr=0.3), CrossEntropy(), QueryLoss(), Linear(backbone.features, 3), backbone)
+    return make_learner(SGD(lr=0.3), CrossEntropy(), QueryLoss(), Linear(backbone.features, 3), backbone)
 
 
 @pytest.mark.parametrize(("tasks", "batched"), [(MANY - 1, False), (MANY, True)])
 def test_few_tasks_are_not_batched(tasks, batched, monkeypatch) -> None:
-    parts, episode = _parts(MLP((1, 8, 8), [3])), make_episode(tasks=tasks)
+    learner, episode = _parts(MLP((1, 8, 8), [3])), make_episode(tasks=tasks)
     used = []
     run = VectorizedEngine._results
     monkeypatch.setattr(VectorizedEngine, "_results", lambda self, *rest: used.append(self.batches) or run(self, *rest))
-    engine = auto(parts.model)
-    found = engine.outcome(parts, episode)
-    engine.adapt(parts, episode.support, episode)
+    engine = auto(learner.model)
+    found = engine.outcome(learner, episode)
+    engine.adapt(learner, episode.support, episode)
     assert used == [batched, batched]
-    assert relative(found.gradients, HigherEngine().outcome(parts, episode).gradients) < 1e-12
+    assert relative(found.gradients, HigherEngine().outcome(learner, episode).gradients) < 1e-12
 
 
 @pytest.mark.parametrize(("tasks", "order", "again"), [(2, Exact(), True), (1, Exact(), False), (2, First(), False)])
 def test_recurrent_steps_are_computed_again_side_by_side(tasks, order, again, monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    parts, episode = dataclasses.replace(_parts(Rows()), order=order), make_episode(tasks=tasks)
+    learner, episode = dataclasses.replace(_parts(Rows()), order=order), make_episode(tasks=tasks)
     used = []
     back = InnerLoop._rematerialised
     monkeypatch.setattr(InnerLoop, "_rematerialised", lambda *args: used.append(1) or back(*args))
-    found = auto(parts.model).outcome(parts, episode).gradients
+    found = auto(learner.model).outcome(learner, episode).gradients
     assert bool(used) == again
-    reference = VectorizedEngine(1, 2).outcome(parts, episode).gradients
+    reference = VectorizedEngine(1, 2).outcome(learner, episode).gradients
     assert all(torch.equal(g, reference[name]) for name, g in found.items())

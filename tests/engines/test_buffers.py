@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from metaflowkit.composition.few_shot import query_scores
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -18,7 +19,7 @@ from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import finite_difference, make_episode, make_parts, relative
+from tests.oracles import finite_difference, make_episode, make_learner, relative, scores
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "higher": HigherEngine()}
 WAYS = {
@@ -91,35 +92,35 @@ NETWORKS = {network.__name__: network for network in (Rebinding, InPlace, Consta
 
 def parts_of(network, objective=None, steps=3, **more):
     torch.manual_seed(5)
-    return make_parts(SGD(lr=0.3), CrossEntropy(), objective or QueryLoss(), Linear(4, 3), network(), steps, **more)
+    return make_learner(SGD(lr=0.3), CrossEntropy(), objective or QueryLoss(), Linear(4, 3), network(), steps, **more)
 
 
 @pytest.mark.parametrize(("network", "way"), list(itertools.product(NETWORKS, WAYS)))
 def test_the_engines_agree_task_by_task(network, way) -> None:
-    parts, episode = parts_of(NETWORKS[network], **WAYS[way]), make_episode(tasks=3)
-    before = {name: b.clone() for name, b in parts.model.named_buffers()}
-    outcomes = [engine.outcome(parts, episode) for engine in ENGINES.values()]
-    adapted = [engine.adapt(parts, episode.support, episode) for engine in ENGINES.values()]
+    learner, episode = parts_of(NETWORKS[network], **WAYS[way]), make_episode(tasks=3)
+    before = {name: b.clone() for name, b in learner.model.named_buffers()}
+    outcomes = [engine.outcome(learner, episode) for engine in ENGINES.values()]
+    adapted = [engine.adapt(learner, episode.support, episode, query_scores) for engine in ENGINES.values()]
     for outcome, adaptation in zip(outcomes, adapted):
         assert relative(outcome.gradients, outcomes[0].gradients) < (1e-6 if way == "implicit" else 1e-9)
         torch.testing.assert_close(outcome.value, outcomes[0].value, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(adaptation.logits, adapted[0].logits, rtol=1e-10, atol=1e-12)
-    after = dict(parts.model.named_buffers())
+        torch.testing.assert_close(adaptation.read, adapted[0].read, rtol=1e-10, atol=1e-12)
+    after = dict(learner.model.named_buffers())
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], b) for name, b in before.items())
-    assert getattr(parts.model.backbone, "last", None) is None
+    assert getattr(learner.model.backbone, "last", None) is None
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_tasks_do_not_see_each_other_and_repeated_calls_give_the_same(network, engine) -> None:
-    parts, episode = parts_of(NETWORKS[network]), make_episode(tasks=3)
+    learner, episode = parts_of(NETWORKS[network]), make_episode(tasks=3)
     alone = [
-        ENGINES[engine].outcome(parts, episode._replace(support=type(s)(s.x[t : t + 1], s.y[t : t + 1]), query=type(q)(q.x[t : t + 1], q.y[t : t + 1])))
+        ENGINES[engine].outcome(learner, episode._replace(support=type(s)(s.x[t : t + 1], s.y[t : t + 1]), query=type(q)(q.x[t : t + 1], q.y[t : t + 1])))
         for s, q in [(episode.support, episode.query)]
         for t in (2, 0, 1)
     ]
-    together = ENGINES[engine].outcome(parts, episode)
+    together = ENGINES[engine].outcome(learner, episode)
     torch.testing.assert_close(together.value, torch.stack([outcome.value for outcome in alone]).mean(), rtol=1e-12, atol=0)
 
 
@@ -133,8 +134,8 @@ def test_later_calls_see_what_earlier_ones_wrote(engine) -> None:
             super().write(h)
             counts.append(self.count.item())
 
-    parts, episode = parts_of(Counting), make_episode(tasks=1)
-    for call in (lambda: ENGINES[engine].outcome(parts, episode), lambda: ENGINES[engine].adapt(parts, episode.support, episode)):
+    learner, episode = parts_of(Counting), make_episode(tasks=1)
+    for call in (lambda: ENGINES[engine].outcome(learner, episode), lambda: scores(ENGINES[engine], learner, episode)):
         call()
         assert counts == [1, 2, 3, 4]
         counts.clear()
@@ -154,31 +155,31 @@ def test_the_gradient_is_that_of_the_value_with_the_buffers_as_constants() -> No
         def write(self, h):
             self.count = self.count + 1
 
-    parts, episode = parts_of(Counter), make_episode()
+    learner, episode = parts_of(Counter), make_episode()
     for engine in ENGINES.values():
-        for differences, exact in finite_difference(engine, parts, episode):
+        for differences, exact in finite_difference(engine, learner, episode):
             assert exact == pytest.approx(differences, rel=1e-6)
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
 @pytest.mark.parametrize("steps", [0, 2])
 def test_under_vmap_writing_is_refused_and_nothing_leaks(network, steps) -> None:
-    parts, episode = parts_of(NETWORKS[network], steps=steps), make_episode()
-    before = {name: b.clone() for name, b in parts.model.named_buffers()}
-    for call in (lambda: VectorizedEngine().outcome(parts, episode), lambda: VectorizedEngine().adapt(parts, episode.support, episode)):
+    learner, episode = parts_of(NETWORKS[network], steps=steps), make_episode()
+    before = {name: b.clone() for name, b in learner.model.named_buffers()}
+    for call in (lambda: VectorizedEngine().outcome(learner, episode), lambda: scores(VectorizedEngine(), learner, episode)):
         with pytest.raises(
             ConfigError, match=r"inner\.engine: .*cannot be batched over tasks.*; choose inner\.engine: higher, or \{name: vectorized, chunk: 1\}"
         ):
             call()
-    after = dict(parts.model.named_buffers())
+    after = dict(learner.model.named_buffers())
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], b) for name, b in before.items())
 
 
 def test_the_refusal_names_the_buffer() -> None:
-    parts = parts_of(Rebinding)
+    learner = parts_of(Rebinding)
     with pytest.raises(ConfigError, match=r"inner\.engine: the network writes its buffer backbone\.count in forward, which cannot be batched over tasks"):
-        VectorizedEngine().outcome(parts, make_episode())
+        VectorizedEngine().outcome(learner, make_episode())
 
 
 def test_a_tensor_under_two_names_stays_one_and_is_put_back_after_an_error() -> None:

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metaflowkit.engines.embedding import embed
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import exact_convolutions, exact_kernels
 from metaflowkit.engines.vectorized import VectorizedEngine
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.model import Model
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import make_episode, make_parts
+from tests.oracles import make_episode, make_learner
 
 cudnn = torch.backends.cudnn
 
@@ -45,9 +45,9 @@ def setting(request, monkeypatch):
 
 @pytest.mark.parametrize("engine", [VectorizedEngine(), VectorizedEngine(1, 2), HigherEngine()], ids=lambda e: e.description)
 def test_engines(engine, setting) -> None:
-    parts, episode = make_parts(SGD(), CrossEntropy(), BootstrappedKL(1), Linear(3, 3), backbone=Noting()), make_episode(tasks=2)
-    engine.outcome(parts, episode)
-    engine.adapt(parts, episode.support, episode)
+    learner, episode = make_learner(SGD(), CrossEntropy(), BootstrappedKL(1), Linear(3, 3), backbone=Noting()), make_episode(tasks=2)
+    engine.outcome(learner, episode)
+    engine.adapt(learner, episode.support, episode)
     assert Noting.seen
     assert not any(Noting.seen)
     assert cudnn.allow_tf32 is setting

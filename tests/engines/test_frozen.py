@@ -19,7 +19,7 @@ from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.adam import Adam
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import Smooth, finite_difference, make_episode, make_parts, relative
+from tests.oracles import Smooth, finite_difference, make_episode, make_learner, relative, scores
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}
 WAYS = {
@@ -37,30 +37,30 @@ FROZEN = {"backbone.layers.1.bias", "head.bias"}
 def parts_of(rule=None, objective=None, **more):
     torch.manual_seed(5)
     backbone = Smooth()
-    return make_parts(rule or SGD(lr=0.3, momentum=0.5), CrossEntropy(), objective or QueryLoss(), Linear(backbone.features, 3), backbone, **more)
+    return make_learner(rule or SGD(lr=0.3, momentum=0.5), CrossEntropy(), objective or QueryLoss(), Linear(backbone.features, 3), backbone, **more)
 
 
-def frozen(parts):
-    for name, p in parts.model.named_parameters():
+def frozen(learner):
+    for name, p in learner.model.named_parameters():
         p.requires_grad_(name not in FROZEN)
-    return parts
+    return learner
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 @pytest.mark.parametrize("way", list(WAYS))
 def test_they_are_constants_of_the_function(way, engine) -> None:
     """The same as with their names in ``frozen`` and left out of what adapts, and, where it is the gradient of a value, as finite differences."""
-    parts, episode = frozen(parts_of(**WAYS[way])), make_episode()
-    names = {name for name, _ in parts.model.named_parameters()}
+    learner, episode = frozen(parts_of(**WAYS[way])), make_episode()
+    names = {name for name, _ in learner.model.named_parameters()}
     same = parts_of(**WAYS[way], adapts=frozenset(names - FROZEN), frozen=frozenset(FROZEN))
-    outcome, reference = ENGINES[engine].outcome(parts, episode), ENGINES[engine].outcome(same, episode)
+    outcome, reference = ENGINES[engine].outcome(learner, episode), ENGINES[engine].outcome(same, episode)
     assert outcome.gradients.keys() == reference.gradients.keys() == names - FROZEN
     assert relative(outcome.gradients, reference.gradients) < 1e-12
     if way in ("exact", "remat", "proximal") and engine in ("one by one", "higher"):
-        for differences, exact in finite_difference(ENGINES[engine], parts, episode, directions=1):
+        for differences, exact in finite_difference(ENGINES[engine], learner, episode, directions=1):
             assert exact == pytest.approx(differences, rel=1e-6)
-    adapted = ENGINES[engine].adapt(parts, episode.support, episode)
-    for name, p in parts.model.named_parameters():
+    adapted = ENGINES[engine].adapt(learner, episode.support, episode)
+    for name, p in learner.model.named_parameters():
         assert torch.equal(adapted.params[name], p.expand_as(adapted.params[name])) is (name in FROZEN), name
 
 
@@ -68,7 +68,7 @@ def test_they_are_constants_of_the_function(way, engine) -> None:
 def test_freezing_changes_the_gradient_of_the_rest(way) -> None:
     """So that the comparison above compares something."""
     episode = make_episode()
-    left, right = (ENGINES["one by one"].outcome(parts, episode).gradients for parts in (frozen(parts_of(**WAYS[way])), parts_of(**WAYS[way])))
+    left, right = (ENGINES["one by one"].outcome(learner, episode).gradients for learner in (frozen(parts_of(**WAYS[way])), parts_of(**WAYS[way])))
     assert relative({name: right[name] for name in left}, left) > 1e-4
 
 
@@ -76,16 +76,16 @@ def test_freezing_changes_the_gradient_of_the_rest(way) -> None:
     ("rule", "remat"), list(itertools.product([SGD(lr=0.3), Adam(lr=0.1, eps=0.1)], [False, True])), ids=["sgd", "sgd, remat", "adam", "adam, remat"]
 )
 def test_a_bootstrapped_target_leaves_them_too(rule, remat) -> None:
-    parts, episode = frozen(parts_of(rule, BootstrappedKL(2), remat=remat)), make_episode()
-    found = [engine.outcome(parts, episode).gradients for engine in ENGINES.values()]
+    learner, episode = frozen(parts_of(rule, BootstrappedKL(2), remat=remat)), make_episode()
+    found = [engine.outcome(learner, episode).gradients for engine in ENGINES.values()]
     assert all(gradients.keys() == found[0].keys() and relative(gradients, found[0]) < 1e-9 for gradients in found)
     assert not FROZEN & found[0].keys()
 
 
 def test_an_optimiser_of_higher_leaves_them_too() -> None:
-    parts, episode = frozen(parts_of(HigherOptimizer("SGD", {"lr": 0.3, "momentum": 0.5}))), make_episode()
+    learner, episode = frozen(parts_of(HigherOptimizer("SGD", {"lr": 0.3, "momentum": 0.5}))), make_episode()
     reference = ENGINES["one by one"].outcome(frozen(parts_of()), episode).gradients
-    assert relative(HigherEngine().outcome(parts, episode).gradients, reference) < 1e-9
+    assert relative(HigherEngine().outcome(learner, episode).gradients, reference) < 1e-9
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
@@ -101,37 +101,37 @@ def test_they_may_be_of_a_sort_without_gradient(engine) -> None:
             return self.scale * super().forward(x)
 
     backbone = Counted()
-    parts = make_parts(SGD(lr=0.3), CrossEntropy(), QueryLoss(), Linear(backbone.features, 3), backbone)
-    assert "backbone.scale" not in ENGINES[engine].outcome(parts, make_episode()).gradients
-    assert ENGINES[engine].adapt(parts, make_episode().support, make_episode()).params["backbone.scale"].tolist() == [2, 2]
+    learner = make_learner(SGD(lr=0.3), CrossEntropy(), QueryLoss(), Linear(backbone.features, 3), backbone)
+    assert "backbone.scale" not in ENGINES[engine].outcome(learner, make_episode()).gradients
+    assert ENGINES[engine].adapt(learner, make_episode().support, make_episode()).params["backbone.scale"].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "auto"])
 def test_a_network_of_which_all_is_frozen_can_be_measured(engine) -> None:
-    parts, episode = parts_of(steps=0), make_episode()
-    expected = ENGINES["one by one"].adapt(parts, episode.support, episode).logits
-    parts.model.requires_grad_(False)
-    chosen = auto(parts.model) if engine == "auto" else ENGINES[engine]
-    torch.testing.assert_close(chosen.adapt(parts, episode.support, episode).logits, expected)
-    assert chosen.outcome(parts, episode).gradients == {}
+    learner, episode = parts_of(steps=0), make_episode()
+    expected = scores(ENGINES["one by one"], learner, episode)
+    learner.model.requires_grad_(False)
+    chosen = auto(learner.model) if engine == "auto" else ENGINES[engine]
+    torch.testing.assert_close(scores(chosen, learner, episode), expected)
+    assert chosen.outcome(learner, episode).gradients == {}
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_an_inner_loss_of_frozen_parameters_alone_moves_nothing(engine) -> None:
     """The features do not depend on the head, which alone is left to adapt."""
     backbone = Smooth().requires_grad_(False)
-    parts, episode = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Linear(backbone.features, 3), backbone), make_episode()
-    outcome = ENGINES[engine].outcome(parts, episode)
+    learner, episode = make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Linear(backbone.features, 3), backbone), make_episode()
+    outcome = ENGINES[engine].outcome(learner, episode)
     assert outcome.gradients.keys() == {"head.weight", "head.bias"}
     assert outcome.gradients["head.weight"].any()
-    adapted = ENGINES[engine].adapt(parts, episode.support, episode).params
-    assert all(torch.equal(adapted[name], p.expand_as(adapted[name])) for name, p in parts.model.named_parameters())
+    adapted = ENGINES[engine].adapt(learner, episode.support, episode).params
+    assert all(torch.equal(adapted[name], p.expand_as(adapted[name])) for name, p in learner.model.named_parameters())
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_inner_steps_without_anything_to_move_change_nothing(engine) -> None:
     """Which a build refuses, and freezing after it brings about."""
-    parts, episode = parts_of(adapts=frozenset({"head.weight", "head.bias"})), make_episode()
-    parts.model.head.requires_grad_(False)
+    learner, episode = parts_of(adapts=frozenset({"head.weight", "head.bias"})), make_episode()
+    learner.model.head.requires_grad_(False)
     still = parts_of(steps=0)
-    torch.testing.assert_close(ENGINES[engine].outcome(parts, episode).value, ENGINES["one by one"].outcome(still, episode).value)
+    torch.testing.assert_close(ENGINES[engine].outcome(learner, episode).value, ENGINES["one by one"].outcome(still, episode).value)

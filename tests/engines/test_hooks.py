@@ -20,7 +20,7 @@ from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import First
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import Smooth, finite_difference, make_episode, make_parts
+from tests.oracles import Smooth, finite_difference, make_episode, make_learner
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}
 
@@ -34,7 +34,7 @@ class Pooled(Smooth):
 
 
 def parts_of(backbone=None, **more):
-    return make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), backbone or Smooth(), **more)
+    return make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), backbone or Smooth(), **more)
 
 
 def bent(module, arguments, output):
@@ -68,20 +68,20 @@ HOOKS = {
 @pytest.mark.parametrize("kind", list(HOOKS))
 @pytest.mark.parametrize("network", [Smooth, Pooled])
 def test_forward_hooks_are_part_of_the_function_or_refused(network, kind, engine) -> None:
-    parts, episode = parts_of(network()), make_episode()
-    parts.model.backbone.layers[1].eps = 0.1  # without it the normalisation undoes the pre-hook
-    plain = ENGINES["one by one"].outcome(parts, episode).value
-    handle = HOOKS[kind](parts.model.backbone.layers[1])
+    learner, episode = parts_of(network()), make_episode()
+    learner.model.backbone.layers[1].eps = 0.1  # without it the normalisation undoes the pre-hook
+    plain = ENGINES["one by one"].outcome(learner, episode).value
+    handle = HOOKS[kind](learner.model.backbone.layers[1])
     try:
         if engine == "higher" and not kind.endswith("of all"):
             with pytest.raises(ConfigError, match=r"inner\.engine: backbone\.layers\.1 \(BatchNorm2d\): the engine on higher drops its forward hooks; choose "):
-                ENGINES[engine].outcome(parts, episode)
+                ENGINES[engine].outcome(learner, episode)
             with pytest.raises(ConfigError, match=r"\{name: vectorized, chunk: 1\}, with one of this library's rules, or remove them"):
-                ENGINES[engine].adapt(parts, episode.support, episode)
+                ENGINES[engine].adapt(learner, episode.support, episode)
             return
-        outcome = ENGINES[engine].outcome(parts, episode)
+        outcome = ENGINES[engine].outcome(learner, episode)
         assert (outcome.value - plain).abs() > 1e-6
-        ((differences, exact),) = finite_difference(ENGINES[engine], parts, episode, directions=1, h=1e-6)
+        ((differences, exact),) = finite_difference(ENGINES[engine], learner, episode, directions=1, h=1e-6)
         assert exact == pytest.approx(differences, rel=1e-5)
     finally:
         handle.remove()
@@ -100,38 +100,38 @@ def test_forward_hooks_are_part_of_the_function_or_refused(network, kind, engine
     ids=["backward", "backward pre", "backward of all", "tensor", "accumulated"],
 )
 def test_hooks_on_gradients_are_refused(register, says, engine) -> None:
-    parts, episode = parts_of(), make_episode()
-    handle = register(parts.model)
+    learner, episode = parts_of(), make_episode()
+    handle = register(learner.model)
     try:
         with pytest.raises(ConfigError) as caught:
-            ENGINES[engine].outcome(parts, episode)
+            ENGINES[engine].outcome(learner, episode)
         assert str(caught.value).startswith(f"inner.engine: {says}")
         assert str(caught.value).endswith("; remove them, and read gradients from what flow.learner.outcome returns")
         with pytest.raises(ConfigError, match="hooks"):
-            ENGINES[engine].adapt(parts, episode.support, episode)
+            ENGINES[engine].adapt(learner, episode.support, episode)
     finally:
         handle.remove()
 
 
 def test_hooks_see_the_user_s_own_modules_one_task_after_the_other() -> None:
-    parts, episode = parts_of(), make_episode(tasks=4)
+    learner, episode = parts_of(), make_episode(tasks=4)
     seen = []
-    norm = parts.model.backbone.layers[1]
+    norm = learner.model.backbone.layers[1]
     handle = norm.register_forward_hook(lambda module, arguments, output: seen.append(module))
-    VectorizedEngine(1, 2).outcome(parts, episode)
+    VectorizedEngine(1, 2).outcome(learner, episode)
     handle.remove()
     assert seen
     assert all(module is norm for module in seen)
 
 
 def test_the_automatic_choice_calls_hooks_task_by_task() -> None:
-    parts, episode = parts_of(MLP((1, 8, 8), [3])), make_episode(tasks=4)
-    assert auto(parts.model).many.chunk == 16
-    handle = parts.model.backbone.layers[0].register_forward_hook(lambda module, arguments, output: output * output.mean().item())  # not for vmap
-    engine = auto(parts.model)
+    learner, episode = parts_of(MLP((1, 8, 8), [3])), make_episode(tasks=4)
+    assert auto(learner.model).many.chunk == 16
+    handle = learner.model.backbone.layers[0].register_forward_hook(lambda module, arguments, output: output * output.mean().item())  # not for vmap
+    engine = auto(learner.model)
     assert engine.many.chunk == engine.few.chunk == 1
     assert engine.description == "vectorized, task by task (hooks of its modules are called for one task after the other)"
-    assert engine.outcome(parts, episode).value.isfinite()
+    assert engine.outcome(learner, episode).value.isfinite()
     handle.remove()
 
 

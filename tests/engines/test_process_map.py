@@ -69,7 +69,8 @@ def test_gradients_are_those_of_threads_to_the_bit_and_in_memory_order(model) ->
 
     for threads, processes in zip(list(thread_map(work, model, 4, 2)), list(process_map(work, model, 4, 2))):
         for a, b in zip([*threads[0].values(), threads[1]], [*processes[0].values(), processes[1]]):
-            assert torch.equal(a, b) and a.stride() == b.stride() and a.dtype == b.dtype
+            assert torch.equal(a, b)
+            assert (a.stride(), a.dtype) == (b.stride(), b.dtype)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,8 @@ def test_any_tensor_comes_back_as_it_was_and_can_be_written(model, value) -> Non
 
     for result in process_map(work, model, 4, 2):
         (x,) = result["x"]
-        assert torch.equal(x, value) and x.dtype == value.dtype
+        assert torch.equal(x, value)
+        assert x.dtype == value.dtype
         with torch.no_grad():
             x.copy_(x.clone())
 
@@ -240,6 +242,6 @@ def test_processes_are_not_forked_beside_a_device_or_openmp_threads() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 4)
         patch.setattr(torch.accelerator, "is_available", lambda: False)
-        assert can_fork(4) and can_fork(3) and not can_fork(2)
+        assert [can_fork(workers) for workers in (4, 3, 2)] == [True, True, False]
         patch.setattr(torch.accelerator, "is_available", lambda: True)
         assert not can_fork(4)

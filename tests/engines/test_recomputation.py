@@ -18,7 +18,7 @@ from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import Exact, First, Implicit, Reptile, Truncate
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import Smooth, make_episode, make_parts
+from tests.oracles import Smooth, make_episode, make_learner, scores
 
 ENGINES = {"one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "all at once": VectorizedEngine(), "higher": HigherEngine()}
 
@@ -40,15 +40,15 @@ class Saving(Smooth):
 
 def parts_of(reentrant, **more):
     torch.manual_seed(1)
-    return make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Saving(reentrant), **more)
+    return make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Saving(reentrant), **more)
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not reentrant", "reentrant"])
 @pytest.mark.parametrize("engine", list(ENGINES))
 @pytest.mark.parametrize("order", [Exact(), First(), Truncate(1), Reptile(), Implicit()], ids=lambda order: type(order).__name__)
 def test_it_is_refused_with_the_key_to_set(order, engine, reentrant) -> None:
-    parts, episode = parts_of(reentrant, order=order, proximal=1.0), make_episode()
-    for call in (lambda: ENGINES[engine].outcome(parts, episode), lambda: ENGINES[engine].adapt(parts, episode.support, episode)):
+    learner, episode = parts_of(reentrant, order=order, proximal=1.0), make_episode()
+    for call in (lambda: ENGINES[engine].outcome(learner, episode), lambda: ENGINES[engine].adapt(learner, episode.support, episode)):
         with pytest.raises(ConfigError) as caught:
             call()
         assert str(caught.value) == REFUSAL
@@ -61,12 +61,12 @@ def test_it_is_refused_with_the_key_to_set(order, engine, reentrant) -> None:
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not reentrant", "reentrant"])
 def test_nothing_is_refused_where_nothing_is_differentiated(reentrant) -> None:
     """Without inner steps the scores of a query set are read without a graph, in which nothing is computed again."""
-    parts, episode = parts_of(reentrant, steps=0), make_episode()
+    learner, episode = parts_of(reentrant, steps=0), make_episode()
     torch.manual_seed(1)  # the same weights
-    plain = make_parts(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Smooth(), steps=0)
+    plain = make_learner(SGD(lr=0.3), Contrastive(1.0), QueryLoss(), Prototype(temperature=1.0), Smooth(), steps=0)
     unbatched = [ENGINES["one by one"], ENGINES["higher"]]
     for engine in unbatched if reentrant or hasattr(module, "_NoopSaveInputs") else ENGINES.values():  # which older versions of torch cannot batch
-        torch.testing.assert_close(engine.adapt(parts, episode.support, episode).logits, engine.adapt(plain, episode.support, episode).logits)
+        torch.testing.assert_close(scores(engine, learner, episode), scores(engine, plain, episode))
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not reentrant", "reentrant"])

@@ -151,9 +151,9 @@ class Recorder:
     def __init__(self, learner) -> None:
         self.learner, self.model, self.shown = learner, learner.model, []
 
-    def adapt(self, support, episode):
+    def adapt(self, support, episode, read):
         self.shown.append(support)
-        return self.learner.adapt(support, episode)
+        return self.learner.adapt(support, episode, read)
 
 
 def test_adapted_is_shown_views_under_the_support_augmentation_or_the_images_themselves(make, drawn) -> None:

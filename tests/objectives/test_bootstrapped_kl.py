@@ -27,7 +27,7 @@ def adapted(taken: list) -> Adapted:
         return params, state
 
     student = {"scores": STUDENT.clone().requires_grad_()}
-    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend)
+    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend, lambda params, draw: QUERY)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

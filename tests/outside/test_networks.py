@@ -11,6 +11,7 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.errors import ConfigError
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.episodes import evaluate, protocol
 from metaflowkit.evaluation.protocol import depends_on_others
 from metaflowkit.training import checkpoint
@@ -62,11 +63,11 @@ def test_the_protocol_follows_from_the_modules_and_what_they_do(pipeline, backbo
     flow = build(pipeline(backbone))
     before = state(flow)
     assert protocol(flow, ["prototype"]).startswith(f"{says}; episodes are drawn")
-    assert depends_on_others(flow.learner, flow.shape) is shared
+    assert depends_on_others(flow.model, flow.shape) is shared
     if "noisy" not in backbone:
         images = torch.rand(2, 6, *flow.shape)
         images[:, :2] = images[0, :2].clone()
-        alone, beside = (flow.learner.embed(x[None])[0, :2] for x in images)
+        alone, beside = (embed(flow.model, x[None])[0, :2] for x in images)
         assert torch.allclose(alone, beside, rtol=1e-4, atol=1e-6) is not shared
     assert unchanged(flow, before)
 
@@ -88,11 +89,11 @@ def test_measuring_and_meta_gradients_write_to_no_buffer(pipeline, backbone) -> 
     for engine in ("higher", "{name: vectorized, chunk: 1}"):
         flow = build(pipeline(backbone, f"inner.engine={engine}"))
         before = state(flow)
-        first = flow.learner.embed(flow.episode(1).support.x)
+        first = embed(flow.model, flow.episode(1).support.x)
         evaluate(flow, "test", 3, 1, 2, 4, ["prototype", "adapted", "logistic"])
         flow.learner.outcome(flow.episode(1))
         flow.calibrate(start=True)
-        assert torch.equal(flow.learner.embed(flow.episode(1).support.x), first)
+        assert torch.equal(embed(flow.model, flow.episode(1).support.x), first)
         assert unchanged(flow, before)
 
 
@@ -128,12 +129,12 @@ def test_a_run_trains_and_leaves_buffers_and_frozen_parameters_to_the_bit(pipeli
 def test_the_engine_of_auto_gives_the_gradient_of_the_network(pipeline, backbone) -> None:
     flow = build(pipeline(backbone, "objective=query_loss", "inner.steps=2", "model.head={name: prototype, temperature: 1.0}"))
     flow.learner.model.double()
-    parts, episode = flow.learner.parts, in_double(flow.episode(1))
-    gradients = flow.learner.engine.outcome(parts, episode).gradients
+    learner, episode = flow.learner, in_double(flow.episode(1))
+    gradients = flow.learner.engine.outcome(learner, episode).gradients
     if backbone != "outside_hooked":
-        higher = build(pipeline(backbone, "inner.engine=higher")).learner.engine.outcome(parts, episode).gradients
+        higher = build(pipeline(backbone, "inner.engine=higher")).learner.engine.outcome(learner, episode).gradients
         assert relative(higher, gradients) < 1e-9
-    ((differences, exact),) = finite_difference(flow.learner.engine, parts, episode, directions=1, h=1e-7)
+    ((differences, exact),) = finite_difference(flow.learner.engine, learner, episode, directions=1, h=1e-7)
     assert exact == pytest.approx(differences, rel=1e-4)
 
 

@@ -32,7 +32,7 @@ def test_tags_are_inherited(write) -> None:
         read(write(PLUGIN + SMALL), ["inner.order=outside_implicit"])
     assert "inner.proximal" in str(caught.value)
     flow = build(read(write(PLUGIN + SMALL), ["inner.order=outside_implicit", "inner.proximal=1.0"]))
-    assert flow.learner.parts.order.iterations == 2
+    assert flow.learner.order.iterations == 2
     assert all(g.isfinite().all() for g in flow.learner.outcome(flow.episode(1)).gradients.values())
 
 

@@ -21,7 +21,7 @@ from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import First
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.rules.sgd import SGD
-from tests.oracles import finite_difference, make_episode, make_parts, relative
+from tests.oracles import finite_difference, make_episode, make_learner, relative
 
 ENGINE = HigherEngine()
 CASES = [
@@ -39,16 +39,16 @@ each = pytest.mark.parametrize("rule", CASES, ids=lambda rule: rule.kind.__name_
 
 @each
 def test_gradients_equal_finite_differences(rule) -> None:
-    parts, episode = make_parts(rule, CrossEntropy(), QueryLoss(), Prototype(temperature=1.0), steps=3), make_episode()
-    for differences, exact in finite_difference(ENGINE, parts, episode, h=1e-5):
+    learner, episode = make_learner(rule, CrossEntropy(), QueryLoss(), Prototype(temperature=1.0), steps=3), make_episode()
+    for differences, exact in finite_difference(ENGINE, learner, episode, h=1e-5):
         assert exact == pytest.approx(differences, rel=2e-5, abs=1e-9)
 
 
 @each
 def test_steps_equal_those_of_torch(rule) -> None:
-    parts, episode = make_parts(rule, CrossEntropy(), QueryLoss(), Prototype(), steps=3), make_episode(tasks=1)
-    found = ENGINE.adapt(parts, episode.support, episode).params
-    model = copy.deepcopy(parts.model)
+    learner, episode = make_learner(rule, CrossEntropy(), QueryLoss(), Prototype(), steps=3), make_episode(tasks=1)
+    found = ENGINE.adapt(learner, episode.support, episode).params
+    model = copy.deepcopy(learner.model)
     optimizer = rule.over(list(model.parameters()))
     shown = type(episode.support)(episode.support.x[0], episode.support.y[0])
     for _ in range(3):
@@ -67,15 +67,15 @@ def test_steps_equal_those_of_torch(rule) -> None:
 @pytest.mark.parametrize("more", [{}, {"order": First()}, {"remat": True}], ids=["exact", "first", "remat"])
 def test_sgd_equals_this_librarys(objective, more) -> None:
     episode = make_episode()
-    mine, theirs = (make_parts(rule, Contrastive(), objective, Prototype(), steps=3, **more) for rule in (SGD(lr=0.1, momentum=0.9, nesterov=True), CASES[0]))
+    mine, theirs = (make_learner(rule, Contrastive(), objective, Prototype(), steps=3, **more) for rule in (SGD(lr=0.1, momentum=0.9, nesterov=True), CASES[0]))
     assert relative(ENGINE.outcome(theirs, episode).gradients, ENGINE.outcome(mine, episode).gradients) < 1e-12
 
 
 @each
 def test_rematerialised_gradients_are_equal(rule) -> None:
-    parts, episode = make_parts(rule, CrossEntropy(), QueryLoss(), Prototype(), steps=3), make_episode(tasks=1)
-    again = ENGINE.outcome(dataclasses.replace(parts, remat=True), episode).gradients
-    assert relative(again, ENGINE.outcome(parts, episode).gradients) < 1e-12
+    learner, episode = make_learner(rule, CrossEntropy(), QueryLoss(), Prototype(), steps=3), make_episode(tasks=1)
+    again = ENGINE.outcome(dataclasses.replace(learner, remat=True), episode).gradients
+    assert relative(again, ENGINE.outcome(learner, episode).gradients) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_options_that_would_be_ignored_are_refused(optimizer, options, says) -> 
 
 
 def test_another_engine_is_refused_by_hand_too() -> None:
-    parts = make_parts(HigherOptimizer("SGD", {"lr": 0.1}), Contrastive(), QueryLoss(), Prototype())
+    learner = make_learner(HigherOptimizer("SGD", {"lr": 0.1}), Contrastive(), QueryLoss(), Prototype())
     with pytest.raises(ConfigError, match=r"inner\.engine: the optimisers of higher run in its engine alone"):
-        VectorizedEngine(chunk=1, workers=1).outcome(parts, make_episode())
+        VectorizedEngine(chunk=1, workers=1).outcome(learner, make_episode())
 
 
 def test_from_a_pipeline(write) -> None:

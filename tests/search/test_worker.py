@@ -238,7 +238,7 @@ def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_pat
     (reference,) = whole.slots.trials()
     assert (stopped_trial.state, stopped_trial.user_attrs[ENDED]) == (TrialState.FAIL, "stopped and saved")
     assert done.user_attrs[GOES_ON] == 0
-    assert done.user_attrs["seconds"] > stopped_trial.user_attrs["seconds"] > 0  # both parts of the run
+    assert done.user_attrs["seconds"] > stopped_trial.user_attrs["seconds"] > 0  # both learner of the run
     assert (done.values, done.intermediate_values) == (reference.values, reference.intermediate_values)
     assert not (cut.folder / "trials" / "0000").exists()
     assert len(Journal(cut.folder / "trials" / "0001" / "metrics.jsonl").read()) == len(Journal(whole.folder / "trials" / "0000" / "metrics.jsonl").read())

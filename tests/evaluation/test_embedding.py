@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metaflowkit.composition.flow import channels_last
-from metaflowkit.engines.embedding import VALUES, embed
+from metaflowkit.evaluation.embedding import VALUES, embed
 from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.backbones.resnet12 import ResNet12
 from metaflowkit.models.heads.linear import Linear
