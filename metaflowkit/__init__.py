@@ -1,7 +1,9 @@
 """metaflowkit: meta-learning through differentiable inner optimisers, described in a YAML file and run with one command.
 
 What the command line does are functions here, imported when first used: :func:`read` and :func:`build` a pipeline, :func:`train`
-it, :func:`load` a run again and :func:`evaluate` its weights.
+it, :func:`load` a run again and :func:`evaluate` its weights. Without YAML, run directory or data set, :func:`meta_learner` makes
+a learner of any module and losses; :class:`Episode` is a batch of tasks; ``rules``, ``losses``, ``objectives``, ``orders`` and
+``engines`` hold the components.
 """
 
 from __future__ import annotations
@@ -10,14 +12,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaflowkit import engines as engines
+    from metaflowkit import losses as losses
+    from metaflowkit import objectives as objectives
+    from metaflowkit import orders as orders
+    from metaflowkit import rules as rules
     from metaflowkit.composition.flow import build as build
+    from metaflowkit.composition.library import meta_learner as meta_learner
     from metaflowkit.config.pipeline import read as read
+    from metaflowkit.engines.base import MetaLearner as MetaLearner
     from metaflowkit.evaluation.episodes import evaluate as evaluate
     from metaflowkit.reporting.train import train as train
     from metaflowkit.training.evaluate_run import load as load
+    from metaflowkit.types import Episode as Episode
 
 __version__ = "0.1.0"
-__all__ = ["build", "evaluate", "load", "read", "train"]
+__all__ = ["Episode", "MetaLearner", "build", "engines", "evaluate", "load", "losses", "meta_learner", "objectives", "orders", "read", "rules", "train"]
 
 _HOMES = {
     "read": "config.pipeline",
@@ -25,10 +35,16 @@ _HOMES = {
     "train": "reporting.train",
     "load": "training.evaluate_run",
     "evaluate": "evaluation.episodes",
+    "meta_learner": "composition.library",
+    "MetaLearner": "engines.base",
+    "Episode": "types",
 }
+_PACKAGES = ("engines", "losses", "objectives", "orders", "rules")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"metaflowkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'metaflowkit' has no attribute {name!r}")
     return getattr(importlib.import_module(f"metaflowkit.{_HOMES[name]}"), name)

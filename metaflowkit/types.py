@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Params = dict[str, Tensor]
 State = dict[str, Any]
@@ -199,6 +199,16 @@ class Outcome(NamedTuple):
     value: Tensor
     metrics: dict[str, Tensor]
     gradients: Params
+
+    def to_grad(self, model: nn.Module) -> None:
+        """Write the gradients to ``.grad`` of the parameters, for any optimiser of torch; those without a gradient get None.
+
+        Args:
+            model: the learner's model.
+        """
+        for name, parameter in model.named_parameters():
+            gradient = self.gradients.get(name)
+            parameter.grad = None if gradient is None else gradient.to(parameter.dtype)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ class VectorizedEngine:
     def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
         """See :class:`metaflowkit.engines.base.Engine`."""
         meta = learner.meta()
+        task_count(episode._replace(support=support))  # refuses what is no batch of tasks
 
         def one(learner: MetaLearner, own: Tree, query: Tree, support: Tree) -> tuple[Params, Tree]:
             return self._loop(learner, support, episode._replace(support=own, query=query)).adapt(meta, read)

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -188,7 +188,7 @@ def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:
     """What the inner loop adapts on: augmented copies of the support images, or the images themselves."""
     views = evaluation_views(flow.pipeline)
     if not views:
-        return episode.support
+        return cast(Labelled, episode.support)
     x = episode.support.x.repeat_interleave(views, dim=1)
     return Labelled(flow.augmented(x, "support", f"evaluate/{split}", index), episode.support.y.repeat_interleave(views, dim=1))
 

@@ -1,0 +1,164 @@
+"""The meta-learner from Python: own module, own losses, own tasks, and nothing registered."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.schema import nearest
+from metaflowkit.engines.base import Engine, Loss, MetaLearner, Objective, Rule
+from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.safety import lost_hooks, unsafe
+from metaflowkit.errors import ConfigError
+from metaflowkit.orders import Order
+from metaflowkit.rules import HigherOptimizer
+from metaflowkit.types import Adapted, Call, Episode, Tree
+
+
+def meta_learner(
+    model: nn.Module,
+    *,
+    inner_loss: Loss,
+    rule: Rule,
+    steps: int,
+    outer_loss: Loss | None = None,
+    objective: Objective | None = None,
+    order: Order | str = "exact",
+    engine: Engine | str = "auto",
+    adapt: Iterable[str] | None = None,
+    others: str = "train",
+    proximal: float = 0.0,
+    remat: bool = False,
+    sample: Callable[[Call, Tree, int], Tree] | None = None,
+) -> MetaLearner:
+    """Everything that a meta-gradient takes, from objects.
+
+    Args:
+        model: any module; its parameters are the meta-parameters.
+        inner_loss: (call, batch) -> scalar, what the inner steps descend on a task's support. ``call(*inputs)`` is the model
+            with the parameters at hand.
+        rule: the inner update rule, such as ``metaflowkit.rules.SGD(lr=0.1)``.
+        steps: inner steps K.
+        outer_loss: (call, batch) -> scalar of the adapted model on a task's query, which the outer loop minimises.
+        objective: in its place, (adapted, task) -> (scalar, {name: metric}), such as ``metaflowkit.objectives.BootstrappedKL(delta=5)``.
+        order: how the inner loop enters the outer gradient: a registered name, or an order of :mod:`metaflowkit.orders`.
+        engine: how the inner loop is run and differentiated: a registered name, or an engine of :mod:`metaflowkit.engines`.
+        adapt: patterns of the names of the parameters that the inner steps move; None for all but those of a submodule ``rule``.
+        others: whether the outer loop moves the remaining ones: ``train``, or ``frozen``.
+        proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2.
+        remat: compute each inner step again on the way back, which keeps parameters per step instead of activations.
+        sample: (call, batch, draw) -> batch, where examples are drawn with the parameters at hand; see :class:`MetaLearner`.
+
+    Returns:
+        The learner: ``outcome(episode)`` gives value, metrics and gradients by name, ``adapt(support, episode)`` adapted parameters.
+
+    Raises:
+        ConfigError: an argument breaks its contract, or the engine would differentiate the model wrongly.
+
+    Example:
+        >>> import torch, metaflowkit as mfk
+        >>> net = torch.nn.Linear(1, 1)
+        >>> def loss(call, batch):
+        ...     x, y = batch
+        ...     return (call(x) - y).square().mean()
+        >>> learner = mfk.meta_learner(net, inner_loss=loss, outer_loss=loss, rule=mfk.rules.SGD(lr=0.1), steps=2)
+        >>> x = torch.ones(4, 3, 1)  # four tasks of three examples
+        >>> outcome = learner.outcome(mfk.Episode(support=(x, 2 * x), query=(x, 2 * x)))
+        >>> sorted(outcome.gradients)
+        ['bias', 'weight']
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: must be a torch.nn.Module, got a {type(model).__name__}")
+    if (outer_loss is None) == (objective is None):
+        raise ConfigError("outer_loss: give it or objective, one of the two")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ConfigError(f"steps: must be a whole number of at least 0, got {steps!r}")
+    if others not in ("train", "frozen"):
+        raise ConfigError(f"others: must be 'train' or 'frozen', got {others!r}")
+    _require_callable(inner_loss=inner_loss, outer_loss=outer_loss, objective=objective, sample=sample)
+    _require(rule, "rule", ("over",) if isinstance(rule, HigherOptimizer) else ("init", "update"))
+    names = [name for name, _ in model.named_parameters()]
+    adapts = None if adapt is None else _matching(names, adapt)
+    learner = MetaLearner(
+        model,
+        rule,
+        inner_loss,
+        objective or OuterLoss(outer_loss),  # type: ignore[arg-type]
+        steps,
+        engine=_named(r.ENGINES, "engine", engine, ("outcome", "adapt"), model=model, rule=rule),
+        order=_named(r.ORDERS, "order", order, ("gradient",)),
+        adapts=adapts,
+        frozen=frozenset(names) - adapts if adapts is not None and others == "frozen" else frozenset(),
+        proximal=proximal,
+        remat=remat,
+        sample=sample,
+    )
+    _refuse(learner)
+    return learner
+
+
+def _refuse(learner: MetaLearner) -> None:
+    """Raise a ConfigError where the parts of a learner do not fit together."""
+    if learner.order.needs_proximal and learner.proximal <= 0:
+        raise ConfigError(f"proximal: must be above 0 for this order, got {learner.proximal:g}")
+    if not learner.trained(learner.meta()):
+        raise ConfigError("model: has no parameter that requires a gradient, so there is nothing to learn")
+    if learner.steps and not learner.fast(learner.meta()):
+        raise ConfigError("adapt: the inner steps move nothing, since no parameter that it names requires a gradient")
+    model, engine = learner.model, learner.engine
+    if problems := unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=isinstance(engine, HigherEngine)):
+        raise ConfigError([f"engine: {problem}" for problem in problems])
+
+
+class OuterLoss:
+    """An outer loss as an objective: loss of the student on the task's query, without further metrics.
+
+    Args:
+        loss: (call, batch) -> scalar.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+        """Value, and no metric."""
+        return self.loss(partial(adapted.call, adapted.params), adapted.sample(adapted.params, 0)), {}
+
+
+def _named(kind: Kind, argument: str, value: Any, methods: tuple[str, ...], **given: Any) -> Any:
+    """A component by its registered name, or the component itself."""
+    if not isinstance(value, str):
+        _require(value, argument, methods)
+        return value
+    if value not in (entries := kind.entries(())):
+        raise ConfigError(f"{argument}: there is no {kind.name} {value!r}; {nearest(value, entries)}, or give an object")
+    return kind.build(Choice(value), **given)
+
+
+def _require_callable(**functions: object) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name}: must be callable, got a {type(function).__name__}")
+
+
+def _require(component: Any, argument: str, methods: Iterable[str]) -> None:
+    missing = [method for method in methods if not callable(getattr(component, method, None))]
+    if missing:
+        raise ConfigError(f"{argument}: must have the method {missing[0]}, got a {type(component).__name__} without it")
+
+
+def _matching(names: list[str], patterns: Iterable[str]) -> frozenset[str]:
+    if isinstance(patterns, str):
+        raise ConfigError(f"adapt: must be a list of patterns, got the text {patterns!r}; write [{patterns!r}]")
+    matches: set[str] = set()
+    for pattern in patterns:
+        if not (matched := fnmatch.filter(names, pattern)):
+            raise ConfigError(f"adapt: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
+        matches.update(matched)
+    return frozenset(matches)

@@ -1,0 +1,239 @@
+"""A meta-learner from Python: any module, losses and tasks, against gradients written out with torch.autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import metaflowkit as mfk
+from metaflowkit.config.schema import Range
+from metaflowkit.engines import HigherEngine, VectorizedEngine
+from metaflowkit.errors import ConfigError
+from metaflowkit.rules.learned import Learned, LearnedSettings
+
+ENGINES = {"auto": "auto", "higher": HigherEngine(), "one by one": VectorizedEngine(1, 1), "side by side": VectorizedEngine(1, 2), "vmap": VectorizedEngine()}
+each_engine = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+class Two(nn.Module):
+    """Two inputs, a dictionary as output, and a parameter beside the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+        self.gain = nn.Parameter(torch.tensor(1.5))
+        self.double()
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        return {"out": self.gain * self.net(left) - right.square()}
+
+
+def regression(call, batch) -> Tensor:
+    return (call(batch["x"].left, batch["x"].right)["out"] - batch["y"]).square().mean()
+
+
+def tasks(count: int = 5) -> mfk.Episode:
+    torch.manual_seed(1)
+
+    def examples(n: int):
+        return {"x": Pair(*(torch.randn(count, n, size, dtype=torch.float64) for size in (3, 2))), "y": torch.randn(count, n, 2, dtype=torch.float64)}
+
+    return mfk.Episode(examples(4), examples(6))
+
+
+def task(batch, t: int):
+    return {"x": Pair(batch["x"].left[t], batch["x"].right[t]), "y": batch["y"][t]}
+
+
+def by_hand(model: nn.Module, episode: mfk.Episode, steps: int, lr: float, moves, first: bool = False) -> dict[str, Tensor]:
+    """Mean gradient of the query loss after plain gradient steps."""
+    meta = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    total = torch.zeros((), dtype=torch.float64)
+    count = len(episode.support["y"])
+    for t in range(count):
+        params = dict(meta)
+        for _ in range(steps):
+            loss = regression(lambda *x, p=params: functional_call(model, p, x), task(episode.support, t))
+            names = [name for name in params if moves(name)]
+            gradients = torch.autograd.grad(loss, [params[n] for n in names], create_graph=not first)
+            params = params | {n: params[n] - lr * g for n, g in zip(names, gradients)}
+        total = total + regression(lambda *x, p=params: functional_call(model, p, x), task(episode.query, t))
+    return dict(zip(meta, torch.autograd.grad(total / count, list(meta.values()))))
+
+
+@each_engine
+@pytest.mark.parametrize(("order", "adapt"), [("exact", None), ("first", None), ("exact", ["net.*"])])
+def test_nested_tasks_and_outputs_of_any_form(engine, order, adapt) -> None:
+    model, episode = Two(), tasks()
+    learner = mfk.meta_learner(
+        model, inner_loss=regression, outer_loss=regression, rule=mfk.rules.SGD(lr=0.1), steps=3, order=order, engine=engine, adapt=adapt
+    )
+    outcome = learner.outcome(episode)
+    expected = by_hand(model, episode, 3, 0.1, lambda name: adapt is None or name.startswith("net."), order == "first")
+    assert outcome.gradients.keys() == expected.keys()
+    for name, g in expected.items():
+        torch.testing.assert_close(outcome.gradients[name], g, rtol=1e-10, atol=1e-13)
+    outcome.to_grad(model)
+    assert all(torch.equal(p.grad, outcome.gradients[name]) for name, p in model.named_parameters())
+
+
+@each_engine
+def test_adapted_models_are_read_by_a_function(engine) -> None:
+    model, episode = Two(), tasks()
+    learner = mfk.meta_learner(model, inner_loss=regression, outer_loss=regression, rule=mfk.rules.SGD(lr=0.1), steps=2, engine=engine)
+    adaptation = learner.adapt(episode.support, episode, lambda call, task: {"loss": regression(call, task.query)})
+    torch.testing.assert_close(adaptation.read["loss"].mean(), learner.outcome(episode).value)
+    for t in range(5):
+        params = {name: p[t] for name, p in adaptation.params.items()}
+        expected = regression(lambda *x, p=params: functional_call(model, p, x), task(episode.query, t))
+        torch.testing.assert_close(adaptation.read["loss"][t], expected)
+    assert learner.adapt(episode.support, episode).read == ()
+
+
+@each_engine
+def test_examples_drawn_with_the_parameters_at_hand(engine) -> None:
+    """The support holds noise, and each inner step draws its own examples around what the model says; no gradient flows through the drawing."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(model.weight, 0.7)
+    noise = torch.randn(3, 4, 6, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)  # tasks, draws, examples
+
+    def sample(call, batch, draw):
+        x = batch[draw]
+        return x, call(x) + 1 + x
+
+    def loss(call, batch):
+        x, y = batch
+        return (call(x) - y).square().mean()
+
+    learner = mfk.meta_learner(model, inner_loss=loss, outer_loss=loss, rule=mfk.rules.SGD(lr=0.1), steps=2, engine=engine, sample=sample)
+    outcome = learner.outcome(mfk.Episode(noise, noise.flip(1)))
+    values, gradients = [], []
+    for own in noise:
+        start = w = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        for k in range(2):
+            x = own[k]
+            y = (w * x + 1 + x).detach()
+            w = w - 0.1 * torch.autograd.grad((w * x - y).square().mean(), w, create_graph=True)[0]
+        x = own.flip(0)[0]
+        value = (w * x - (w * x + 1 + x).detach()).square().mean()
+        values.append(value.detach())
+        gradients.append(torch.autograd.grad(value, start)[0])
+    torch.testing.assert_close(outcome.value, torch.stack(values).mean())
+    torch.testing.assert_close(outcome.gradients["weight"].squeeze(), torch.stack(gradients).mean())
+
+
+@each_engine
+def test_a_bootstrapped_objective_on_a_plain_classifier_with_learned_rates(engine) -> None:
+    class Classifier(nn.Module):
+        """The rule's settings are a submodule of what is learned, and no part of its forward."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+            shapes = {name: p.shape for name, p in self.named_parameters()}
+            self.rule = LearnedSettings([Learned("lr", 0.2, Range(0, above=True), per="layer")], shapes, steps=2)
+            self.double()
+
+        def forward(self, x):
+            return self.net(x)
+
+    torch.manual_seed(0)
+    network = Classifier()
+    x, y = torch.randn(3, 6, 4, dtype=torch.float64), torch.arange(6).remainder(3).expand(3, -1)
+    learner = mfk.meta_learner(
+        network,
+        inner_loss=lambda call, batch: F.cross_entropy(call(batch[0]), batch[1]),
+        objective=mfk.objectives.BootstrappedKL(delta=2),
+        rule=mfk.rules.SGD(lr=0.2),
+        steps=2,
+        engine=engine,
+    )
+    outcome = learner.outcome(mfk.Episode((x, y), (x.flip(1), y.flip(1))))
+    assert set(outcome.gradients) == set(dict(network.named_parameters()))
+    assert 0 <= outcome.metrics["accuracy"] <= 1
+    reference = dataclasses.replace(learner, engine=HigherEngine()).outcome(mfk.Episode((x, y), (x.flip(1), y.flip(1))))
+    for name, g in reference.gradients.items():
+        torch.testing.assert_close(outcome.gradients[name], g, rtol=1e-9, atol=1e-12)
+    assert outcome.gradients["rule.lr/net/0"].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": len}, r"^model: must be a torch.nn.Module, got a builtin_function_or_method$"),
+        ({"outer_loss": None}, r"^outer_loss: give it or objective, one of the two$"),
+        ({"objective": mfk.objectives.QueryLoss()}, r"^outer_loss: give it or objective, one of the two$"),
+        ({"steps": 1.5}, r"^steps: must be a whole number of at least 0, got 1.5$"),
+        ({"others": "none"}, r"^others: must be 'train' or 'frozen', got 'none'$"),
+        ({"inner_loss": 3}, r"^inner_loss: must be callable, got a int$"),
+        ({"rule": torch.optim.SGD}, r"^rule: must have the method init, got a type without it$"),
+        ({"order": "exakt"}, r"^order: there is no order 'exakt'; did you mean 'exact'\?, or give an object$"),
+        ({"order": object()}, r"^order: must have the method gradient, got a object without it$"),
+        ({"order": "implicit"}, r"^proximal: must be above 0 for this order, got 0$"),
+        ({"engine": "fast"}, r"^engine: there is no engine 'fast'; .*, or give an object$"),
+        ({"adapt": ["net.2.*", "head.*"]}, r"^adapt: matches no parameter, got 'head\.\*'; "),
+        ({"adapt": "net.*"}, r"^adapt: must be a list of patterns, got the text 'net\.\*'; write \['net\.\*'\]$"),
+    ],
+)
+def test_what_breaks_its_contract_is_refused_by_name(wrong, message) -> None:
+    arguments = {"model": Two(), "inner_loss": regression, "outer_loss": regression, "rule": mfk.rules.SGD(), "steps": 1} | wrong
+    with pytest.raises(ConfigError, match=message):
+        mfk.meta_learner(arguments.pop("model"), **arguments)
+
+
+@each_engine
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inner_loss": lambda call, batch: call(*batch["x"])["out"]}, r"^inner.loss: must be a tensor of no dimension, got a tensor \[4, 2\]; reduce it"),
+        ({"inner_loss": lambda call, batch: 1.0}, r"^inner.loss: must be a tensor of no dimension, got a float"),
+        ({"outer_loss": lambda call, batch: call(*batch["x"])["out"].sum(0)}, r"^objective: must be a tensor of no dimension, got a tensor \[2\]"),
+        ({"outer_loss": None, "objective": lambda adapted, task: torch.zeros(())}, r"^objective: must return \(value, \{name: metric\}\), got a tensor \[\]"),
+        (
+            {"outer_loss": None, "objective": lambda adapted, task: (sum(p.sum() for p in adapted.params.values()), {"n": 3.0})},
+            r"^objective: metric 'n': must be a tensor of no dimension, got a float",
+        ),
+    ],
+)
+def test_results_of_the_wrong_kind_are_refused(engine, change, message) -> None:
+    learner = mfk.meta_learner(Two(), **{"inner_loss": regression, "outer_loss": regression, "rule": mfk.rules.SGD(), "steps": 1, "engine": engine} | change)
+    with pytest.raises(ConfigError, match=message):
+        learner.outcome(tasks())
+
+
+@each_engine
+@pytest.mark.parametrize(
+    ("support", "message"),
+    [
+        ({"x": 3}, r"^episode\.(support|query): must hold tensors in nested tuples, lists and dicts, got a int$"),
+        (torch.zeros(4, 3), r"^episode: every tensor needs the same leading axis of tasks, got support \[4, 3\], query \[5, 3\]; stack"),
+        (torch.zeros(()), r"^episode: every tensor needs the same leading axis of tasks, got support \[\], query \[5, 3\]; stack"),
+    ],
+)
+def test_episodes_of_the_wrong_form_are_refused(engine, support, message) -> None:
+    learner = mfk.meta_learner(Two(), inner_loss=regression, outer_loss=regression, rule=mfk.rules.SGD(), steps=1, engine=engine)
+    for call in (learner.outcome, lambda episode: learner.adapt(episode.support, episode)):
+        with pytest.raises(ValueError, match=message):
+            call(mfk.Episode(support, torch.zeros(5, 3)))
+
+
+def test_a_model_without_a_gradient_and_inner_steps_that_move_nothing() -> None:
+    model = Two().requires_grad_(False)
+    arguments = {"inner_loss": regression, "outer_loss": regression, "rule": mfk.rules.SGD(), "steps": 1}
+    with pytest.raises(ConfigError, match=r"^model: has no parameter that requires a gradient"):
+        mfk.meta_learner(model, **arguments)
+    model.gain.requires_grad_()
+    with pytest.raises(ConfigError, match=r"^adapt: the inner steps move nothing"):
+        mfk.meta_learner(model, adapt=["net.*"], **arguments)
