@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metaflowkit import orders as orders
     from metaflowkit import rules as rules
     from metaflowkit.composition.flow import build as build
+    from metaflowkit.composition.library import learned_settings as learned_settings
     from metaflowkit.composition.library import meta_learner as meta_learner
     from metaflowkit.config.pipeline import read as read
     from metaflowkit.engines.base import MetaLearner as MetaLearner
@@ -25,9 +26,26 @@ if TYPE_CHECKING:
     from metaflowkit.reporting.train import train as train
     from metaflowkit.training.evaluate_run import load as load
     from metaflowkit.types import Episode as Episode
+    from metaflowkit.types import detached as detached
 
 __version__ = "0.1.0"
-__all__ = ["Episode", "MetaLearner", "build", "engines", "evaluate", "load", "losses", "meta_learner", "objectives", "orders", "read", "rules", "train"]
+__all__ = [
+    "Episode",
+    "MetaLearner",
+    "build",
+    "detached",
+    "engines",
+    "evaluate",
+    "learned_settings",
+    "load",
+    "losses",
+    "meta_learner",
+    "objectives",
+    "orders",
+    "read",
+    "rules",
+    "train",
+]
 
 _HOMES = {
     "read": "config.pipeline",
@@ -36,6 +54,8 @@ _HOMES = {
     "load": "training.evaluate_run",
     "evaluate": "evaluation.episodes",
     "meta_learner": "composition.library",
+    "learned_settings": "composition.library",
+    "detached": "types",
     "MetaLearner": "engines.base",
     "Episode": "types",
 }

@@ -136,7 +136,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
 
 
 def _reads_labels(pipeline: Pipeline) -> bool:
-    return bool(r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags.get("reads_labels", True))
+    return bool(r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags["reads_labels"])
 
 
 def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:

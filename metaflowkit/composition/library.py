@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from torch import Tensor, nn
 
@@ -18,6 +18,8 @@ from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError
 from metaflowkit.orders import Order
 from metaflowkit.rules import HigherOptimizer
+from metaflowkit.rules.learned import Learned, LearnedSettings
+from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.types import Adapted, Call, Episode, Tree
 
 
@@ -116,6 +118,9 @@ def _refuse(learner: MetaLearner) -> None:
         raise ConfigError([f"engine: {problem}" for problem in problems])
 
 
+PER = ("all", "layer", "parameter", "element")
+
+
 class OuterLoss:
     """An outer loss as an objective: loss of the student on the task's query, without further metrics.
 
@@ -129,6 +134,40 @@ class OuterLoss:
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and no metric."""
         return self.loss(partial(adapted.call, adapted.params), adapted.sample(adapted.params, 0)), {}
+
+
+def learned_settings(rule: PerTensor, model: nn.Module, steps: int, per_step: bool = False, **per: str) -> LearnedSettings:
+    """Settings of a rule as meta-parameters; give the module to the model as its submodule ``rule``.
+
+    Args:
+        rule: the rule; what is learned starts from its settings.
+        model: whose parameters have settings of their own.
+        steps: inner steps K.
+        per_step: whether each inner step has settings of its own.
+        per: for each setting, what has a value of its own: ``all`` share one, or each ``layer``, ``parameter`` or ``element``.
+
+    Raises:
+        ConfigError: the rule has no such setting, or it stands on the edge of its range.
+
+    Example:
+        >>> import torch, metaflowkit as mfk
+        >>> model, rule = torch.nn.Linear(1, 1), mfk.rules.SGD(lr=0.1)
+        >>> model.rule = mfk.learned_settings(rule, model, steps=2, lr="parameter")
+        >>> [name for name, _ in model.rule.named_parameters()]
+        ['lr/weight', 'lr/bias']
+    """
+    ranges = {name: get_args(hint)[1] for name, hint in get_type_hints(type(rule).__init__, include_extras=True).items() if get_args(hint)[1:]}
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    for setting, owner in per.items():
+        if setting not in rule.settings or setting not in ranges:
+            raise ConfigError(f"{setting}: the rule {type(rule).__name__} has no such setting; {nearest(setting, rule.settings)}")
+        if owner not in PER:
+            raise ConfigError(f"{setting}: must be one of {', '.join(PER)}, got {owner!r}")
+    learned = [Learned(setting, rule.settings[setting], ranges[setting], owner, per_step) for setting, owner in per.items()]
+    try:
+        return LearnedSettings(learned, shapes, steps)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _named(kind: Kind, argument: str, value: Any, methods: tuple[str, ...], **given: Any) -> Any:

@@ -30,7 +30,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
     def tags(kind: Kind, choice: Choice) -> dict[str, Any]:
         return kind.entries(plugins)[choice.name].tags
 
-    needs_pairs = pipeline.inner.steps > 0 and tags(r.LOSSES, pipeline.inner.loss).get("needs_pairs", False)
+    needs_pairs = pipeline.inner.steps > 0 and tags(r.LOSSES, pipeline.inner.loss)["needs_pairs"]
     shot = pipeline.tasks.settings.get("shot")
     loss = pipeline.inner.loss.name
     if needs_pairs and shot == 1:
@@ -39,7 +39,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
         )
     if "adapted" in pipeline.evaluate.readouts:
         way = pipeline.tasks.settings.get("way")
-        if tags(r.HEADS, pipeline.model.head).get("fixed_way") and any(w != way for w, _ in pipeline.evaluate.settings()):
+        if tags(r.HEADS, pipeline.model.head)["fixed_way"] and any(w != way for w, _ in pipeline.evaluate.settings()):
             problems.append(
                 f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave 'adapted' out of evaluate.readouts"
             )
@@ -62,18 +62,18 @@ def _inner_checks(pipeline: Pipeline, root: Node, order: dict[str, Any], setting
         problems.append(
             f"{_mark(root, 'inner', 'order', 'last')}: inner.order.last: must be at most inner.steps, {inner.steps}, got {last}; lower it, or choose the order exact"
         )
-    if order.get("needs_proximal") and not inner.proximal:
+    if order["needs_proximal"] and not inner.proximal:
         problems.append(
             f"{_mark(root, 'inner', 'order')}: inner.proximal: must be above 0, since the order {inner.order.name!r} solves with it, got 0; set it, such as 2.0"
         )
-    if inner.remat and not order.get("unrolled", True):
+    if inner.remat and not order["unrolled"]:
         problems.append(f"{_mark(root, 'inner', 'remat')}: inner.remat: does nothing in the order {inner.order.name!r}, which stores no steps; leave it out")
     numbers = [name for name, setting in settings.items() if get_origin(setting.annotation) is Annotated and get_args(setting.annotation)[0] is float]
     for name in inner.learn:
         where = f"{_mark(root, 'inner', 'learn', name)}: inner.learn.{key_text(name)}"
         if name not in numbers:
             problems.append(f"{where}: the rule {inner.rule.name!r} has no such number to learn; {nearest(name, numbers)}")
-        elif not order.get("unrolled", True):
+        elif not order["unrolled"]:
             problems.append(f"{where}: cannot be learned in the order {inner.order.name!r}, whose gradient does not go through the steps; choose exact")
         elif not inner.steps:
             problems.append(f"{where}: cannot be learned without inner steps; raise inner.steps")
@@ -91,7 +91,7 @@ def evaluation_views(pipeline: Pipeline, plugins: Sequence[str] | None = None) -
     if pipeline.evaluate.views is not None:
         return pipeline.evaluate.views
     entry = r.TASKS.entries(pipeline.plugins if plugins is None else plugins)[pipeline.tasks.name]
-    return 0 if entry.tags.get("reads_labels") else int(pipeline.tasks.settings.get("shot", 1))
+    return 0 if entry.tags["reads_labels"] else int(pipeline.tasks.settings.get("shot", 1))
 
 
 def _mark(root: Node, *keys: str) -> Any:

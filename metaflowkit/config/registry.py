@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -43,6 +43,8 @@ class Kind:
         module: the package (or module) whose import lines list the components.
         injected: constructor arguments that the builder passes and a YAML file cannot.
         methods: what a component must be able to do, each with its arguments, such as ``episode(step)``.
+        attributes: what it must carry once it is made, such as a backbone's number of ``features``.
+        tags: what it may say about itself as class attributes, with the value for a component that does not.
         reader: where entries come from when not from ``module``.
     """
 
@@ -50,6 +52,8 @@ class Kind:
     module: str
     injected: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    tags: Mapping[str, Any] = field(default_factory=dict, hash=False)
     reader: Callable[[], dict[str, Entry]] | None = None
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -79,7 +83,7 @@ class Kind:
                         raise ConfigError(f"plugins: {self.name} {entry.name!r} of {module} exists already; rename it there")
                     settings = {s.name: s for s in entry.settings.values() if s.name not in self.injected}
                     guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
-                    found[entry.name] = replace(entry, settings=settings, guards=guards)
+                    found[entry.name] = replace(entry, settings=settings, guards=guards, tags={**self.tags, **entry.tags})
         return found
 
     def build(self, choice: Choice, **injected: Any) -> Any:
@@ -90,7 +94,7 @@ class Kind:
             injected: what only code can know; arguments that this component does not take are left out.
 
         Raises:
-            ValueError: from the component, about its settings; or it lacks one of the kind's methods.
+            ValueError: from the component, about its settings; or it lacks one of the kind's methods or attributes.
         """
         importlib.import_module(self.module)
         make = self.classes[choice.name]
@@ -101,6 +105,12 @@ class Kind:
         component = make(**{k: v for k, v in injected.items() if k in taken}, **choice.settings)
         for method in self.methods:
             self._require(component, choice.name, method)
+        for attribute in self.attributes:
+            if not hasattr(component, attribute):
+                raise self._lacks(choice.name, f"the attribute {attribute}", component)
+        for tag, default in self.tags.items():
+            if not hasattr(component, tag):
+                setattr(component, tag, default)  # here and nowhere else, so that no two places take its absence for different things
         return component
 
     def _lacks(self, name: str, methods: str, component: Any) -> ValueError:
@@ -200,13 +210,24 @@ def _augmentations() -> dict[str, Entry]:
 
 DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",))
 AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment", reader=_augmentations)
-TASKS = Kind("tasks", "metaflowkit.tasks", injected=("images", "seed"), methods=("episode(step)",))
-BACKBONES = Kind("backbone", "metaflowkit.models.backbones", injected=("shape",), methods=("forward(x)",))
-HEADS = Kind("head", "metaflowkit.models.heads", injected=("features", "way"), methods=("forward(features, support, way)",))
-RULES = Kind("rule", "metaflowkit.rules")
-LOSSES = Kind("loss", "metaflowkit.losses", methods=("__call__(outputs, y)",))
+TASKS = Kind("tasks", "metaflowkit.tasks", injected=("images", "seed"), methods=("episode(step)",), tags={"reads_labels": True})
+BACKBONES = Kind("backbone", "metaflowkit.models.backbones", injected=("shape",), methods=("forward(x)",), attributes=("features",))
+HEADS = Kind(
+    "head",
+    "metaflowkit.models.heads",
+    injected=("features", "way"),
+    methods=("forward(features, support, way)",),
+    tags={"reads_support": True, "fixed_way": False, "metric": "cosine"},
+)
+RULES = Kind("rule", "metaflowkit.rules", methods=("init(params)", "update(grads, state, params)"))
+LOSSES = Kind("loss", "metaflowkit.losses", methods=("__call__(outputs, y)",), tags={"needs_pairs": False})
 ENGINES = Kind("engine", "metaflowkit.engines", injected=("model", "rule"), methods=("outcome(learner, episode)", "adapt(learner, support, episode, read)"))
-ORDERS = Kind("order", "metaflowkit.orders", methods=("gradient(loop, meta)",))
+ORDERS = Kind(
+    "order",
+    "metaflowkit.orders",
+    methods=("gradient(loop, meta)",),
+    tags={"unrolled": False, "exact": False, "converges": False, "second": True, "needs_proximal": False},
+)
 OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",))
 OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters",))
 SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", injected=("seed",))

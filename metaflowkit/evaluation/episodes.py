@@ -194,9 +194,8 @@ def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:
 
 
 def _prototype(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
-    metric = flow.pipeline.model.head.settings.get("metric", "cosine")
     means = [prototypes(s, y, episode.way) for s, y in zip(support, episode.support.y)]
-    return torch.stack([similarity(q, m, metric) for q, m in zip(query, means)])
+    return torch.stack([similarity(q, m, str(flow.model.head.metric)) for q, m in zip(query, means)])
 
 
 def _logistic(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:

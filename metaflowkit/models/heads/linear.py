@@ -25,6 +25,7 @@ class Linear(nn.Module):
 
     reads_support = False
     fixed_way = True
+    metric = "cosine"
 
     def __init__(self, features: int, way: int) -> None:
         super().__init__()
