@@ -1,20 +1,22 @@
 """Registries: a component's constructor signature and docstring are its schema and its help.
 
-The static side (:meth:`Kind.entries`) reads source text (see :mod:`metaflowkit.config.introspection`), so that checking a pipeline or
-listing components imports neither torch nor the component. The dynamic side (:meth:`Kind.build`) imports.
+Built-in components are read from source text (:mod:`metaflowkit.config.introspection`), so that checking a pipeline or listing
+components imports neither torch nor the component. Plugins are imported and inspected (:mod:`metaflowkit.config.inspection`).
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from metaflowkit.config import schema
-from metaflowkit.config.introspection import REQUIRED, Entry, locate, own_sources, registrations, sources
+from metaflowkit.config.inspection import inspected
+from metaflowkit.config.introspection import REQUIRED, Entry, locate, own_sources, registrations
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.yaml import Node
 from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
@@ -70,21 +72,31 @@ class Kind:
         return keep
 
     def entries(self, plugins: Sequence[str] = ()) -> dict[str, Entry]:
-        """Every component of this kind by name, read from source without importing it."""
+        """Every component of this kind by name: built-in ones read from source without importing them, those of plugins imported.
+
+        Raises:
+            ConfigError: a plugin cannot be imported, or takes a name that exists.
+        """
         if self.reader is not None:
             return self.reader()
-        found: dict[str, Entry] = {}
-        for module in (self.module, *plugins):
-            for source in own_sources(module) if module is self.module else sources(module):
-                for variable, entry in registrations(source):
-                    if KINDS.get(variable) is not self:
-                        continue
-                    if entry.name in found and found[entry.name].origin != entry.origin:
-                        raise ConfigError(f"plugins: {self.name} {entry.name!r} of {module} exists already; rename it there")
-                    settings = {s.name: s for s in entry.settings.values() if s.name not in self.injected}
-                    guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
-                    found[entry.name] = replace(entry, settings=settings, guards=guards, tags={**self.tags, **entry.tags})
-        return found
+        own = [entry for source in own_sources(self.module) for variable, entry in registrations(source) if KINDS.get(variable) is self]
+        entries = {entry.name: self._injected(entry) for entry in own}
+        for module in plugins:
+            import_plugin(module)
+            for name, component in self.classes.items():
+                if not _of_plugin(component, module):
+                    continue
+                entry = inspected(name, component, self.tags)
+                if name in entries and entries[name].origin != entry.origin:
+                    raise ConfigError(f"plugins: {self.name} {name!r} of {module} exists already; rename it there")
+                entries[name] = self._injected(entry)
+        return entries
+
+    def _injected(self, entry: Entry) -> Entry:
+        """The entry without the settings that the builder passes."""
+        settings = {s.name: s for s in entry.settings.values() if s.name not in self.injected}
+        guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
+        return replace(entry, settings=settings, guards=guards, tags={**self.tags, **entry.tags})
 
     def build(self, choice: Choice, **injected: Any) -> Any:
         """The component itself.
@@ -134,12 +146,21 @@ def _class_name(component: Any) -> str:
     return f"{there.__module__}.{there.__qualname__}"
 
 
+def _of_plugin(component: Any, module: str) -> bool:
+    """Whether a plugin brings a component: its own, one of its submodules', or one that it imports by name."""
+    home = component.__module__
+    if home == module or home.startswith(module + "."):
+        return True
+    return not home.startswith("metaflowkit.") and vars(sys.modules[module]).get(component.__name__) is component
+
+
 def import_plugin(module: str) -> None:
     """Import a module that registers components.
 
     Raises:
         ConfigError: with the place, where it cannot be imported for whatever reason.
     """
+    locate(module)
     try:
         importlib.import_module(module)
     except MetaflowkitError:

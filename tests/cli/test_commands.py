@@ -295,7 +295,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(text, line, says, write, t
     result = CliRunner().invoke(main, ["run", str(write(SMALL + f"plugins: [{name}]")), "--run-dir", str(tmp_path / "run")])
     assert (result.exit_code, result.output) == (
         2,
-        f"plugins: {name} cannot be imported, {tmp_path}/{name}.py:{line}: {says}" + result.output.partition(says)[2],
+        f"{tmp_path}/p.yaml:9:10: plugins: {name} cannot be imported, {tmp_path}/{name}.py:{line}: {says}" + result.output.partition(says)[2],
     )
     assert len(result.output.splitlines()) == 1
 
@@ -305,7 +305,7 @@ def test_a_plugin_that_is_no_python_is_one_line(write, tmp_path, monkeypatch) ->
     write("import unclosed\n", "imports_unclosed.py")
     monkeypatch.syspath_prepend(tmp_path)
     for name, says in (
-        ("unclosed", "unclosed.py:1:5: is no valid Python, '(' was never closed; correct it"),
+        ("unclosed", "unclosed.py:1: SyntaxError: '(' was never closed (unclosed.py, line 1); correct it"),
         ("imports_unclosed", "unclosed.py:1: SyntaxError: '(' was never closed"),
     ):
         result = CliRunner().invoke(main, ["run", str(write(SMALL + f"plugins: [{name}]")), "--run-dir", str(tmp_path / "run")])

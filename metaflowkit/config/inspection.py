@@ -1,0 +1,130 @@
+"""What an imported component says about itself: how plugins are read.
+
+Their constructors may be inherited, made by ``dataclass``, or functions, and their defaults any value that Python computed.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from metaflowkit.config.guards import Guard, guards_of
+from metaflowkit.config.introspection import REQUIRED, Entry, Setting, argument_docs
+from metaflowkit.config.schema import Range
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+class _Unwritable(Exception):
+    """A default that YAML cannot say."""
+
+
+def inspected(name: str, component: Callable[..., Any], tags: Mapping[str, Any]) -> Entry:
+    """The entry of a class or function.
+
+    A default that YAML cannot say, such as a function, leaves its setting out: the constructor then takes its own.
+
+    Args:
+        name: as a pipeline names it.
+        component: what was registered.
+        tags: those of its kind, with their defaults.
+    """
+    settings = {}
+    for key, (parameter, hint) in _parameters(component).items():
+        try:
+            default = REQUIRED if parameter.default is REQUIRED else _plain(_made(component, parameter))
+        except _Unwritable:
+            continue
+        settings[key] = Setting(key, _supported(hint), default, _helps(component).get(key, ""))
+    summary = (inspect.getdoc(component) or "").split("\n\n")[0].replace("\n", " ")
+    carried = {tag: getattr(component, tag, default) for tag, default in tags.items()}
+    return Entry(name, summary, settings, inspect.getsourcefile(inspect.unwrap(component)) or component.__module__, carried, _guards(component))
+
+
+def _parameters(component: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
+    """The keywords of a constructor with their annotations; ``**kwargs`` stands for those of the constructor that it hides."""
+    parameters: dict[str, tuple[inspect.Parameter, Any]] = {}
+    for function in _constructors(component):
+        signature = inspect.signature(function)
+        hints = _hints(function)
+        for key, parameter in signature.parameters.items():
+            if key != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                parameters.setdefault(key, (parameter, hints.get(key, Any)))
+        if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+            break
+    return parameters
+
+
+def _constructors(component: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    if not inspect.isclass(component):
+        yield component
+        return
+    for owner in component.__mro__:
+        if owner is not object and "__init__" in vars(owner):
+            yield vars(owner)["__init__"]
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations by name; those that cannot be evaluated are left out."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # any name in any annotation may be missing
+        return {key: hint for key, hint in getattr(function, "__annotations__", {}).items() if not isinstance(hint, str)}
+
+
+def _made(component: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """A default; that of a dataclass's ``default_factory`` is made."""
+    fields = {field.name: field for field in dataclasses.fields(component)} if dataclasses.is_dataclass(component) else {}
+    field = fields.get(parameter.name)
+    if field is not None and field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return parameter.default
+
+
+def _plain(value: Any) -> Any:
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
+    raise _Unwritable
+
+
+def _supported(hint: Any) -> Any:
+    """The annotation as far as a YAML value can be held against it; Any where it cannot."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return hint if isinstance(args[1], Range) else _supported(args[0])
+    if origin in (types.UnionType, typing.Union):
+        return hint if Any not in map(_supported, args) else Any
+    if origin is typing.Literal:
+        return hint
+    if origin is list and args and _supported(args[0]) is not Any:
+        return hint
+    if origin is dict and args and args[0] is str and _supported(args[1]) is not Any:
+        return hint
+    return hint if hint in (bool, int, float, str, None, type(None)) else Any
+
+
+def _helps(component: Callable[..., Any]) -> dict[str, str]:
+    helps: dict[str, str] = {}
+    for owner in reversed(component.__mro__) if inspect.isclass(component) else [component]:
+        helps |= argument_docs(inspect.cleandoc(owner.__doc__ or ""))
+    return helps
+
+
+def _guards(component: Callable[..., Any]) -> tuple[Guard, ...]:
+    """What the first constructor refuses, as far as its source says."""
+    try:
+        source = textwrap.dedent(inspect.getsource(next(_constructors(component))))
+        (function,) = ast.parse(source).body
+    except (OSError, TypeError, StopIteration, SyntaxError, ValueError):
+        return ()
+    return guards_of(function) if isinstance(function, ast.FunctionDef) else ()
