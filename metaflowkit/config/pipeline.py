@@ -116,7 +116,7 @@ def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: 
         if key not in fields:
             problems.append(f"{child.key or child.mark}: {where}: is no known key; {nearest(key, fields)}")
             continue
-        values[key] = _value(child, hints[key], where, plugins, problems)
+        values[key] = _value(_with_default_name(child, fields[key].default), hints[key], where, plugins, problems)
     for key, f in fields.items():
         if key in values:
             continue
@@ -127,6 +127,13 @@ def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: 
         elif dataclasses.is_dataclass(hints[key]) and hints[key] is not Augment:
             values[key] = section(Node({}, node.mark), hints[key], key, plugins, problems)
     return cls(**values) if len(problems) == before else None
+
+
+def _with_default_name(node: Node, default: Any) -> Node:
+    """The settings of an override, where the component that stands by default is the one that is meant."""
+    if node.implied and isinstance(default, Choice) and isinstance(node.value, dict) and "name" not in node.value:
+        return dataclasses.replace(node, value={"name": Node(default.name, node.mark, node.key), **node.value})
+    return node
 
 
 def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: list[str]) -> Any:

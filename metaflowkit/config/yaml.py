@@ -52,11 +52,13 @@ class Node:
         value: a scalar, a list of nodes, or a mapping from key to node.
         mark: where the value stands.
         key: where its key stands, for entries of a mapping.
+        implied: a mapping that no text holds: the path of an override leads through it.
     """
 
     value: Any
     mark: Mark
     key: Mark | None = None
+    implied: bool = False
 
     def plain(self) -> Any:
         """The value without places: scalars, lists and dicts."""
@@ -191,8 +193,8 @@ def _convert(node: yaml.Node, source: str, problems: list[str], above: tuple[yam
 def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
     """Apply ``path.to.key=value`` overrides in their order; the value is YAML.
 
-    A path may pass through a component written as a bare name (``rule: sgd`` becomes ``{name: sgd, ...}``) and through a
-    list by its index. Setting a whole node replaces it.
+    A path may pass through a component written as a bare name (``rule: sgd`` becomes ``{name: sgd, ...}``), through one that
+    stands by default, and through a list by its index. Setting a whole node replaces it.
 
     Raises:
         ConfigError: an override without ``=``, or a path that leads through a number or past a list's end.
@@ -243,7 +245,7 @@ def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Nod
         inside = {}
     if not isinstance(inside, dict):
         raise ConfigError(f"{mark}: {path}: {quoted(key)} would stand below {root.shown()}, which holds no keys; set the key above it")
-    below = inside.get(key, Node(None, mark, mark))
+    below = inside.get(key, Node(None, mark, mark, implied=True))
     return replace(root, value={**inside, key: _put(below, rest, value, mark, path)})
 
 

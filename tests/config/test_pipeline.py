@@ -52,3 +52,33 @@ def test_overrides_reach_through_bare_names(write) -> None:
     assert pipeline.objective.name == "query_loss"
     with pytest.raises(ConfigError, match="must be path=value"):
         read(write("dataset: glyphs"), ["inner.steps"])
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "name", "value"),
+    [
+        ("objective.delta=3", lambda p: p.objective, "bootstrapped_kl", 3),
+        ("inner.rule.lr=0.3", lambda p: p.inner.rule, "sgd", 0.3),
+        ("inner.order.name=first", lambda p: p.inner.order, "first", "first"),
+        ("model.backbone.width=9", lambda p: p.model.backbone, "conv4", 9),
+        ("model.head.temperature=0.7", lambda p: p.model.head, "prototype", 0.7),
+        ("tasks.way=7", lambda p: p.tasks, "views", 7),
+        ("inner.loss.temperature=0.2", lambda p: p.inner.loss, "contrastive", 0.2),
+        ("outer.optimizer.lr=0.01", lambda p: p.outer.optimizer, "adam", 0.01),
+    ],
+)
+def test_an_override_enters_a_component_that_stands_by_default(write, override, section, name, value) -> None:
+    choice, untouched = section(read(write("dataset: glyphs"), [override])), section(read(write("dataset: glyphs")))
+    key = override.partition("=")[0].rpartition(".")[2]
+    assert choice.name == name
+    assert {**choice.settings, "name": choice.name}[key] == value
+    assert name != untouched.name or choice.settings == {**untouched.settings, key: value}
+
+
+def test_an_override_that_fits_no_default_is_answered_with_its_place(write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(write("dataset: glyphs"), ["objective.dleta=3", "dataset.name=glyphs", "tasks.way=one"])
+    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+        "--set objective.dleta=3: objective.dleta: objective 'bootstrapped_kl' has no such setting",
+        "--set tasks.way=one: tasks.way: must be a whole number of at least 2, got 'one'",
+    ]
