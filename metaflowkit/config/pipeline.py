@@ -61,8 +61,17 @@ def plugins_of(path: str | Path) -> list[str]:
     Raises:
         ConfigError: the file cannot be read, or there is no such module.
     """
+    return plugins_in(read_yaml(path))
+
+
+def plugins_in(root: Node) -> list[str]:
+    """The modules that a pipeline names as its plugins, imported.
+
+    Raises:
+        ConfigError: one cannot be imported.
+    """
     problems: list[str] = []
-    names = _plugins(read_yaml(path), problems)
+    names = _plugins(root, problems)
     if problems:
         raise ConfigError(problems)
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metaflowkit.config.pipeline import is_search, read_node, section
+from metaflowkit.config.pipeline import is_search, plugins_in, read_node, section
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline, plain
 from metaflowkit.config.yaml import Node, apply_overrides, as_node, put, read_yaml
@@ -96,7 +97,7 @@ def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()
     """
     problems: list[str] = []
     named = root if "name" in root.value else put(root, "name", Node(name, root.mark))
-    settings: Settings | None = section(named, Settings, "", (), problems)
+    settings: Settings | None = section(named, Settings, "", _plugins(root, folder), problems)
     axes = Reader(problems).axes(root.value["space"]) if "space" in root.value else ()
     if settings is None or problems:
         raise ConfigError(problems)
@@ -121,6 +122,17 @@ def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()
             ]
         )
     return Search(settings, base, pipeline, axes, merged(own))
+
+
+def _plugins(root: Node, folder: Path) -> list[str]:
+    """The plugins of the pipeline, which may bring samplers and pruners too; none where it cannot be read, which is reported later."""
+    given = root.value.get("pipeline")
+    with contextlib.suppress(ConfigError):
+        if given is not None and isinstance(given.value, dict):
+            return plugins_in(given)
+        if given is not None and isinstance(given.value, str):
+            return plugins_in(read_yaml(folder / given.value))
+    return []
 
 
 def _base(root: Node, folder: Path, overrides: Sequence[str]) -> Node:

@@ -1,0 +1,72 @@
+"""One component per kind, as docs/own.md writes it, from the check to the search."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metaflowkit.config.registry import KINDS
+from tests.test_docs import blocks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "my_lab.py").write_text("\n\n".join(code for _, code in blocks("own.md", "python")))
+    for title, text in blocks("own.md", "yaml"):
+        (folder / title).write_text(text)
+    return folder
+
+
+ONE_PROCESS = """
+import json, sys
+from click.testing import CliRunner
+from metaflowkit.cli import main
+
+results = [CliRunner().invoke(main, command) for command in json.loads(sys.argv[1])]
+print(json.dumps([(result.exit_code, result.output + str(result.exception or "")) for result in results]))
+"""
+
+
+def mfk(folder: Path, *commands: str) -> list[str]:
+    """What each command prints, in one process of their own, where the plugin is registered and forgotten."""
+    arguments = [sys.executable, "-W", "ignore", "-c", ONE_PROCESS, json.dumps([command.split() for command in commands])]
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [code for code, _ in results] == [0] * len(commands), results
+    return [output for _, output in results]
+
+
+def test_the_page_has_a_component_of_every_kind(folder) -> None:
+    registered = re.findall(r"^@([A-Z]+)\.register", (folder / "my_lab.py").read_text(), re.MULTILINE)
+    assert sorted(registered) == sorted(set(KINDS) - {"AUGMENTATIONS"})
+
+
+def test_they_check_train_and_are_measured(folder) -> None:
+    checked, listed, trained, measured = mfk(
+        folder,
+        "check my_lab.yaml my_search.yaml",
+        "components rule sign_sgd --pipeline my_lab.yaml",
+        "run my_lab.yaml --run-dir run",
+        "evaluate run --way 3 --shot 1",
+    )
+    assert checked == "my_lab.yaml: valid\nmy_search.yaml: valid\n"
+    assert "length of a step." in listed
+    assert "engine double precision" in trained
+    assert "3-way 1-shot, adapted" in trained
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"train/objective", "train/largest_score"} <= {key for line in lines for key in line}
+    assert "test 3-way 1-shot prototype: " in measured
+
+
+@pytest.mark.slow
+def test_they_are_searched(folder) -> None:
+    (out,) = mfk(folder, "search my_search.yaml --study-dir study")
+    assert "my_search: 2 complete of 2 trials" in out
+    assert "3-way 1-shot, adapted" in out
