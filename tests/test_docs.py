@@ -37,6 +37,12 @@ def test_the_library_page_runs_and_both_programs_end_with_the_same_weights(capsy
     assert out[-1] == "['mean']"
 
 
+def test_the_tour_runs() -> None:
+    names: dict = {}
+    exec(blocks("index.md", "python")[0][1], names)
+    assert all(p.grad is not None for p in names["net"].parameters())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_between_pages_lead_somewhere(page) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):

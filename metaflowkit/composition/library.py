@@ -153,8 +153,8 @@ def learned_settings(rule: PerTensor, model: nn.Module, steps: int, per_step: bo
         >>> import torch, metaflowkit as mfk
         >>> model, rule = torch.nn.Linear(1, 1), mfk.rules.SGD(lr=0.1)
         >>> model.rule = mfk.learned_settings(rule, model, steps=2, lr="parameter")
-        >>> [name for name, _ in model.rule.named_parameters()]
-        ['lr/weight', 'lr/bias']
+        >>> ", ".join(dict(model.rule.named_parameters()))
+        'lr/weight, lr/bias'
     """
     ranges = {name: get_args(hint)[1] for name, hint in get_type_hints(type(rule).__init__, include_extras=True).items() if get_args(hint)[1:]}
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}

@@ -24,8 +24,12 @@ def train(
     """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes, and write the report.
 
     Args:
-        pipeline, run_dir, resume, overwrite, test: see :func:`metaflowkit.training.loop.events`.
+        pipeline: what :func:`metaflowkit.read` returned.
+        run_dir: the run directory; None makes one under ``runs/``.
+        resume: go on with the run that is there.
+        overwrite: begin again in a run directory that is there.
         progress: how to tell the user; None is silent.
+        test: evaluate on test classes at the end.
 
     Returns:
         The report: run directory, scores before and after, time.

@@ -44,7 +44,7 @@ def events(
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
         run_dir: where everything is written; None for ``runs/<pipeline>-<time>``.
-        resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run (CPU, same threads).
+        resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run on the same machine.
         overwrite: replace the run in ``run_dir``.
         test: evaluate on test classes at the end; without, their images are let go of before training.
         stop: asked to end the run after the step at hand, by signals or by the caller; None for one of its own.
