@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from metaflowkit.composition.flow import build as build
     from metaflowkit.composition.library import learned_settings as learned_settings
     from metaflowkit.composition.library import meta_learner as meta_learner
+    from metaflowkit.config.pipeline import pipeline_of as pipeline
     from metaflowkit.config.pipeline import read as read
+    from metaflowkit.datasets.torch_datasets import image_sets as image_sets
     from metaflowkit.engines.base import MetaLearner as MetaLearner
     from metaflowkit.evaluation.episodes import evaluate as evaluate
     from metaflowkit.reporting.train import train as train
@@ -36,12 +38,14 @@ __all__ = [
     "detached",
     "engines",
     "evaluate",
+    "image_sets",
     "learned_settings",
     "load",
     "losses",
     "meta_learner",
     "objectives",
     "orders",
+    "pipeline",
     "read",
     "rules",
     "train",
@@ -49,6 +53,8 @@ __all__ = [
 
 _HOMES = {
     "read": "config.pipeline",
+    "pipeline": "config.pipeline",
+    "image_sets": "datasets.torch_datasets",
     "build": "composition.flow",
     "train": "reporting.train",
     "load": "training.evaluate_run",
@@ -59,6 +65,7 @@ _HOMES = {
     "MetaLearner": "engines.base",
     "Episode": "types",
 }
+_NAMES = {"pipeline": "pipeline_of"}
 _PACKAGES = ("engines", "losses", "objectives", "orders", "rules")
 
 
@@ -67,4 +74,4 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"metaflowkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'metaflowkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"metaflowkit.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"metaflowkit.{_HOMES[name]}"), _NAMES.get(name, name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from metaflowkit.config.checks import cross_checks
 from metaflowkit.config.registry import Choice, Kind, choose
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.types import Augment, Learn, Level, Pipeline
-from metaflowkit.config.yaml import Node, apply_overrides, read_yaml
+from metaflowkit.config.yaml import Mark, Node, apply_overrides, as_node, read_yaml
 from metaflowkit.errors import ConfigError, key_text
 
 
@@ -35,6 +35,29 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
     if is_search(root):
         raise ConfigError(f"{path}: is a search file, not a pipeline; start it with mfk search {shlex.quote(str(path))}")
     return read_node(apply_overrides(root, overrides), Path(path).stem)
+
+
+def pipeline_of(settings: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "python") -> Pipeline:
+    """A pipeline from Python: the mapping that a YAML file would hold.
+
+    Where a file names a component, an object may stand: a data set with ``load()``, a backbone or head that is a module (each
+    build trains a copy of it), a rule, loss, objective, order, engine or task sampler. The run directory of such a pipeline names
+    them, and can be resumed and loaded in a process that has made it again.
+
+    Args:
+        settings: keys as in a pipeline file.
+        overrides: ``path.to.key=value`` each, applied in order.
+        name: of the pipeline.
+
+    Raises:
+        ConfigError: with every problem found.
+
+    Example:
+        >>> import metaflowkit as mfk
+        >>> mfk.pipeline({"dataset": "glyphs", "inner": {"steps": 2, "rule": mfk.rules.SGD(lr=0.3)}}).inner.rule.name
+        'python.SGD'
+    """
+    return read_node(apply_overrides(as_node(dict(settings), Mark(name)), overrides), name)
 
 
 def is_search(root: Node) -> bool:

@@ -6,12 +6,15 @@ components imports neither torch nor the component. Plugins are imported and ins
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
+import itertools
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, TypeVar
 
 from metaflowkit.config import schema
@@ -22,6 +25,8 @@ from metaflowkit.config.yaml import Node
 from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
 
 C = TypeVar("C", bound=Callable[..., Any])
+
+PYTHON = "python."  # begins the names of components that were made in Python
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Kind:
         injected: constructor arguments that the builder passes and a YAML file cannot.
         methods: what a component must be able to do, each with its arguments, such as ``episode(step)``.
         attributes: what it must carry once it is made, such as a backbone's number of ``features``.
+        copied: whether an object from Python is copied when it is built, since it is then trained.
         tags: what it may say about itself as class attributes, with the value for a component that does not.
         reader: where entries come from when not from ``module``.
     """
@@ -55,9 +61,11 @@ class Kind:
     injected: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    copied: bool = False
     tags: Mapping[str, Any] = field(default_factory=dict, hash=False)
     reader: Callable[[], dict[str, Entry]] | None = None
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
+    objects: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def register(self, name: str) -> Callable[[C], C]:
         """Class or function decorator that makes a component nameable in YAML."""
@@ -71,6 +79,16 @@ class Kind:
 
         return keep
 
+    def name_of(self, component: Any) -> str:
+        """A name for a component that was made in Python, by which this process knows it from now on."""
+        for name, known in self.objects.items():
+            if known is component:
+                return name
+        stem = f"{PYTHON}{getattr(component, '__name__', type(component).__name__)}"
+        name = next(name for name in itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2))) if name not in self.objects)
+        self.objects[name] = component
+        return name
+
     def entries(self, plugins: Sequence[str] = ()) -> dict[str, Entry]:
         """Every component of this kind by name: built-in ones read from source without importing them, those of plugins imported.
 
@@ -81,6 +99,7 @@ class Kind:
             return self.reader()
         own = [entry for source in own_sources(self.module) for variable, entry in registrations(source) if KINDS.get(variable) is self]
         entries = {entry.name: self._injected(entry) for entry in own}
+        entries |= {name: Entry(name, "made in Python", {}, "", {tag: getattr(c, tag, v) for tag, v in self.tags.items()}) for name, c in self.objects.items()}
         for module in plugins:
             import_plugin(module)
             for name, component in self.classes.items():
@@ -109,17 +128,22 @@ class Kind:
             ValueError: from the component, about its settings; or it lacks one of the kind's methods or attributes.
         """
         importlib.import_module(self.module)
+        if choice.name in self.objects:
+            return self._checked(copy.deepcopy(self.objects[choice.name]) if self.copied else self.objects[choice.name], choice.name)
         make = self.classes[choice.name]
         if abstract := sorted(getattr(make, "__abstractmethods__", ())):
             texts = [method for method in self.methods if method.partition("(")[0] in abstract]
             raise self._lacks(choice.name, ", ".join(texts or abstract), make)
         taken = inspect.signature(make).parameters
-        component = make(**{k: v for k, v in injected.items() if k in taken}, **choice.settings)
+        return self._checked(make(**{k: v for k, v in injected.items() if k in taken}, **choice.settings), choice.name)
+
+    def _checked(self, component: Any, name: str) -> Any:
+        """The component, which has what its kind must have, and the kind's tags."""
         for method in self.methods:
-            self._require(component, choice.name, method)
+            self._require(component, name, method)
         for attribute in self.attributes:
             if not hasattr(component, attribute):
-                raise self._lacks(choice.name, f"the attribute {attribute}", component)
+                raise self._lacks(name, f"the attribute {attribute}", component)
         for tag, default in self.tags.items():
             if not hasattr(component, tag):
                 setattr(component, tag, default)  # here and nowhere else, so that no two places take its absence for different things
@@ -133,7 +157,7 @@ class Kind:
         function = getattr(component, called, None)
         if not callable(function):
             raise self._lacks(name, method, component)
-        signature = inspect.signature(function)
+        signature = inspect.signature(component if called == "__call__" else function)  # that of a function's own __call__ says nothing
         try:
             signature.bind(*filter(None, listed.split(", ")))
         except TypeError:
@@ -188,6 +212,8 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     Returns:
         The choice with defaults filled in, or None where there were problems.
     """
+    if not isinstance(node.value, (str, dict, list, int, float, NoneType)):
+        node = Node(kind.name_of(node.value), node.mark, node.key)
     entries = kind.entries(plugins)
     nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}
     named = nodes.pop("name", None)
@@ -232,12 +258,13 @@ def _augmentations() -> dict[str, Entry]:
 DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",))
 AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment", reader=_augmentations)
 TASKS = Kind("tasks", "metaflowkit.tasks", injected=("images", "seed"), methods=("episode(step)",), tags={"reads_labels": True})
-BACKBONES = Kind("backbone", "metaflowkit.models.backbones", injected=("shape",), methods=("forward(x)",), attributes=("features",))
+BACKBONES = Kind("backbone", "metaflowkit.models.backbones", injected=("shape",), methods=("forward(x)",), attributes=("features",), copied=True)
 HEADS = Kind(
     "head",
     "metaflowkit.models.heads",
     injected=("features", "way"),
     methods=("forward(features, support, way)",),
+    copied=True,
     tags={"reads_support": True, "fixed_way": False, "metric": "cosine"},
 )
 RULES = Kind("rule", "metaflowkit.rules", methods=("init(params)", "update(grads, state, params)"))
