@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from metaflowkit.config.registry import KINDS
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 
@@ -19,6 +21,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METAFLOWKIT_CACHE", str(tmp_path_factory.getbasetemp().parent / "metaflowkit-cache"))
+
+
+@pytest.fixture(autouse=True)
+def _objects_forgotten():
+    """Components that a test made in Python are unknown to the next."""
+    yield
+    for kind in KINDS.values():
+        kind.objects.clear()
 
 
 @pytest.fixture
