@@ -45,7 +45,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def number(_: Model, t: int) -> tuple[Tensor, Tensor]:
-    time.sleep(0.02)
+    time.sleep(0.1)
     return torch.tensor(t * t), torch.tensor(os.getpid())
 
 
@@ -53,7 +53,7 @@ def number(_: Model, t: int) -> tuple[Tensor, Tensor]:
 def test_results_come_in_order_from_several_processes(model, tasks, workers) -> None:
     results = list(process_map(number, model, tasks, workers))
     assert [int(square) for square, _ in results] == [t * t for t in range(tasks)]
-    assert len({int(pid) for _, pid in results}) == min(tasks, workers)
+    assert min(tasks, 2) <= len({int(pid) for _, pid in results}) <= workers  # on a busy machine one may come too late for its task
     alone = tasks % workers == 1
     assert not alone or int(results[-1][1]) == os.getpid()
 
@@ -148,7 +148,7 @@ def test_results_nobody_waits_for_end_the_processes(model) -> None:
 
 def test_ctrl_c_which_reaches_every_process_is_left_to_this_one(model) -> None:
     def work(_: Model, t: int) -> Tensor:
-        time.sleep(0.02)
+        time.sleep(0.1)
         if os.getpid() != PARENT:
             os.kill(os.getpid(), signal.SIGINT)
         return torch.tensor(os.getpid())
