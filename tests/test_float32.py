@@ -78,23 +78,16 @@ def on_the_same_branches(precision, engine, learner, tasks) -> list[float]:
 
 @pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
 def test_on_the_same_branches_every_task_is_near_and_torchs_sums_are_not(precision, flow) -> None:
-    tasks = list(precision.single_tasks(flow, 4))
+    tasks = list(precision.single_tasks(flow, 2))
     distances = on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner, tasks)
     assert max(distances) < BOUND
     with precision.torch_sums():
         assert median(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner, tasks)) > 10 * median(distances)
 
 
-@pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
-def test_untrained_and_trained(precision, flow) -> None:
-    check(precision, flow, VectorizedEngine(1, 1), fault=100)
-    precision.advance(flow, STEPS)
-    check(precision, flow, VectorizedEngine(1, 1))
-
-
-@pytest.mark.parametrize("flow", PIPELINES[1:2], indirect=True)
-def test_untrained(precision, flow) -> None:
-    check(precision, flow, VectorizedEngine(1, 1))
+@pytest.mark.parametrize(("flow", "fault"), [(PIPELINES[0], 100), (PIPELINES[1], None)], indirect=["flow"])
+def test_untrained(precision, flow, fault) -> None:
+    check(precision, flow, VectorizedEngine(1, 1), fault=fault)
 
 
 @pytest.mark.slow
