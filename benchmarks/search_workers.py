@@ -32,7 +32,7 @@ def measured(pipeline: Path, overrides: tuple[str, ...], trials: int, workers: i
         sets = [word for override in overrides for word in ("--set", override)]
         command = [sys.executable, "-m", "metaflowkit", "search", str(file), *sets, "--study-dir", f"{folder}/study", "--workers", str(workers)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL)
-        found = join(f"{folder}/study").slots.trials(TrialState.COMPLETE)
+        found = join(f"{folder}/study").queue.trials(TrialState.COMPLETE)
     if len(found) != trials:
         raise click.ClickException(f"{len(found)} of {trials} trials are complete")
     starts, ends = ([time.timestamp() for t in found if (time := getattr(t, name))] for name in ("datetime_start", "datetime_complete"))

@@ -38,7 +38,7 @@ def operations() -> dict[str, Entry]:
     spec = importlib.util.find_spec("kornia")
     folder = Path(spec.origin or "").parent / "augmentation" if spec else Path()
     inherited: dict[str, Setting] = {}
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for source in [folder / "base.py", *sorted((folder / "_2d").rglob("*.py"))]:
         for statement in ast.parse(source.read_text(encoding="utf-8")).body if source.is_file() else []:
             if not isinstance(statement, ast.ClassDef):
@@ -48,8 +48,8 @@ def operations() -> dict[str, Entry]:
             elif statement.name.startswith(("Random", "ColorJ")):
                 entry = read_entry(statement.name, statement, str(source), _TYPES)
                 settings = {name: _setting(s) for name, s in (entry.settings or inherited).items()}
-                found[entry.name] = Entry(entry.name, entry.summary, {"apply_to": APPLY_TO, **settings}, entry.origin)
-    return found
+                entries[entry.name] = Entry(entry.name, entry.summary, {"apply_to": APPLY_TO, **settings}, entry.origin)
+    return entries
 
 
 def _setting(setting: Setting) -> Setting:

@@ -69,7 +69,7 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
 
     study = join(worker, storage, folder)
     with reachable(study.location):
-        work(study.search, study.slots, study.folder, index, say)
+        work(study.search, study.queue, study.folder, index, say)
 
 
 @search.command()

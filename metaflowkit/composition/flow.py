@@ -234,9 +234,9 @@ def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> Le
     place = "inner.learn"
     if not isinstance(rule, PerTensor):
         raise ConfigError(f"{pipeline.place(place)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
-    known = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
-    wanted = [Learned(key, rule.settings[key], get_args(known[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]
-    return placed(pipeline, place, lambda: LearnedSettings(wanted, shapes, inner.steps))
+    settings = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
+    learned = [Learned(key, rule.settings[key], get_args(settings[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]
+    return placed(pipeline, place, lambda: LearnedSettings(learned, shapes, inner.steps))
 
 
 def operations(pipeline: Pipeline, channels: int) -> list[Choice]:

@@ -96,7 +96,7 @@ def locate(module: str) -> Path:
 @cache
 def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
     """(variable, entry) of every ``@VARIABLE.register("name")`` at the top level of a source file."""
-    found = []
+    registered = []
     module = read_python(source)
     constants = _constants(module)
     for statement in module.body:
@@ -105,8 +105,8 @@ def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
         for decorator in statement.decorator_list:
             match decorator:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr="register"), args=[ast.Constant(value=str(name))]):
-                    found.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module), constants=constants)))
-    return tuple(found)
+                    registered.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module), constants=constants)))
+    return tuple(registered)
 
 
 def read_entry(
@@ -229,10 +229,10 @@ def _default(node: ast.expr, place: str, constants: Mapping[str, Any] | None) ->
 
 def argument_docs(doc: str) -> dict[str, str]:
     """The lines of a Google docstring's ``Args:`` section, or of a dataclass's ``Attributes:``, by name."""
-    _, found, section = doc.partition("Args:\n" if "Args:\n" in doc else "Attributes:\n")
+    _, heading, section = doc.partition("Args:\n" if "Args:\n" in doc else "Attributes:\n")
     helps: dict[str, str] = {}
     current = ""
-    for line in section.splitlines() if found else []:
+    for line in section.splitlines() if heading else []:
         if line and not line.startswith("    "):
             break
         if line.startswith("    ") and not line.startswith("     ") and ":" in line:

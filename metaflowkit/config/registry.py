@@ -52,6 +52,7 @@ class Kind:
         methods: what a component must be able to do, each with its arguments, such as ``episode(step)``.
         attributes: what it must carry once it is made, such as a backbone's number of ``features``.
         copied: whether an object from Python is copied when it is built, since it is then trained.
+        renamed: settings that had another name, by that name.
         tags: what it may say about itself as class attributes, with the value for a component that does not.
         reader: where entries come from when not from ``module``.
     """
@@ -62,6 +63,7 @@ class Kind:
     methods: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     copied: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     tags: Mapping[str, Any] = field(default_factory=dict, hash=False)
     reader: Callable[[], dict[str, Entry]] | None = None
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
@@ -71,9 +73,9 @@ class Kind:
         """Class or function decorator that makes a component nameable in YAML."""
 
         def keep(component: C) -> C:
-            known = self.classes.get(name)
-            if known is not None and known.__module__ != component.__module__:
-                raise ValueError(f"{self.name} {name!r} is registered by {known.__module__} and {component.__module__}; rename one")
+            earlier = self.classes.get(name)
+            if earlier is not None and earlier.__module__ != component.__module__:
+                raise ValueError(f"{self.name} {name!r} is registered by {earlier.__module__} and {component.__module__}; rename one")
             self.classes[name] = component
             return component
 
@@ -166,8 +168,8 @@ class Kind:
 
 def _class_name(component: Any) -> str:
     """Module and name of a class or function, or of the class of a component."""
-    there = component if inspect.isfunction(component) or inspect.isclass(component) else type(component)
-    return f"{there.__module__}.{there.__qualname__}"
+    owner = component if inspect.isfunction(component) or inspect.isclass(component) else type(component)
+    return f"{owner.__module__}.{owner.__qualname__}"
 
 
 def _of_plugin(component: Any, module: str) -> bool:
@@ -229,6 +231,8 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     for key, child in nodes.items():
         if key not in entry.settings:
             hint = nearest(key, entry.settings) if entry.settings else "it takes no settings"
+            if kind.renamed.get(key) in entry.settings:
+                hint = f"it is called {kind.renamed[key]} now"
             problems.append(f"{child.key or child.mark}: {path}.{key_text(key)}: {kind.name} {entry.name!r} has no such setting; {hint}")
             continue
         try:
@@ -278,8 +282,13 @@ ORDERS = Kind(
 )
 OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",))
 OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters",))
-SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", injected=("seed",))
-PRUNERS = Kind("pruner", "metaflowkit.search.pruners", injected=("outer_steps",))
+SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", injected=("seed",), renamed={"startup": "n_startup_trials", "population": "population_size"})
+PRUNERS = Kind(
+    "pruner",
+    "metaflowkit.search.pruners",
+    injected=("outer_steps",),
+    renamed={"warmup": "n_warmup_steps", "least": "min_resource", "factor": "reduction_factor", "p": "p_threshold", "startup": "n_startup_trials"},
+)
 KINDS = {
     "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
     "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,

@@ -78,20 +78,20 @@ class Mismatch(Exception):
         self.node, self.path, self.message, self.close = node, path, message, close
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """The text that offers the closest legal name, or lists the legal ones.
 
     Example:
         >>> nearest("protoype", ["prototype", "linear"])
         "did you mean 'prototype'?"
     """
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
+    names = list(names)
+    close = difflib.get_close_matches(str(name), names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    if len(known) > 20:
-        return f"use one of {len(known)}, such as {', '.join(known[:5])}"
-    return "use one of " + ", ".join(known) if known else "none exists"
+    if len(names) > 20:
+        return f"use one of {len(names)}, such as {', '.join(names[:5])}"
+    return "use one of " + ", ".join(names) if names else "none exists"
 
 
 def describe(annotation: Any) -> str:

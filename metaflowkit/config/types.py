@@ -177,10 +177,10 @@ class Pipeline:
 
     def place(self, path: str) -> str:
         """Where a key stands, such as ``p.yaml:3:1: model.backbone``, for messages of what only building can find."""
-        known = path
-        while known and known not in self.places:
-            known = known.rpartition(".")[0]
-        return f"{self.places[known]}: {path}" if known else path
+        ancestor = path
+        while ancestor and ancestor not in self.places:
+            ancestor = ancestor.rpartition(".")[0]
+        return f"{self.places[ancestor]}: {path}" if ancestor else path
 
     def plain(self) -> dict[str, Any]:
         """The YAML mapping of the whole pipeline, in data-flow order."""

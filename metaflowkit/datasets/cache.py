@@ -101,13 +101,13 @@ def store(key: dict[str, Any], result: Arrays, title: str) -> None:
 
 def entries() -> list[Entry]:
     """What the cache holds, the most recently used first."""
-    found = []
+    listed = []
     for path in _files(ENTRY.fullmatch):
         with contextlib.suppress(OSError), open(path, "rb") as handle:
             facts = os.fstat(handle.fileno())
             header = _header(handle) if path.suffix == ".images" else None
-            found.append(Entry(path, header["title"] if header else "damaged, or of an earlier version", facts.st_size, facts.st_mtime))
-    return sorted(found, key=lambda entry: -entry.used)
+            listed.append(Entry(path, header["title"] if header else "damaged, or of an earlier version", facts.st_size, facts.st_mtime))
+    return sorted(listed, key=lambda entry: -entry.used)
 
 
 def remove(path: Path) -> bool:

@@ -114,7 +114,7 @@ def _without_twins(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
     later one loses it, or is left out altogether (see :data:`ALIKE`).
     """
     seen = {image.tobytes() for image in splits["train"].x.numpy()}
-    found = {"train": splits["train"]}
+    kept_splits = {"train": splits["train"]}
     for split in ("val", "test"):
         images = splits[split]
         content = [image.tobytes() for image in images.x.numpy()]
@@ -128,8 +128,8 @@ def _without_twins(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
             kept.append(c)
             rows += unlike
             seen.update(content[row] for row in unlike)
-        found[split] = select(images.x[rows], images.y[rows], images.classes, kept)
-    return found
+        kept_splits[split] = select(images.x[rows], images.y[rows], images.classes, kept)
+    return kept_splits
 
 
 def _script(letter: str) -> str:

@@ -151,7 +151,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {name: member for name, member in named.items() if _is_image(name)}
 
 
-def _listed(folder: Path, wanted: Callable[[str], bool], inside: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, str]]:
+def _listed(folder: Path, accepts: Callable[[str], bool], inside: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, str]]:
     """(path, stamp) of every wanted file below a folder; ``above`` are the device and inode numbers of the folders that hold it."""
     try:
         facts = folder.stat()
@@ -166,6 +166,6 @@ def _listed(folder: Path, wanted: Callable[[str], bool], inside: str = "", above
         if path.name.startswith(".") or path.name in FOREIGN:
             continue
         if os.path.isdir(path):  # unlike Path.is_dir it is silent about a link into a folder that may not be entered
-            yield from _listed(path, wanted, f"{name}/", above | {here})
-        elif wanted(path.name) and (os.path.isfile(path) or path.is_symlink()):  # a link that leads nowhere is named when it is read
+            yield from _listed(path, accepts, f"{name}/", above | {here})
+        elif accepts(path.name) and (os.path.isfile(path) or path.is_symlink()):  # a link that leads nowhere is named when it is read
             yield name, stamp(path)

@@ -85,17 +85,17 @@ def draw_fractions(count: int, fractions: dict[str, float], seed: int, purpose: 
     return ends
 
 
-def listed(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+def listed(names: Sequence[str], chosen: Sequence[str], where: str) -> list[int]:
     """Indices of the wanted class names.
 
     Raises:
         DataError: naming the first class that does not exist; ``where`` says who asked for it.
     """
     place = {name: i for i, name in enumerate(names)}
-    for name in wanted:
+    for name in chosen:
         if name not in place:
             raise DataError(f"{where}: there is no class {name!r} among {len(names)}; {nearest(name, names[:2000])}")
-    return [place[name] for name in wanted]
+    return [place[name] for name in chosen]
 
 
 def read_splits(names: Sequence[str], files: dict[str, str]) -> dict[str, list[int]]:

@@ -86,9 +86,9 @@ class TorchvisionSet:
     def _parts(self) -> Iterator[Any]:
         from torchvision import datasets
 
-        known = [name for name in datasets.__all__ if name[0].isupper()]
-        if self.set not in known:
-            raise DataError(f"dataset.set: torchvision has no data set {self.set!r}; {nearest(self.set, known)}")
+        names = [name for name in datasets.__all__ if name[0].isupper()]
+        if self.set not in names:
+            raise DataError(f"dataset.set: torchvision has no data set {self.set!r}; {nearest(self.set, names)}")
         build = getattr(datasets, self.set)
         taken = inspect.signature(build.__init__).parameters
         options = {"root": self.root, **({"download": self.download} if "download" in taken else {})}

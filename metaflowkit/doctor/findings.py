@@ -13,7 +13,7 @@ class Verdict(enum.Enum):
     """How a finding stands: a plain fact has no verdict, and where the checks cannot decide, they say so."""
 
     FACT = ""
-    RIGHT = "right"
+    PASSED = "passed"
     WRONG = "WRONG"
     UNDECIDED = "cannot tell"
 
@@ -49,15 +49,15 @@ def undecided(text: str) -> Finding:
     return Finding(Verdict.UNDECIDED, text)
 
 
-def judged(right: bool, text: str, remedy: str) -> Finding:
-    """Right, or wrong with a remedy."""
-    return Finding(Verdict.RIGHT, text) if right else Finding(Verdict.WRONG, f"{text}; {remedy}")
+def judged(passed: bool, text: str, remedy: str) -> Finding:
+    """Passed, or wrong with a remedy."""
+    return Finding(Verdict.PASSED, text) if passed else Finding(Verdict.WRONG, f"{text}; {remedy}")
 
 
 def conclusion(findings: Sequence[Finding]) -> str:
     """The last line: how many findings are wrong, and how many could not be decided."""
     count = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
     bad, open_ = count[Verdict.WRONG], count[Verdict.UNDECIDED]
-    parts = [f"{bad} finding{'s' * (bad != 1)} wrong" if bad else "nothing is wrong" if open_ else "all is right"]
+    parts = [f"{bad} finding{'s' * (bad != 1)} wrong" if bad else "nothing is wrong" if open_ else "all checks passed"]
     parts += [f"{open_} could not be decided"] if open_ else []
     return ", ".join(parts)

@@ -53,7 +53,7 @@ def compare_engines(
         gradient = apart(outcome.gradients, reference.gradients)
         text = f"engine {engine_name}: its value is {value:.0e} and its meta-gradient {gradient:.0e} (relative) away from those of {name}"
         if max(value, gradient) <= CLOSE:
-            yield Finding(Verdict.RIGHT, text)
+            yield Finding(Verdict.PASSED, text)
             continue
         moved = again(*rounded(learner, episode, 2.0**-53))
         sensitivity = apart(moved.gradients, reference.gradients)
@@ -65,26 +65,26 @@ def compare_engines(
             yield wrong(f"{text}; this engine computes something else than the model as it is called plainly: choose another inner.engine")
 
 
-def compare_slopes(learner: MetaLearner, reference: Outcome, name: str, oracle: Oracle, found: Sequence[Slope]) -> Finding:
+def compare_slopes(learner: MetaLearner, reference: Outcome, name: str, oracle: Oracle, slopes: Sequence[Slope]) -> Finding:
     """The reference's gradient against finite differences.
 
     A gradient is called wrong only where two distances a hundredfold apart agree with each other against it, and neither right nor wrong
     where the differences do not converge.
     """
     size = length(reference.gradients)
-    usable = [slope for slope in found if slope.converged(size)]
-    how = ", with the branches of ReLUs and poolings held" if found and found[0].held else ""
+    usable = [slope for slope in slopes if slope.converged(size)]
+    how = ", with the branches of ReLUs and poolings held" if slopes and slopes[0].held else ""
     if not usable:
-        spread = min(slope.uncertainty for slope in found) / size
+        spread = min(slope.uncertainty for slope in slopes) / size
         return undecided(
             f"{name}: finite differences do not converge{how}: at every distance they scatter by {spread:.0e} or more, against {CONVERGED:.0e} that would decide; "
             "the objective jumps or its rounding errors are large: try smooth activations (softplus for relu, average for max-pooling), "
             "fewer inner.steps or a lower inner.rule.lr, with which the same modules can be checked"
         )
     errors = [abs(along(reference.gradients, slope.direction) - slope.value) / size for slope in usable]
-    text = f"{name}: meta-gradient and finite differences differ by {median(errors):.0e} (relative, {len(usable)} of {len(found)} directions{how})"
+    text = f"{name}: meta-gradient and finite differences differ by {median(errors):.0e} (relative, {len(usable)} of {len(slopes)} directions{how})"
     if max(errors) <= WRONG:
-        return Finding(Verdict.RIGHT, text)
+        return Finding(Verdict.PASSED, text)
     worst = usable[errors.index(max(errors))]
     nearer = oracle.slope(worst.direction, size, (worst.distance / 100, worst.distance / 1000, worst.distance * 100))
     spread = max(nearer.uncertainty, abs(nearer.value - worst.value)) / size

@@ -112,7 +112,7 @@ def _judged(engine: str, measured: list[Precision], way: int) -> Finding:
         )
     held = [(p.arithmetic, p.sensitivity) for p in measured if p.arithmetic is not None and p.sensitivity is not None]
     if typical <= BOUND:
-        return Finding(Verdict.RIGHT, text)
+        return Finding(Verdict.PASSED, text)
     if not held:
         return undecided(
             f"{text}; whether by inaccurate arithmetic or by units that change sides at their kinks cannot be told, since other operations run each time",
@@ -122,7 +122,9 @@ def _judged(engine: str, measured: list[Precision], way: int) -> Finding:
     if sensitivity > BOUND:
         return undecided(f"{text}; {compared}, so that no float32 arithmetic could do better: lower inner.rule.lr or inner.steps")
     if arithmetic <= LOST * sensitivity:
-        return Finding(Verdict.RIGHT, f"{text}; {compared}: ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient")
+        return Finding(
+            Verdict.PASSED, f"{text}; {compared}: ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient"
+        )
     return wrong(
         f"{text}; {compared}: float32 arithmetic loses digits, most often in a variance (E[x^2] - E[x]^2, or torch's batch normalisation of channels-last images "
         "on a CPU), in bfloat16 or TF32 operations, or in long sums; compute such statistics in float64 or from centred values, or choose another norm"

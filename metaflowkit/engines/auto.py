@@ -92,5 +92,5 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
 def _plain_layers(network: nn.Module) -> bool:
     """Whether all that is computed is known, and the parameters are those of linear layers."""
     modules = list(network.modules())
-    known = all(type(m).__module__.startswith(("torch.nn.", "metaflowkit.")) for m in modules)
-    return known and {type(m) for m in modules if m._parameters} == {nn.Linear}
+    standard = all(type(m).__module__.startswith(("torch.nn.", "metaflowkit.")) for m in modules)
+    return standard and {type(m) for m in modules if m._parameters} == {nn.Linear}

@@ -82,5 +82,5 @@ def _grad(results: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Seque
     if not reached or not inputs:
         return [torch.zeros_like(x) for x in inputs]
     weights = None if cotangents is None else [cotangents[i] for i in reached]
-    found = torch.autograd.grad([results[i] for i in reached], inputs, weights, create_graph=create_graph, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found)]
+    gradients = torch.autograd.grad([results[i] for i in reached], inputs, weights, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients)]

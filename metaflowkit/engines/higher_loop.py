@@ -109,10 +109,10 @@ class _Stepper:
 
     def _take_native(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
         """A step of one of ``higher``'s optimisers; its state is a mapping by the parameter's place."""
-        slots = {place: {k: v.clone() if isinstance(v, Tensor) else v for k, v in slot.items()} for place, slot in (state or self.first_state).items()}
-        self.optimizer.state = [defaultdict(dict, slots)]  # copied, since higher counts some steps in place
+        copies = {place: {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()} for place, own in (state or self.first_state).items()}
+        self.optimizer.state = [defaultdict(dict, copies)]  # copied, since higher counts some steps in place
         self.optimizer.step(value, grad_callback=None if create_graph else lambda grads: [g if g is None else g.detach() for g in grads])
-        return {place: dict(slot) for place, slot in self.optimizer.state[0].items()}
+        return {place: dict(own) for place, own in self.optimizer.state[0].items()}
 
 
 @ENGINES.register("higher")

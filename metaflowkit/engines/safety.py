@@ -80,12 +80,12 @@ def unsafe(model: nn.Module, vmap: bool, second: bool) -> list[str]:
         vmap: whether tasks are batched.
         second: whether second derivatives are taken.
     """
-    found = []
+    problems = []
     for name, module in model.named_modules():
         for rule in RULES:
             if (vmap if rule.vmap else second) and rule.holds(module):
-                found.append(f"{name} ({type(module).__name__}): {rule.reason}; {rule.remedy}")
-    return found
+                problems.append(f"{name} ({type(module).__name__}): {rule.reason}; {rule.remedy}")
+    return problems
 
 
 def hooked(model: nn.Module) -> bool:
@@ -100,19 +100,19 @@ def lost_hooks(model: nn.Module, forward: bool) -> list[str]:
         model: the network.
         forward: whether the engine drops the forward hooks and forward pre-hooks of modules.
     """
-    found = []
+    problems = []
     for name, module in model.named_modules():
         where = f"{name} ({type(module).__name__})"
         if forward and (module._forward_hooks or module._forward_pre_hooks):
-            found.append(f"{where}: the engine on higher drops its forward hooks; {WITHOUT_HIGHER}, or remove them")
+            problems.append(f"{where}: the engine on higher drops its forward hooks; {WITHOUT_HIGHER}, or remove them")
         if module._backward_hooks or module._backward_pre_hooks:
-            found.append(f"{where}: {BACKWARD}")
+            problems.append(f"{where}: {BACKWARD}")
     if shared._global_backward_hooks or shared._global_backward_pre_hooks:
-        found.append(f"torch.nn.modules.module, for all modules: {BACKWARD}")
+        problems.append(f"torch.nn.modules.module, for all modules: {BACKWARD}")
     for name, p in model.named_parameters():
         if p._backward_hooks or p._post_accumulate_grad_hooks:
-            found.append(f"{name}: its hooks are never called, since engines compute with copies of parameters; {WITHOUT_HOOKS}")
-    return found
+            problems.append(f"{name}: its hooks are never called, since engines compute with copies of parameters; {WITHOUT_HOOKS}")
+    return problems
 
 
 def refuse_hooks(model: nn.Module, forward: bool) -> None:

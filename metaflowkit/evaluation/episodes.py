@@ -138,7 +138,7 @@ def evaluate(
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
-    found: dict[str, list[Tensor]] = {readout: [] for readout in readouts}
+    accuracies: dict[str, list[Tensor]] = {readout: [] for readout in readouts}
     for i, episode in enumerate(_batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
         embedded = None
         for readout in readouts:
@@ -147,10 +147,10 @@ def evaluate(
             else:
                 embedded = embedded or tuple(embed(flow.model, examples.x) for examples in (episode.support, episode.query))
                 scores = (_prototype if readout == "prototype" else _logistic)(flow, episode, *embedded)
-            found[readout].append(accuracy(scores.double(), episode.query.y).cpu())
+            accuracies[readout].append(accuracy(scores.double(), episode.query.y).cpu())
     results = []
-    for readout, parts in found.items():
-        values = torch.cat(parts)
+    for readout, batches in accuracies.items():
+        values = torch.cat(batches)
         ci95 = _ci95(values.std().item(), len(values))
         results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95, tuple(values.tolist())))
     return results

@@ -41,6 +41,6 @@ class Model(nn.Module):
         if x is None:
             features = self.backbone(support.x)
             return Outputs(features, self.head(features, Labelled(features, support.y), way))
-        known = self.backbone(support.x) if self.head.reads_support else support.x
+        embedded = self.backbone(support.x) if self.head.reads_support else support.x
         features = self.backbone(x)
-        return Outputs(features, self.head(features, Labelled(known, support.y), way))
+        return Outputs(features, self.head(features, Labelled(embedded, support.y), way))

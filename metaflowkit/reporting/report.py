@@ -169,7 +169,7 @@ def _holds(splits: Mapping[str, ImageSet], split: str, way: int, query: int) -> 
 def _curve(run: Run, flow: Flow) -> bytes:
     from matplotlib.figure import Figure
 
-    lines = run.journal.read()
+    lines = run.metric_log.read()
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel("outer step")

@@ -31,9 +31,9 @@ class Adadelta(PerTensor):
         """Zero mean squares of gradients and of updates."""
         return {"square": torch.zeros_like(p), "moved": torch.zeros_like(p)}
 
-    def step(self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, rho: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, TensorState]:
+    def step(self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, rho: Value, eps: Value, weight_decay: Value) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
-        square = rho * slot["square"] + (1 - rho) * g * g
-        d = (slot["moved"] + eps).sqrt() / (square + eps).sqrt() * g
-        return p - lr * d, {"square": square, "moved": rho * slot["moved"] + (1 - rho) * d * d}
+        square = rho * state["square"] + (1 - rho) * g * g
+        d = (state["moved"] + eps).sqrt() / (square + eps).sqrt() * g
+        return p - lr * d, {"square": square, "moved": rho * state["moved"] + (1 - rho) * d * d}

@@ -36,9 +36,9 @@ class Adagrad(PerTensor):
         return {"sum": torch.full_like(p, self.initial)}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, lr_decay: Value, eps: Value, weight_decay: Value
+        self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, lr_decay: Value, eps: Value, weight_decay: Value
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
-        total = slot["sum"] + g * g
+        total = state["sum"] + g * g
         return p - lr / (1 + (count - 1) * lr_decay) * g / (safe_sqrt(total) + eps), {"sum": total}

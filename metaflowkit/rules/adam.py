@@ -37,11 +37,11 @@ class Adam(PerTensor):
         return {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
+        self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
-        slot = moments(decayed(p, g, weight_decay), slot, beta1, beta2)
-        return p - lr * direction(slot, count, beta1, beta2, eps), slot
+        state = moments(decayed(p, g, weight_decay), state, beta1, beta2)
+        return p - lr * direction(state, count, beta1, beta2, eps), state
 
 
 def check_betas(beta1: float, beta2: float) -> None:
@@ -50,11 +50,11 @@ def check_betas(beta1: float, beta2: float) -> None:
         raise ValueError(f"beta1 and beta2 must lie below 1, got {beta1} and {beta2}; lower them")
 
 
-def moments(g: Tensor, slot: TensorState, beta1: Value, beta2: Value) -> TensorState:
+def moments(g: Tensor, state: TensorState, beta1: Value, beta2: Value) -> TensorState:
     """The decayed means of the gradient and of its square."""
-    return {"mean": beta1 * slot["mean"] + (1 - beta1) * g, "square": beta2 * slot["square"] + (1 - beta2) * g * g}
+    return {"mean": beta1 * state["mean"] + (1 - beta1) * g, "square": beta2 * state["square"] + (1 - beta2) * g * g}
 
 
-def direction(slot: TensorState, count: int, beta1: Value, beta2: Value, eps: Value) -> Tensor:
+def direction(state: TensorState, count: int, beta1: Value, beta2: Value, eps: Value) -> Tensor:
     """Where Adam goes: m^ / (sqrt(v^) + eps)."""
-    return (slot["mean"] / (1 - beta1**count)) / (safe_sqrt(slot["square"] / (1 - beta2**count)) + eps)
+    return (state["mean"] / (1 - beta1**count)) / (safe_sqrt(state["square"] / (1 - beta2**count)) + eps)

@@ -38,10 +38,10 @@ class Adamax(PerTensor):
         return {"mean": torch.zeros_like(p), "size": torch.zeros_like(p)}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
+        self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
-        mean = beta1 * slot["mean"] + (1 - beta1) * g
-        size = torch.maximum(beta2 * slot["size"], g.abs() + eps)
+        mean = beta1 * state["mean"] + (1 - beta1) * g
+        size = torch.maximum(beta2 * state["size"], g.abs() + eps)
         return p - lr / (1 - beta1**count) * mean / size, {"mean": mean, "size": size}

@@ -38,8 +38,8 @@ class AdamW(PerTensor):
         return {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
+        self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, weight_decay: Value
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
-        slot = moments(g, slot, beta1, beta2)
-        return (1 - lr * weight_decay) * p - lr * direction(slot, count, beta1, beta2, eps), slot
+        state = moments(g, state, beta1, beta2)
+        return (1 - lr * weight_decay) * p - lr * direction(state, count, beta1, beta2, eps), state

@@ -39,10 +39,10 @@ class HigherOptimizer:
         options: dict[str, float | bool | list[float]] = {},  # noqa: B006, read as the schema's default and never changed
     ) -> None:
         self.kind = getattr(torch.optim, optimizer)
-        known = [name for name in inspect.signature(self.kind).parameters if name != "params"]
+        accepted = [name for name in inspect.signature(self.kind).parameters if name != "params"]
         for name, value in options.items():
-            if name not in known:
-                raise ValueError(f"torch.optim.{optimizer} has no option {name!r}; use one of {', '.join(n for n in known if n not in IGNORED)}")
+            if name not in accepted:
+                raise ValueError(f"torch.optim.{optimizer} has no option {name!r}; use one of {', '.join(n for n in accepted if n not in IGNORED)}")
             if name in IGNORED and value:
                 raise ValueError(f"higher ignores {name!r} of torch.optim.{optimizer} in silence; leave it out")
         self.options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

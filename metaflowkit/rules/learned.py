@@ -92,10 +92,10 @@ class LearnedSettings(nn.Module):
         return rule.replace(**{learned.setting: self._of_step(learned, values, step) for learned in self.settings})
 
     def _of_step(self, learned: Learned, values: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-        known: dict[str, Tensor] = {}
+        by_key: dict[str, Tensor] = {}
         for name in self.names:
             key = learned.group(name)
-            if key not in known:
+            if key not in by_key:
                 rows = values[key]
-                known[key] = learned.value(rows[min(step, len(rows) - 1)])
-        return {name: known[learned.group(name)] for name in self.names}
+                by_key[key] = learned.value(rows[min(step, len(rows) - 1)])
+        return {name: by_key[learned.group(name)] for name in self.names}

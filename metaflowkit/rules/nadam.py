@@ -49,12 +49,22 @@ class NAdam(PerTensor):
         return {"mean": torch.zeros_like(p), "square": torch.zeros_like(p), "product": torch.ones_like(p)}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, beta1: Value, beta2: Value, eps: Value, momentum_decay: Value, weight_decay: Value
+        self,
+        p: Tensor,
+        g: Tensor,
+        state: TensorState,
+        count: int,
+        lr: Value,
+        beta1: Value,
+        beta2: Value,
+        eps: Value,
+        momentum_decay: Value,
+        weight_decay: Value,
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
-        after = moments(g, slot, beta1, beta2)
+        after = moments(g, state, beta1, beta2)
         now, following = (beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (count, count + 1))
-        product = after["product"] = slot["product"] * now
+        product = after["product"] = state["product"] * now
         ahead = (1 - now) * g / (1 - product) + following * after["mean"] / (1 - product * following)
         return p - lr * ahead / (safe_sqrt(after["square"] / (1 - beta2**count)) + eps), after

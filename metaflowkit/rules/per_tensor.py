@@ -30,17 +30,17 @@ class PerTensor(abc.ABC):
 
     def init(self, params: Params) -> State:
         """The state before the first step."""
-        return {"step": 0, "slots": {name: self.start(p) for name, p in params.items()}}
+        return {"step": 0, "tensors": {name: self.start(p) for name, p in params.items()}}
 
     def update(self, grads: Params, state: State, params: Params) -> tuple[Params, State]:
         """One step; pure and differentiable in every argument and in every setting."""
         count = state["step"] + 1
         after: Params = {}
-        slots: dict[str, TensorState] = {}
+        states: dict[str, TensorState] = {}
         for name, p in params.items():
             own = {key: value[name] if isinstance(value, Mapping) else value for key, value in self.settings.items()}
-            after[name], slots[name] = self.step(p, grads[name], state["slots"][name], count, **own)
-        return after, {"step": count, "slots": slots}
+            after[name], states[name] = self.step(p, grads[name], state["tensors"][name], count, **own)
+        return after, {"step": count, "tensors": states}
 
     def replace(self, **settings: Any) -> PerTensor:
         """The same rule with other settings; they may be tensors or mappings, see ``settings``."""

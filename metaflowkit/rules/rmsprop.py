@@ -44,16 +44,16 @@ class RMSprop(PerTensor):
         return {name: torch.zeros_like(p) for name in kept}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, alpha: Value, eps: Value, momentum: Value, weight_decay: Value
+        self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, alpha: Value, eps: Value, momentum: Value, weight_decay: Value
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
-        after = {"square": alpha * slot["square"] + (1 - alpha) * g * g}
+        after = {"square": alpha * state["square"] + (1 - alpha) * g * g}
         variance = after["square"]
         if self.centered:
-            after["mean"] = alpha * slot["mean"] + (1 - alpha) * g
+            after["mean"] = alpha * state["mean"] + (1 - alpha) * g
             variance = variance - after["mean"] * after["mean"]
         scaled = g / (safe_sqrt(variance) + eps)
         if self.buffered:
-            scaled = after["buffer"] = momentum * slot["buffer"] + scaled
+            scaled = after["buffer"] = momentum * state["buffer"] + scaled
         return p - lr * scaled, after

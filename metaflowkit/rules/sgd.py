@@ -43,12 +43,12 @@ class SGD(PerTensor):
         return {"buffer": torch.zeros_like(p)} if self.buffered else {}
 
     def step(
-        self, p: Tensor, g: Tensor, slot: TensorState, count: int, lr: Value, momentum: Value, dampening: Value, weight_decay: Value
+        self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, momentum: Value, dampening: Value, weight_decay: Value
     ) -> tuple[Tensor, TensorState]:
         """One step of the formula above."""
         g = decayed(p, g, weight_decay)
         if not self.buffered:
             return p - lr * g, {}
         fresh = (1 - dampening) * g if used(dampening) and count > 1 else g
-        buffer = momentum * slot["buffer"] + fresh
+        buffer = momentum * state["buffer"] + fresh
         return p - lr * (g + momentum * buffer if self.nesterov else buffer), {"buffer": buffer}

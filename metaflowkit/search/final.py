@@ -12,7 +12,7 @@ from metaflowkit.config.yaml import read_yaml
 from metaflowkit.evaluation.episodes import Difference, paired
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study
-from metaflowkit.training.metric_log import Journal
+from metaflowkit.training.metric_log import MetricLog
 
 BASELINE = "baseline.yaml"
 ITSELF = "the pipeline itself"
@@ -109,7 +109,7 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> 
 def _read(run: Path) -> _Tested:
     pipeline = read_yaml(run / "pipeline.yaml").plain()
     scores: dict[tuple[int, int, str], dict[str, dict[str, Any]]] = {}
-    for score in Journal(run / "evaluations.jsonl").read():
+    for score in MetricLog(run / "evaluations.jsonl").read():
         if score["split"] == "test" and score["weights"] in ("untrained", "best"):
             # the run's own come first, before what was measured again
             scores.setdefault((score["way"], score["shot"], score["readout"]), {}).setdefault(score["weights"], score)

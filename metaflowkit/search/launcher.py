@@ -46,18 +46,18 @@ def run_search(search: Search, folder: Path, location: str | None, tell: Callabl
     """
     with alone(folder):
         study = enter(search, folder, location)
-        crew = Crew(study, tell)
+        workers = Workers(study, tell)
         tell(f"study directory {folder}: {search.trials} trials, {search.settings.workers} worker{'s' * (search.settings.workers > 1)}")
-        crew.search()
+        workers.search()
         tell("\n".join(["", *conclude(study, final=False)]))
-        table = crew.finish()
+        table = workers.finish()
         if table:
             conclude(study)  # its report with the test accuracies
         tell("\n".join(["", *table, f"next: mfk run {folder / BEST}"]))
 
 
 @dataclass
-class Crew:
+class Workers:
     """Processes of this machine.
 
     Args:
@@ -72,8 +72,8 @@ class Crew:
 
     def search(self) -> None:
         """Start the workers and tell of every trial until all are done; see :func:`run_search`."""
-        settings, slots = self.study.search.settings, self.study.slots
-        told = {t.number for t in slots.trials() if t.state.is_finished()}
+        settings, queue = self.study.search.settings, self.study.queue
+        told = {t.number for t in queue.trials() if t.state.is_finished()}
         until = time.monotonic() + settings.time_limit if settings.time_limit is not None else None
         spare = settings.retries * (settings.workers + 1)
         with reachable(self.study.location), self._watched():
@@ -81,7 +81,7 @@ class Crew:
                 self._worker(f"worker-{i}")
             while self.running:
                 time.sleep(POLL)
-                slots.collect()
+                queue.collect()
                 self._tell_new(told)
                 if until is not None and time.monotonic() > until:
                     self._stop(f"the time limit of {settings.time_limit:g} seconds")
@@ -89,7 +89,7 @@ class Crew:
                     if self.stopping is None and self._open():
                         spare -= 1
                         self._worker(name) if spare >= 0 else self._stop("workers that are killed again and again")
-            slots.collect()
+            queue.collect()
             self._tell_new(told)
         if self.stopping is not None:
             left = f"{len(self._open())} of {self.study.search.trials} trials are left and nothing is lost"
@@ -171,10 +171,10 @@ class Crew:
         return self.study.folder / "logs" / f"{name}.log"
 
     def _open(self) -> list[FrozenTrial]:
-        return self.study.slots.trials(TrialState.WAITING, TrialState.RUNNING)
+        return self.study.queue.trials(TrialState.WAITING, TrialState.RUNNING)
 
     def _tell_new(self, told: set[int]) -> None:
-        trials = self.study.slots.trials()
+        trials = self.study.queue.trials()
         for trial in trials:
             if trial.state.is_finished() and trial.number not in told:
                 told.add(trial.number)

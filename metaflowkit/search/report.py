@@ -49,8 +49,8 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
     matplotlib.use("Agg")
     import optuna.visualization.matplotlib as plots
 
-    found = study.slots.open()
-    complete = [t for t in found.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    loaded = study.queue.open()
+    complete = [t for t in loaded.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     if not complete:
         return
     metrics = [*study.search.settings.metrics]
@@ -59,21 +59,21 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
         first["target"] = lambda t: t.values[0]
     groups = [[*weights] for weights, _ in importances(study)]
     varied = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
-    wanted: list[tuple[str, bool, Callable[[], Any]]] = [
-        ("History", True, lambda: plots.plot_optimization_history(found, **first)),
-        ("Validation accuracy by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(found)),
-        ("Slices", bool(varied), lambda: plots.plot_slice(found, params=varied, **first)),
-        ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(found)),
+    figures: list[tuple[str, bool, Callable[[], Any]]] = [
+        ("History", True, lambda: plots.plot_optimization_history(loaded, **first)),
+        ("Validation accuracy by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(loaded)),
+        ("Slices", bool(varied), lambda: plots.plot_slice(loaded, params=varied, **first)),
+        ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(loaded)),
     ]
     for group in groups:  # parameters that occur in the same trials
         names = [n for n in group if n in varied]
         pair = [*PAIR] if set(PAIR) <= set(names) else names[:2]
-        wanted += [
-            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, found, evaluator=fanova(), params=group, **first)),
-            (f"Parallel coordinates of {', '.join(names)}", len(names) > 1, partial(plots.plot_parallel_coordinate, found, params=names, **first)),
-            (f"Contour of {' and '.join(pair)}", len(pair) == 2, partial(plots.plot_contour, found, params=pair, **first)),
+        figures += [
+            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, loaded, evaluator=fanova(), params=group, **first)),
+            (f"Parallel coordinates of {', '.join(names)}", len(names) > 1, partial(plots.plot_parallel_coordinate, loaded, params=names, **first)),
+            (f"Contour of {' and '.join(pair)}", len(pair) == 2, partial(plots.plot_contour, loaded, params=pair, **first)),
         ]
-    for title, possible, draw in wanted:
+    for title, possible, draw in figures:
         if possible:
             yield title, _png(draw)
 

@@ -25,9 +25,9 @@ def best_trials(study: Study) -> list[FrozenTrial]:
     """Complete trials within the limits, the best first; of several metrics only those that no other beats in all, by the first metric."""
     metrics = study.search.settings.metrics
     limits = study.search.settings.limits.set()
-    found = [
+    trials = [
         t
-        for t in study.slots.trials(TrialState.COMPLETE)
+        for t in study.queue.trials(TrialState.COMPLETE)
         if t.values is not None and all(t.user_attrs.get(name, 0.0) <= limit for name, limit in limits.items())
     ]
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in metrics.values()]
@@ -36,8 +36,8 @@ def best_trials(study: Study) -> list[FrozenTrial]:
         return [sign * value for sign, value in zip(signs, trial.values)]
 
     if len(signs) > 1:
-        found = [t for t in found if not any(_beats(costs(other), costs(t)) for other in found)]
-    return sorted(found, key=costs)
+        trials = [t for t in trials if not any(_beats(costs(other), costs(t)) for other in trials)]
+    return sorted(trials, key=costs)
 
 
 def _beats(a: list[float], b: list[float]) -> bool:
@@ -63,7 +63,7 @@ def line_about(study: Study, trial: FrozenTrial, done: int) -> str:
 
 def summary(study: Study) -> list[str]:
     """What ``mfk search show`` prints."""
-    trials = [t for t in study.slots.trials() if AGAIN not in t.user_attrs]
+    trials = [t for t in study.queue.trials() if AGAIN not in t.user_attrs]
     counts = Counter(t.state.name.lower() for t in trials)
     lines = [f"study {study.search.settings.name}: {', '.join(f'{n} {state}' for state, n in counts.items())} of {study.search.trials} trials"]
     reasons = Counter(_kind(t.user_attrs[ENDED]) for t in trials if t.user_attrs.get(ENDED))
@@ -93,17 +93,17 @@ def importances(study: Study) -> list[tuple[dict[str, float], int]]:
     choice has of its own. One parameter alone, and what too few trials have, is left out.
     """
     together: dict[frozenset[int], list[str]] = {}
-    complete = study.slots.trials(TrialState.COMPLETE)
+    complete = study.queue.trials(TrialState.COMPLETE)
     for name in dict.fromkeys(name for t in complete for name in t.params):
         together.setdefault(frozenset(t.number for t in complete if name in t.params), []).append(name)
-    found = []
+    groups = []
     for trials, names in sorted(together.items(), key=lambda item: -len(item[0])):
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # fewer than two trials, or all of one value
             warnings.simplefilter("ignore")
             if len(names) > 1:
-                weights = optuna.importance.get_param_importances(study.slots.open(), evaluator=fanova(), params=names, target=lambda t: t.values[0])
-                found.append((weights, len(trials)))
-    return found
+                weights = optuna.importance.get_param_importances(study.queue.open(), evaluator=fanova(), params=names, target=lambda t: t.values[0])
+                groups.append((weights, len(trials)))
+    return groups
 
 
 def fanova() -> optuna.importance.BaseImportanceEvaluator:
@@ -113,7 +113,7 @@ def fanova() -> optuna.importance.BaseImportanceEvaluator:
 
 def write_results(study: Study) -> list[str]:
     """Write ``trials.csv`` and, where a trial is complete, ``best.yaml``; the names of what was written."""
-    trials = study.slots.trials()
+    trials = study.queue.trials()
     params = [*dict.fromkeys(name for t in trials for name in t.params)]
     metrics = list(study.search.settings.metrics)
     text = io.StringIO()
@@ -121,8 +121,8 @@ def write_results(study: Study) -> list[str]:
     table.writerow(["trial", "state", "ended", *metrics, *params, "seconds", "memory", GOES_ON])
     for t in trials:
         values = t.values or [""] * len(metrics)
-        known = [t.user_attrs.get(key, "") for key in ("seconds", "memory", GOES_ON)]
-        table.writerow([t.number, t.state.name.lower(), t.user_attrs.get(ENDED, ""), *values, *(t.params.get(n, "") for n in params), *known])
+        attributes = [t.user_attrs.get(key, "") for key in ("seconds", "memory", GOES_ON)]
+        table.writerow([t.number, t.state.name.lower(), t.user_attrs.get(ENDED, ""), *values, *(t.params.get(n, "") for n in params), *attributes])
     write_atomic(study.folder / "trials.csv", text.getvalue().encode())
     best = best_trials(study)
     if not best:

@@ -9,34 +9,34 @@ from metaflowkit.config.schema import Natural, Several
 
 
 @SAMPLERS.register("tpe")
-def tpe(seed: int, startup: Natural = 10, multivariate: bool = False) -> optuna.samplers.BaseSampler:
+def tpe(seed: int, n_startup_trials: Natural = 10, multivariate: bool = False) -> optuna.samplers.BaseSampler:
     """Tree-structured Parzen estimator (optuna.samplers.TPESampler).
 
     Args:
-        startup: trials drawn at random before the estimator is used.
+        n_startup_trials: trials drawn at random before the estimator is used.
         multivariate: model dependences between parameters, also within conditional groups.
     """
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=multivariate, group=multivariate)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials, multivariate=multivariate, group=multivariate)
 
 
 @SAMPLERS.register("gp")
-def gp(seed: int, startup: Natural = 10) -> optuna.samplers.BaseSampler:
+def gp(seed: int, n_startup_trials: Natural = 10) -> optuna.samplers.BaseSampler:
     """Gaussian process with expected improvement (optuna.samplers.GPSampler).
 
     Args:
-        startup: trials drawn at random before the process is fitted.
+        n_startup_trials: trials drawn at random before the process is fitted.
     """
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=n_startup_trials)
 
 
 @SAMPLERS.register("cmaes")
-def cmaes(seed: int, startup: Natural = 1) -> optuna.samplers.BaseSampler:
+def cmaes(seed: int, n_startup_trials: Natural = 1) -> optuna.samplers.BaseSampler:
     """Covariance matrix adaptation (optuna.samplers.CmaEsSampler); choices are drawn at random.
 
     Args:
-        startup: trials drawn at random before the adaptation starts.
+        n_startup_trials: trials drawn at random before the adaptation starts.
     """
-    return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
+    return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=n_startup_trials)
 
 
 @SAMPLERS.register("qmc")
@@ -46,13 +46,13 @@ def qmc(seed: int) -> optuna.samplers.BaseSampler:
 
 
 @SAMPLERS.register("nsga2")
-def nsga2(seed: int, population: Several = 20) -> optuna.samplers.BaseSampler:
+def nsga2(seed: int, population_size: Several = 20) -> optuna.samplers.BaseSampler:
     """Non-dominated sorting genetic algorithm II (optuna.samplers.NSGAIISampler), for several metrics.
 
     Args:
-        population: trials of a generation.
+        population_size: trials of a generation.
     """
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population_size)
 
 
 @SAMPLERS.register("random")

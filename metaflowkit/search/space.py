@@ -31,14 +31,14 @@ class Reader:
                 f"{node.mark}: space: must map paths of the pipeline to what varies, got {node.shown()}; write such as objective.delta: [1, 5]"
             )
             return ()
-        found: list[Axis] = []
+        collected: list[Axis] = []
         for key, child in node.value.items():
             path = f"{above}.{key}" if above else key
             try:
-                found.append(self._axis(child, path, f"{path} ({condition})" if condition else path))
+                collected.append(self._axis(child, path, f"{path} ({condition})" if condition else path))
             except Mismatch as mismatch:
                 self.problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
-        return tuple(found)
+        return tuple(collected)
 
     def _axis(self, node: Node, path: str, name: str) -> Axis:
         if not all(path.split(".")):
@@ -48,10 +48,10 @@ class Reader:
         if not isinstance(node.value, dict):
             raise self._wrong(node, path, f"must be a list of choices or {{low, high}}, got {node.shown()}; write such as {{low: 1, high: 10}}")
         keys = node.value
-        known = ("choices",) if "choices" in keys else ("type", "low", "high", "step", "log")
+        allowed = ("choices",) if "choices" in keys else ("type", "low", "high", "step", "log")
         for key, child in keys.items():
-            if key not in known:
-                raise self._wrong(child, f"{path}.{key}", f"is no known key; {nearest(key, known)}", child.key)
+            if key not in allowed:
+                raise self._wrong(child, f"{path}.{key}", f"is no known key; {nearest(key, allowed)}", child.key)
         return self._options(node, keys["choices"], path, name) if "choices" in keys else self._number(node, path, name)
 
     def _number(self, node: Node, path: str, name: str) -> Number:

@@ -81,9 +81,9 @@ def _last_line_end(handle: BinaryIO) -> int:
     while end:
         start = max(0, end - 4096)
         handle.seek(start)
-        found = handle.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        newline = handle.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
         end = start
     return 0
 

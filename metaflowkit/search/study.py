@@ -14,7 +14,7 @@ from metaflowkit.errors import ConfigError, RunError
 from metaflowkit.search import STORAGE_VARIABLE
 from metaflowkit.search.specification import Search, search_of
 from metaflowkit.search.storage import JOURNAL, experimental, open_storage, reachable, shown
-from metaflowkit.search.trial_queue import Slots
+from metaflowkit.search.trial_queue import TrialQueue
 
 SEARCH, RUNNING = "search", ".running"
 SAME = ("pipeline", "space", "metrics")
@@ -28,13 +28,13 @@ class Study:
         search: what is searched.
         folder: where run directories, logs and results lie.
         location: the database's URL; None for a journal file in the folder.
-        slots: its trials.
+        queue: its trials.
     """
 
     search: Search
     folder: Path
     location: str | None
-    slots: Slots
+    queue: TrialQueue
 
 
 def enter(search: Search, folder: Path, location: str | None) -> Study:
@@ -50,32 +50,32 @@ def enter(search: Search, folder: Path, location: str | None) -> Study:
         RunError: the storage cannot be reached, or the folder cannot be written.
     """
     name = search.settings.name
-    wanted = search.written_out()
+    written = search.written_out()
     known_files = {"study.json", JOURNAL, RUNNING}
     if folder.is_dir() and not known_files & {p.name for p in folder.iterdir()} and any(folder.iterdir()):
         raise RunError(f"{folder}: is not empty and no study; choose another --study-dir")
     with reachable(location):
         storage = open_storage(location, folder)
         directions = list(search.settings.metrics.values())
-        known = name in optuna.study.get_all_study_names(storage)
-        there = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SEARCH) if known else None
-        if there is not None:
-            differing = [line for key in SAME for line in differences(there[key], wanted[key], key)]
+        exists = name in optuna.study.get_all_study_names(storage)
+        stored = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SEARCH) if exists else None
+        if stored is not None:
+            differing = [line for key in SAME for line in differences(stored[key], written[key], key)]
             if differing:
                 raise ConfigError(
                     f"{shown(location) if location else folder}: the study {name!r} there searches something else; {'; '.join(differing[:5])}; "
                     "put these back, or give the new one a name and --study-dir of its own"
                 )
         study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
-        study.set_user_attr(SEARCH, wanted)
+        study.set_user_attr(SEARCH, written)
         with experimental():
             study.set_metric_names(list(search.settings.metrics))
-        slots = Slots(name, storage, search.settings.lease, search.settings.retries)
-        slots.fill(search.points, search.trials)
+        queue = TrialQueue(name, storage, search.settings.lease, search.settings.retries)
+        queue.fill(search.points, search.trials)
     where = {"name": name, "storage": shown(location) if location else None}
     write_atomic(folder / "study.json", json.dumps(where, indent=2).encode())
-    write_atomic(folder / "search.yaml", to_yaml(wanted).encode())
-    return Study(search, folder, location, slots)
+    write_atomic(folder / "search.yaml", to_yaml(written).encode())
+    return Study(search, folder, location, queue)
 
 
 def join(study: str, location: str | None = None, folder: Path | None = None) -> Study:
@@ -113,4 +113,4 @@ def join(study: str, location: str | None = None, folder: Path | None = None) ->
     if there is None:
         raise ConfigError(f"{name}: is a study, but none of mfk search; give another")
     search = search_of(as_node(there, Mark(f"study {name}")), name, Path())
-    return Study(search, folder, location, Slots(name, storage, search.settings.lease, search.settings.retries))
+    return Study(search, folder, location, TrialQueue(name, storage, search.settings.lease, search.settings.retries))

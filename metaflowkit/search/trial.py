@@ -20,7 +20,7 @@ from metaflowkit.search.specification import Search
 from metaflowkit.search.trial_queue import Lease
 from metaflowkit.training.events import Finished, Started, Stepped, Validated
 from metaflowkit.training.loop import events
-from metaflowkit.training.metric_log import Journal
+from metaflowkit.training.metric_log import MetricLog
 
 GROUP = 10  # validation episodes whose mean is one value of the signed-rank test
 
@@ -73,7 +73,7 @@ class Watch:
             raise DataError("dataset: has no validation classes, and a search chooses by them; let the data set keep some")
         self.steps = steps
         self.device, self.held = flow.device, peak_memory(reset=True, device=flow.device)
-        for line in Journal(folder / "metrics.jsonl").read():
+        for line in MetricLog(folder / "metrics.jsonl").read():
             if line["step"] and "val/accuracy" in line and self.pruning and not self.grouped:
                 self.trial.report(line["val/accuracy"], line["step"])
 

@@ -1,4 +1,4 @@
-"""Who works on which trial: trials are queued as slots, a worker takes one under a lease, and what a dead worker left is re-queued.
+"""Who works on which trial: trials are queued, a worker takes one under a lease, and what a dead worker left is re-queued.
 
 Optuna's heartbeats cover databases alone. Here a worker renews its lease in the trial's attributes, and whoever looks on measures
 by a clock of its own how long the lease has stood still, so that neither the storage nor the machines' clocks matter.
@@ -23,7 +23,7 @@ LEASE, ATTEMPT, AGAIN, ENDED, GOES_ON = "lease", "attempt", "again", "ended", "g
 
 
 @dataclass
-class Slots:
+class TrialQueue:
     """The trials of a study.
 
     Args:
@@ -50,15 +50,15 @@ class Slots:
         return self.storage.get_all_trials(self.storage.get_study_id_from_name(self.study), deepcopy=False, states=states or None)
 
     def fill(self, points: Sequence[dict[str, Any]], trials: int) -> None:
-        """Queue slots up to a number of trials: the points first, then such as the sampler fills in.
+        """Queue trials up to a number of trials: the points first, then such as the sampler fills in.
 
-        A slot that was taken and is re-queued counts once. What a stopped command left undone, re-queuing a lost trial, is done.
+        A trial that was taken and is re-queued counts once. What a stopped command left undone, re-queuing a lost trial, is done.
         """
         present = self.trials()
         followed = {t.user_attrs[GOES_ON] for t in present if GOES_ON in t.user_attrs}
         for trial in present:
             if trial.state == TrialState.FAIL and AGAIN in trial.user_attrs and trial.number not in followed:
-                self._put_again(trial)
+                self._requeue(trial)
         study = self.open()
         for i in range(sum(AGAIN not in t.user_attrs for t in self.trials()), trials):
             study.enqueue_trial(points[i] if i < len(points) else {})
@@ -91,7 +91,7 @@ class Slots:
         except UpdateFinishedTrialError:  # another saw to it
             return
         if attempt <= self.retries:
-            self._put_again(self.trial(number))
+            self._requeue(self.trial(number))
 
     def collect(self) -> list[str]:
         """Give back the trials whose workers are gone.
@@ -102,8 +102,8 @@ class Slots:
         lines = []
         for trial in self.trials(TrialState.RUNNING):
             beat, now = trial.user_attrs.get(LEASE, {}), self.clock()
-            known, since = self.seen.setdefault(trial.number, (beat, now))
-            if beat != known:
+            seen_beat, since = self.seen.setdefault(trial.number, (beat, now))
+            if beat != seen_beat:
                 self.seen[trial.number] = beat, now
             elif now - since > self.lease or _dead(beat):
                 reason = f"its worker{' ' + beat['worker'] if beat else ''} stopped answering"
@@ -116,7 +116,7 @@ class Slots:
         study = self.storage.get_study_id_from_name(self.study)
         return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(study, number))
 
-    def _put_again(self, trial: FrozenTrial) -> None:
+    def _requeue(self, trial: FrozenTrial) -> None:
         point = trial.params or trial.system_attrs.get("fixed_params", {})
         self.open().enqueue_trial(point, user_attrs={ATTEMPT: trial.user_attrs[AGAIN], GOES_ON: trial.number})
 
@@ -128,8 +128,8 @@ class Lease:
         lost: set once another has taken the trial away, or the storage does not answer for longer than the lease.
     """
 
-    def __init__(self, slots: Slots, trial: optuna.Trial, worker: str) -> None:
-        self.slots, self.trial, self.worker = slots, trial, worker
+    def __init__(self, queue: TrialQueue, trial: optuna.Trial, worker: str) -> None:
+        self.queue, self.trial, self.worker = queue, trial, worker
         self.lost, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._beat = 0
@@ -146,11 +146,11 @@ class Lease:
     def _say(self) -> None:
         self._beat += 1
         sign = {"worker": self.worker, "host": socket.gethostname(), "pid": os.getpid(), "beat": self._beat}
-        self.slots.storage.set_trial_user_attr(self.trial._trial_id, LEASE, sign)
+        self.queue.storage.set_trial_user_attr(self.trial._trial_id, LEASE, sign)
 
     def _renew(self) -> None:
         last = time.monotonic()
-        while not self._over.wait(self.slots.lease / 4):
+        while not self._over.wait(self.queue.lease / 4):
             try:
                 self._say()
                 last = time.monotonic()
@@ -158,7 +158,7 @@ class Lease:
                 self.lost.set()
                 return
             except Exception:  # a storage that does not answer for a while
-                if time.monotonic() - last > self.slots.lease:
+                if time.monotonic() - last > self.queue.lease:
                     self.lost.set()
                     return
 

@@ -19,19 +19,19 @@ from metaflowkit.errors import Interrupted, MetaflowkitError
 from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import experimental
 from metaflowkit.search.trial import Ended, Lost, Watch, run_trial
-from metaflowkit.search.trial_queue import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, Slots
+from metaflowkit.search.trial_queue import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, TrialQueue
 from metaflowkit.seeding import seed_for
 from metaflowkit.training.signals import on_stop
 
 TRIALS = "trials"
 
 
-def work(search: Search, slots: Slots, folder: Path, index: int | None = None, tell: Callable[[str], None] = print) -> None:
+def work(search: Search, queue: TrialQueue, folder: Path, index: int | None = None, tell: Callable[[str], None] = print) -> None:
     """Work on a study until no trial is queued or running, or until asked to stop.
 
     Args:
         search: what is searched.
-        slots: the study's trials.
+        queue: the study's trials.
         folder: of the study, where run directories are made.
         index: which of several local workers this is; None for one that joined by itself.
         tell: gets a line about every trial.
@@ -41,7 +41,7 @@ def work(search: Search, slots: Slots, folder: Path, index: int | None = None, t
         MetaflowkitError: what would stop every trial; this one is queued again.
     """
     worker = f"{socket.gethostname()}/{os.getpid()}"
-    before = len(slots.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    before = len(queue.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     purpose = f"search/{worker if index is None else index}"
     seed = seed_for(search.settings.seed, purpose, before) % 2**32  # another one where a study goes on, not the same draws again
     with experimental():
@@ -56,24 +56,24 @@ def work(search: Search, slots: Slots, folder: Path, index: int | None = None, t
 
     with on_stop(stop):
         while not stopped.is_set():
-            for line in slots.collect():
+            for line in queue.collect():
                 tell(line)
-            study = slots.open(sampler=sampler, pruner=pruner)
-            trial = slots.take(study)
+            study = queue.open(sampler=sampler, pruner=pruner)
+            trial = queue.take(study)
             if trial is None:
-                if not slots.trials(TrialState.RUNNING):
+                if not queue.trials(TrialState.RUNNING):
                     return
                 stopped.wait(1.0)
                 continue
-            with Lease(slots, trial, worker) as lease:
-                tell(f"trial {trial.number}: {_do(search, slots, study, trial, folder, lease)}")
+            with Lease(queue, trial, worker) as lease:
+                tell(f"trial {trial.number}: {_do(search, queue, study, trial, folder, lease)}")
     raise Interrupted("stopped, with no trial at hand", asked[0])
 
 
-def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:
+def _do(search: Search, queue: TrialQueue, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:
     """Run a trial and say how it ended."""
     started = time.monotonic()
-    goes_on, spent = _earlier(slots, folder, trial)
+    goes_on, spent = _earlier(queue, folder, trial)
     watch = Watch(trial, lease, search, spent)
     try:
         ended = run_trial(search, trial, run_folder(folder, trial.number), watch, goes_on)
@@ -85,10 +85,10 @@ def _do(search: Search, slots: Slots, study: optuna.Study, trial: optuna.Trial, 
         return "taken away, since this worker did not answer in time"
     except Interrupted:
         trial.set_user_attr("seconds", watch.costs()["seconds"])
-        slots.give_back(trial.number, "stopped and saved", counted=False)
+        queue.give_back(trial.number, "stopped and saved", counted=False)
         raise Interrupted(f"trial {trial.number}: stopped and saved; go on with the same command") from None
     except Exception as error:
-        slots.give_back(trial.number, str(error) if isinstance(error, MetaflowkitError) else f"{type(error).__name__}: {error}", counted=True)
+        queue.give_back(trial.number, str(error) if isinstance(error, MetaflowkitError) else f"{type(error).__name__}: {error}", counted=True)
         raise
 
 
@@ -99,9 +99,9 @@ def _tell(study: optuna.Study, trial: optuna.Trial, ended: Ended, search: Search
     trial.set_user_attr(ENDED, ended.reason)
     for name, limit in search.settings.limits.set().items():
         trial.set_constraint(name, ended.metrics.get(name, limit) - limit)
-    wanted = [ended.metrics.get(metric) for metric in search.settings.metrics]
-    complete = ended.state == TrialState.COMPLETE and None not in wanted
-    study.tell(trial, wanted if complete else None, None if complete else TrialState.PRUNED)  # type: ignore[arg-type]
+    values = [ended.metrics.get(metric) for metric in search.settings.metrics]
+    complete = ended.state == TrialState.COMPLETE and None not in values
+    study.tell(trial, values if complete else None, None if complete else TrialState.PRUNED)  # type: ignore[arg-type]
 
 
 def run_folder(folder: Path, number: int) -> Path:
@@ -109,12 +109,12 @@ def run_folder(folder: Path, number: int) -> Path:
     return folder / TRIALS / f"{number:04d}"
 
 
-def _earlier(slots: Slots, folder: Path, trial: optuna.Trial) -> tuple[Path | None, float]:
+def _earlier(queue: TrialQueue, folder: Path, trial: optuna.Trial) -> tuple[Path | None, float]:
     """The run that a trial goes on with, and its seconds: one that was stopped and saved, not one whose worker may still be at it."""
     number = trial.user_attrs.get(GOES_ON)
     if number is None:
         return None, 0.0
-    earlier = slots.trial(number).user_attrs
+    earlier = queue.trial(number).user_attrs
     saved = earlier[AGAIN] == earlier.get(ATTEMPT, 0)
     return (run_folder(folder, number), earlier["seconds"]) if saved else (None, 0.0)
 

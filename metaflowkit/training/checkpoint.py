@@ -27,7 +27,7 @@ class Snapshot:
         step: outer steps done.
         model: the model's state dict.
         optimizer: the outer optimiser's state dict.
-        journal: length of the journal in bytes.
+        journal: length of the metric log in bytes.
         best: step and validation accuracy of the best weights so far; None before the first validation.
         untrained: validation accuracy before the first step.
         pipeline: the resolved pipeline as YAML.
@@ -76,8 +76,8 @@ def load(path: Path) -> Snapshot:
     way_out = f"remove it to go on from {others[-1]}" if others else "start the run again with --overwrite"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content.pop("format")
-        snapshot = Snapshot(**copy.deepcopy(content)) if found == FORMAT else None
+        version = content.pop("format")
+        snapshot = Snapshot(**copy.deepcopy(content)) if version == FORMAT else None
         if snapshot is not None and not _typed(snapshot):
             raise ValueError("its parts are not those of a checkpoint")
     except Exception as error:  # what unpickling raises on damaged bytes has no common class
@@ -100,10 +100,10 @@ def require_fit(snapshot: Snapshot, path: Path, model: nn.Module, remedy: str) -
     Raises:
         CheckpointError: with the first that differ, and ``remedy``.
     """
-    there = {name: tuple(value.shape) for name, value in snapshot.model.items()}
+    shapes = {name: tuple(value.shape) for name, value in snapshot.model.items()}
     here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     differing = [
-        f"{name} is {there.get(name, 'not')} there and {here.get(name, 'not')} here" for name in {**here, **there} if there.get(name) != here.get(name)
+        f"{name} is {shapes.get(name, 'not')} there and {here.get(name, 'not')} here" for name in {**here, **shapes} if shapes.get(name) != here.get(name)
     ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

@@ -76,9 +76,9 @@ def evaluate_run(
     readouts = pipeline.evaluate.readouts
     flow, step = _load(run, pipeline, weights)
     scores = []
-    wanted = pipeline.evaluate
-    for way, shot in wanted.settings():
-        scores += evaluate(flow, split, way, shot, wanted.query, wanted.episodes, readouts)
+    settings = pipeline.evaluate
+    for way, shot in settings.settings():
+        scores += evaluate(flow, split, way, shot, settings.query, settings.episodes, readouts)
     rules = "; ".join([protocol(flow, readouts), *left_out])
     facts = {
         "weights": weights,

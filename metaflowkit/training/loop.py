@@ -1,4 +1,4 @@
-"""The whole loop: tasks, augmentation, meta-gradient, outer step, journal; validation and checkpoints between."""
+"""The whole loop: tasks, augmentation, meta-gradient, outer step, metric log; validation and checkpoints between."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class _Loop:
         return news
 
     def begin(self) -> None:
-        self.run.journal.rewind(0)
+        self.run.metric_log.rewind(0)
         score = self.validate()
         if score is not None:
             self.untrained, self.episodes["untrained"] = score.accuracy, list(score.each)
@@ -153,7 +153,7 @@ class _Loop:
             self.own(self.run.checkpoints / "best.pt")  # which is read once more when training is done, too late to be told
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
-        self.run.journal.rewind(snapshot.journal)
+        self.run.metric_log.rewind(snapshot.journal)
         self.step = self.saved = snapshot.step
         self.best, self.untrained, self.episodes = snapshot.best, snapshot.untrained, snapshot.episodes
 
@@ -182,7 +182,7 @@ class _Loop:
         self.step = step
         metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}
         metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
-        self.run.journal.write(step, **metrics)
+        self.run.metric_log.write(step, **metrics)
         self._news.append(Stepped(step, metrics["train/objective"], metrics, episode.support.y.numel() + episode.query.y.numel()))
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
         saved = validated or step % (self.outer.save_every or self.outer.steps) == 0
@@ -216,13 +216,13 @@ class _Loop:
             )
 
     def validate(self) -> Score | None:
-        """Validation accuracy of the current weights, written to the journal; None without validation classes."""
-        wanted = self.flow.pipeline.evaluate
+        """Validation accuracy of the current weights, written to the metric log; None without validation classes."""
+        settings = self.flow.pipeline.evaluate
         if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
             return None
-        way, shot = wanted.settings()[0]
-        (score,) = evaluate(self.flow, "val", way, shot, wanted.query, wanted.val_episodes, wanted.readouts[:1])
-        self.run.journal.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
+        way, shot = settings.settings()[0]
+        (score,) = evaluate(self.flow, "val", way, shot, settings.query, settings.val_episodes, settings.readouts[:1])
+        self.run.metric_log.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
         return score
 
     def judge(self, score: Score | None) -> None:
@@ -234,7 +234,7 @@ class _Loop:
 
     def snapshot(self) -> Snapshot:
         model = self.flow.learner.model.state_dict()
-        text, written = self.flow.pipeline.to_yaml(), self.run.journal.length()
+        text, written = self.flow.pipeline.to_yaml(), self.run.metric_log.length()
         return Snapshot(self.step, model, self.optimizer.state_dict(), written, self.best, self.untrained, text, self.episodes)
 
     def save(self) -> None:
@@ -251,15 +251,15 @@ class _Loop:
             return
         best = self.own(self.run.checkpoints / "best.pt").model
         untrained = build_learner(self.flow.pipeline, self.flow.shape, self.flow.device).model.state_dict()
-        wanted = self.flow.pipeline.evaluate
+        settings = self.flow.pipeline.evaluate
         labels: tuple[Literal["untrained", "trained"], ...] = ("untrained", "trained")
         for label in labels:
             model.load_state_dict(untrained if label == "untrained" else best)
             if label == "untrained":
                 self.flow.calibrate(start=True)
-            for way, shot in wanted.settings():
+            for way, shot in settings.settings():
                 self.check_stop()
-                scores = evaluate(self.flow, "test", way, shot, wanted.query, wanted.episodes, wanted.readouts)
+                scores = evaluate(self.flow, "test", way, shot, settings.query, settings.episodes, settings.readouts)
                 (self.before if label == "untrained" else self.after).extend(scores)
                 yield Tested(label, scores)
 

@@ -1,4 +1,4 @@
-"""The journal: append-only ``metrics.jsonl``, one JSON object per line."""
+"""The metric log: append-only ``metrics.jsonl``, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def resume_command(folder: Path) -> str:
     return f"mfk run --run-dir {shlex.quote(str(folder))} --resume"
 
 
-class Journal:
+class MetricLog:
     """Metrics of a run in the order of its steps.
 
     Lines hold no clock times, so that a resumed run and an uninterrupted one write the same bytes.

@@ -22,7 +22,7 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import differences, parse_yaml, read_yaml, write_atomic
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
 from metaflowkit.training import checkpoint
-from metaflowkit.training.metric_log import Journal
+from metaflowkit.training.metric_log import MetricLog
 
 LOCK = "run.lock"
 PUT_BACK = "put the file of this run back, or start it again with --overwrite"
@@ -46,9 +46,9 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
-    def journal(self) -> Journal:
+    def metric_log(self) -> MetricLog:
         """Metrics by step."""
-        return Journal(self.folder / "metrics.jsonl")
+        return MetricLog(self.folder / "metrics.jsonl")
 
     def latest(self) -> checkpoint.Snapshot:
         """The newest checkpoint.
@@ -123,8 +123,8 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
     if resume:
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: holds no run to resume; leave --resume out, or name its directory with --run-dir")
-        there = run.pipeline().plain()
-        differing = differences(there, pipeline.plain())
+        stored = run.pipeline().plain()
+        differing = differences(stored, pipeline.plain())
         if differing:
             raise CheckpointError(
                 f"{folder}: holds a run of another pipeline; {'; '.join(differing[:5])}; resume with the same settings, or choose another --run-dir"

@@ -234,9 +234,9 @@ def test_a_right_pipeline_is_found_right(pipeline, overrides, quick, monkeypatch
     findings = list(diagnose(pipeline(*overrides)))
     assert texts(findings) == texts(findings, Verdict.UNDECIDED) == []
     text = "\n".join(map(str, findings))
-    assert re.search(rf"^right +{DIFFER} \de-(0[89]|1\d)", text, re.MULTILINE)
+    assert re.search(rf"^passed +{DIFFER} \de-(0[89]|1\d)", text, re.MULTILINE)
     assert (
-        len(re.findall(r"^right +engine .*: its value is \de[-+]\d\d and its meta-gradient \de-?.* away from those of a plain loop", text, re.MULTILINE)) == 4
+        len(re.findall(r"^passed +engine .*: its value is \de[-+]\d\d and its meta-gradient \de-?.* away from those of a plain loop", text, re.MULTILINE)) == 4
     )
     assert re.search(r"about [\d.e-]+ s and [\d,]+ MiB beyond what is loaded per outer step of 3 tasks on cpu", text)
 
@@ -277,7 +277,7 @@ def test_an_engine_that_leaves_a_hook_out_is_named_or_refuses(pipeline, planted,
     found = texts(findings)
     assert found
     assert all(text.startswith("engine higher") or "hook" in text for text in found)
-    assert any(text.startswith(DIFFER) for text in texts(findings, Verdict.RIGHT))
+    assert any(text.startswith(DIFFER) for text in texts(findings, Verdict.PASSED))
 
 
 def test_an_engine_that_refuses_is_a_finding(pipeline, planted, quick, monkeypatch) -> None:
@@ -304,7 +304,7 @@ def test_weight_normalisation_is_named_in_every_order(pipeline, planted, quick) 
 def test_standardised_weights_and_many_kinks_give_no_alarm(pipeline, planted, quick) -> None:
     findings = check(pipeline, *planted("Standardised()"), "inner.steps=3", "inner.rule.lr=0.5")
     assert texts(findings) == texts(findings, Verdict.UNDECIDED) == []
-    assert any(text.startswith(DIFFER) for text in texts(findings, Verdict.RIGHT))
+    assert any(text.startswith(DIFFER) for text in texts(findings, Verdict.PASSED))
 
 
 @pytest.mark.slow
@@ -314,7 +314,7 @@ def test_a_deep_network_of_relus_gives_no_alarm(pipeline) -> None:
     reference = plain_outcome(learner, episode)
     oracle = Oracle(learner, episode, plain_value)
     finding = compare_slopes(learner, reference, "plain", oracle, list(slopes(oracle, reference.gradients, 1, lambda text: None)))
-    assert finding.verdict is Verdict.RIGHT
+    assert finding.verdict is Verdict.PASSED
 
 
 def test_where_differences_do_not_converge_the_doctor_cannot_tell(pipeline, planted, quick) -> None:
@@ -417,7 +417,7 @@ def test_float32_that_loses_digits_is_wrong_and_sound_float32_is_not(pipeline, p
     own = findings[0]
     assert own.text.startswith("engine auto (the pipeline's), float32: the meta-gradient is ")
     assert "in the median of 5 tasks of 5 ways" in own.text
-    assert own.verdict is (Verdict.WRONG if lossy else Verdict.RIGHT)
+    assert own.verdict is (Verdict.WRONG if lossy else Verdict.PASSED)
     if lossy:
         assert "on the same branches of ReLUs and poolings" in own.text
         assert "float32 arithmetic loses digits, most often in a variance" in own.text
@@ -426,9 +426,9 @@ def test_float32_that_loses_digits_is_wrong_and_sound_float32_is_not(pipeline, p
 @pytest.mark.parametrize(
     ("measured", "verdict", "says"),
     [
-        ((0.04, 3e-5, 6e-6), Verdict.RIGHT, "ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient"),
+        ((0.04, 3e-5, 6e-6), Verdict.PASSED, "ill-conditioned, not wrong, since units that rounding moves across their kinks change the gradient"),
         ((0.80, 5e-3, 6e-6), Verdict.WRONG, "float32 arithmetic loses digits"),
-        ((0.009, 5e-3, 6e-6), Verdict.RIGHT, "9e-03 away from the one in float64"),
+        ((0.009, 5e-3, 6e-6), Verdict.PASSED, "9e-03 away from the one in float64"),
         ((0.04, 0.03, 0.02), Verdict.UNDECIDED, "so that no float32 arithmetic could do better"),
         ((0.04, None, None), Verdict.UNDECIDED, "cannot be told, since other operations run each time"),
         ((float("nan"), None, None), Verdict.WRONG, "the meta-gradient is not finite where the one in float64 is"),
@@ -496,7 +496,7 @@ def test_large_networks_are_given_one_task_and_one_direction_and_it_is_said(pipe
     monkeypatch.setattr("metaflowkit.doctor.diagnosis.LARGE", 10)
     findings = check(pipeline, *planted("Layer()"), "inner.steps=3")
     assert "a large network: checked on one task, 2 inner steps, along one direction" in texts(findings, Verdict.FACT)
-    assert any("1 of 1 directions" in text for text in texts(findings, Verdict.RIGHT))
+    assert any("1 of 1 directions" in text for text in texts(findings, Verdict.PASSED))
     assert len(doubled(build(small(pipeline())))[1].support.x) == 1
 
 
@@ -504,17 +504,17 @@ def test_command_line_and_exit_codes(write, planted, quick) -> None:
     path = str(write(SMALL))
     right = [word for choice in (*planted("Layer()"), "objective=query_loss") for word in ("--set", choice)]
     done = CliRunner().invoke(main, ["doctor", path, *right], catch_exceptions=False)
-    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "all is right")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "all checks passed")
     assert re.search(r"^ +\d+ s  finite differences along direction 1 of 3$", done.stderr, re.MULTILINE)
     failed = CliRunner().invoke(main, ["doctor", path, *right, "--set", "inner.engine=scaled"], catch_exceptions=False)
     assert (failed.exit_code, failed.stdout.splitlines()[-1]) == (1, "1 finding wrong")
 
 
 def test_findings_print_their_verdict_and_are_summed_up() -> None:
-    finding = Finding(Verdict.RIGHT, "x")
+    finding = Finding(Verdict.PASSED, "x")
     named = {verdict: dataclasses.replace(finding, verdict=verdict) for verdict in Verdict}
-    assert [str(named[verdict]) for verdict in Verdict] == ["             x", "right        x", "WRONG        x", "cannot tell  x"]
-    assert conclusion([named[Verdict.RIGHT], named[Verdict.FACT]]) == "all is right"
+    assert [str(named[verdict]) for verdict in Verdict] == ["             x", "passed       x", "WRONG        x", "cannot tell  x"]
+    assert conclusion([named[Verdict.PASSED], named[Verdict.FACT]]) == "all checks passed"
     assert conclusion([named[Verdict.UNDECIDED]]) == "nothing is wrong, 1 could not be decided"
     assert conclusion([named[Verdict.WRONG]] * 2 + [named[Verdict.UNDECIDED]]) == "2 findings wrong, 1 could not be decided"
 
@@ -523,7 +523,7 @@ def test_findings_on_a_terminal_stand_on_lines_of_their_own() -> None:
     code = (
         "import time\nfrom metaflowkit.doctor.watching import watching\n"
         "with watching() as (tell, away):\n    for i in range(2):\n        tell('computing'); time.sleep(0.3)\n"
-        "        with away(): print('right        finding', i, flush=True)\n"
+        "        with away(): print('passed       finding', i, flush=True)\n"
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"})
@@ -535,7 +535,7 @@ def test_findings_on_a_terminal_stand_on_lines_of_their_own() -> None:
     os.close(ours)
     assert process.wait(30) == 0
     assert b"computing" in shown
-    assert re.findall(rb"(?:\n|\r|\x1b\[2K)right        finding (\d)\r\n", shown) == [b"0", b"1"]
+    assert re.findall(rb"(?:\n|\r|\x1b\[2K)passed       finding (\d)\r\n", shown) == [b"0", b"1"]
 
 
 def test_float32_of_the_pipelines_own_engine_is_measured_on_three_tasks_also_where_they_are_slow(pipeline, monkeypatch) -> None:

@@ -15,7 +15,7 @@ def test_two_steps_by_hand() -> None:
     assert p["w"].item() == 2 - 0.5 * 3
     p, state = rule.update(g, state, p)
     assert p["w"].item() == 0.5 - 0.5 * (0.5 * 3 + 1.5)
-    assert SGD().init(p) == {"step": 0, "slots": {"w": {}}}
+    assert SGD().init(p) == {"step": 0, "tensors": {"w": {}}}
 
 
 def test_dampening_spares_the_first_gradient() -> None:

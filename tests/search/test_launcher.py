@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
-from metaflowkit.search.launcher import Crew, alone
+from metaflowkit.search.launcher import Workers, alone
 from metaflowkit.search.report import conclude
 from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter, join
@@ -56,7 +56,7 @@ def until(condition, seconds: float = 60.0):
 def _running(folder):
     if not (folder / "study.json").is_file():
         return None
-    return [t for t in join(str(folder)).slots.trials(TrialState.RUNNING) if (folder / "trials" / f"{t.number:04d}" / "checkpoints").is_dir()]
+    return [t for t in join(str(folder)).queue.trials(TrialState.RUNNING) if (folder / "trials" / f"{t.number:04d}" / "checkpoints").is_dir()]
 
 
 def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
@@ -85,7 +85,7 @@ def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
 
 
 def test_the_pipeline_itself_may_be_trained_like_the_best_one(tmp_path, monkeypatch) -> None:
-    def ran(crew, name: str, arguments) -> None:
+    def ran(workers, name: str, arguments) -> None:
         run = Path(arguments[arguments.index("--run-dir") + 1])
         run.mkdir(parents=True)
         pipeline = read(arguments[1])
@@ -96,16 +96,16 @@ def test_the_pipeline_itself_may_be_trained_like_the_best_one(tmp_path, monkeypa
         (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (run / "report.md").write_text("")
 
-    monkeypatch.setattr(Crew, "_start", ran)
+    monkeypatch.setattr(Workers, "_start", ran)
     space = read_search(search_file(tmp_path, "objective.delta: {low: 1, high: 6}", "trials: 2\nfinal: {seeds: [0, 1], baseline: true}"))
     study = enter(space, tmp_path / "study", None)
-    found = study.slots.open()
+    found = study.queue.open()
     for delta, accuracy in ((space.baseline["objective.delta"], 0.3), (6, 0.4)):
         found.add_trial(optuna.trial.create_trial(value=accuracy, params={"objective.delta": delta}, distributions={"objective.delta": IntDistribution(1, 6)}))
     before = conclude(study)
     assert not any("accuracy, %" in line for line in before)  # nothing is said of what has not been trained
     said: list[str] = []
-    table = Crew(study, said.append).finish()
+    table = Workers(study, said.append).finish()
     assert table[2:4] == [
         "| 5-way 1-shot, prototype | trial 3 | 10.0 ± 0.0 | 60.0 ± 0.0 | +50.0 ± 0.0 | +10.0 ± 0.0 |",
         "| 5-way 1-shot, prototype | the pipeline itself | 10.0 ± 0.0 | 50.0 ± 0.0 | +40.0 ± 0.0 |  |",
@@ -127,11 +127,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path) -> None:
     text = finished(process, 130)
     assert "stopping: trials at hand are being saved" in text
     assert "studies/s: stopped by SIGINT, 1 of 1 trials are left and nothing is lost; go on with the same command" in text
-    first, second = join(str(folder)).slots.trials()
+    first, second = join(str(folder)).queue.trials()
     assert (first.user_attrs[ENDED], second.state) == ("stopped and saved", TrialState.WAITING)
     process = start(path, folder=tmp_path)
     text = finished(process)
-    assert [t.state for t in join(str(folder)).slots.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert [t.state for t in join(str(folder)).queue.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
     assert [p.name for p in (folder / "trials").iterdir()] == ["0001"]
 
 
@@ -141,10 +141,10 @@ def test_a_worker_killed_in_mid_trial_loses_only_that_trial(tmp_path) -> None:
     folder = tmp_path / "studies" / "s"
     process = start(path, folder=tmp_path)
     (victim,) = until(lambda: _running(folder))
-    os.kill(until(lambda: join(str(folder)).slots.trial(victim.number).user_attrs.get("lease"))["pid"], signal.SIGKILL)
+    os.kill(until(lambda: join(str(folder)).queue.trial(victim.number).user_attrs.get("lease"))["pid"], signal.SIGKILL)
     text = finished(process)
     assert re.search(rf"trial {victim.number}: its worker \S+ stopped answering", text)
-    trials = join(str(folder)).slots.trials()
+    trials = join(str(folder)).queue.trials()
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 2
     assert [t.number for t in trials if AGAIN in t.user_attrs] == [victim.number]
     again = next(t for t in trials if t.user_attrs.get("goes on") == victim.number)
@@ -160,7 +160,7 @@ def test_a_worker_that_joins_shares_the_trials(tmp_path) -> None:
     joined = start("--worker", folder, folder=tmp_path)
     for each in (process, joined):
         finished(each)
-    trials = join(str(folder)).slots.trials()
+    trials = join(str(folder)).queue.trials()
     assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
     assert len({t.user_attrs["lease"]["pid"] for t in trials}) == 2
 
@@ -185,11 +185,11 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path) -> None:
     folder = tmp_path / "studies" / "s"
     process = start(search_file(tmp_path, SPACE, f"trials: 1\n{LONG.replace('60', '4000')}"), folder=tmp_path)
     (trial,) = until(lambda: _running(folder))
-    pid = until(lambda: join(str(folder)).slots.trial(trial.number).user_attrs.get("lease"))["pid"]
+    pid = until(lambda: join(str(folder)).queue.trial(trial.number).user_attrs.get("lease"))["pid"]
     process.kill()
     process.communicate()
     until(lambda: not os.path.exists(f"/proc/{pid}"), 30)
-    assert join(str(folder)).slots.trial(0).user_attrs[ENDED] == "stopped and saved"
+    assert join(str(folder)).queue.trial(0).user_attrs[ENDED] == "stopped and saved"
 
 
 def test_two_commands_on_one_folder(tmp_path) -> None:

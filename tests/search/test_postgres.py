@@ -1,4 +1,4 @@
-"""The same on PostgreSQL, from a server that the test starts: shared slots, a worker that dies, a database that goes away."""
+"""The same on PostgreSQL, from a server that the test starts: shared queue, a worker that dies, a database that goes away."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_a_search_over_the_database_that_a_second_machine_joins_and_whose_worker
     process = start(path, folder=tmp_path)
     until(lambda: (folder / "trials" / "0000" / "checkpoints").is_dir())
     joined = start("--worker", "joined", "--study-dir", elsewhere, folder=tmp_path)
-    slots = join(str(folder), server.url).slots
+    queue = join(str(folder), server.url).queue
     until(lambda: any((elsewhere / "trials").glob("*/checkpoints")))
-    mine = next(t for t in slots.trials(TrialState.RUNNING) if (elsewhere / "trials" / f"{t.number:04d}").is_dir())
+    mine = next(t for t in queue.trials(TrialState.RUNNING) if (elsewhere / "trials" / f"{t.number:04d}").is_dir())
     os.kill(joined.pid, signal.SIGKILL)
     joined.communicate()
     text = finished(process)
     assert f"trial {mine.number}: its worker" in text
-    assert sum(t.state == TrialState.COMPLETE for t in slots.trials()) == 4
+    assert sum(t.state == TrialState.COMPLETE for t in queue.trials()) == 4
     assert PASSWORD not in text + "".join(
         p.read_text(errors="replace") for p in folder.rglob("*") if p.is_file() and p.suffix in {".json", ".yaml", ".log", ".html"}
     )

@@ -65,7 +65,7 @@ def test_a_place_inside_another_is_refused(tmp_path) -> None:
         ("metrics: {}", "metrics: must name at least one, got none; write such as {val/accuracy: maximize}"),
         ("metrics: {val/accuracy: maximize, seconds: minimize}", "metrics: several metrics go without pruner, got the pruner 'median'; write pruner: none"),
         ("sampler: tpee", "sampler: there is no sampler 'tpee'; did you mean 'tpe'?"),
-        ("pruner: {name: hyperband, factr: 3}", "pruner.factr: pruner 'hyperband' has no such setting; did you mean 'factor'?"),
+        ("pruner: {name: hyperband, reduction_factr: 3}", "pruner.reduction_factr: pruner 'hyperband' has no such setting; did you mean 'reduction_factor'?"),
         ("sampler: grid", "sampler: a grid needs a step or choices here"),
         ("trials: 0", "trials: must be a whole number of at least 1, got 0; raise it to 1"),
         ("trials: 10000000", "trials: must be at most 1000000, got 10000000; lower it"),

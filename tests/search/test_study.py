@@ -26,7 +26,7 @@ def _enter(tmp_path, location, space: str = SPACE, more: str = "", **given):
 def test_the_same_file_goes_on_and_may_ask_for_more(tmp_path, location) -> None:
     _enter(tmp_path, location, trials=2)
     study = _enter(tmp_path, location, more="sampler: random\npruner: none\nseed: 3", trials=4)
-    assert len(study.slots.trials()) == 4
+    assert len(study.queue.trials()) == 4
     joined = join(str(tmp_path / "study"), location)
     assert joined.search.written_out() == study.search.written_out()
     assert joined.search.settings.sampler.name == "random"
@@ -48,7 +48,7 @@ def test_another_space_under_the_same_name_is_refused_with_the_difference_and_th
         _enter(tmp_path, location, space, more, trials=2)
     assert f"the study 's' there searches something else; {says}" in str(caught.value)
     assert "put these back, or give the new one a name and --study-dir of its own" in str(caught.value)
-    assert len(join(str(tmp_path / "study"), location).slots.trials()) == 2
+    assert len(join(str(tmp_path / "study"), location).queue.trials()) == 2
 
 
 def test_a_database_holds_several_studies(tmp_path) -> None:
@@ -56,7 +56,7 @@ def test_a_database_holds_several_studies(tmp_path) -> None:
     _enter(tmp_path, location, trials=1)
     other = enter(read_search(search_file(tmp_path, SPACE, "name: t"), trials=1), tmp_path / "other", location)
     assert join("t", location, tmp_path / "third").search.settings.name == "t"
-    assert len(other.slots.trials()) == 1
+    assert len(other.queue.trials()) == 1
     with pytest.raises(ConfigError, match=r"u: there is no such study in sqlite:///.*; it holds s, t"):
         join("u", location)
 

@@ -29,7 +29,7 @@ from metaflowkit.search.worker import work
 from metaflowkit.training import loop as training
 from metaflowkit.training.events import Finished, Started, Validated
 from metaflowkit.training.loop import _Loop
-from metaflowkit.training.metric_log import Journal
+from metaflowkit.training.metric_log import MetricLog
 from tests.search.small import SPACE, search_file
 
 
@@ -42,7 +42,7 @@ def entered(tmp_path):
 
 
 def _work(study, lines=None) -> None:
-    work(study.search, study.slots, study.folder, 0, (lines if lines is not None else []).append)
+    work(study.search, study.queue, study.folder, 0, (lines if lines is not None else []).append)
 
 
 def test_trials_are_runs_that_report_validation_and_never_see_test_classes(entered, monkeypatch) -> None:
@@ -51,14 +51,14 @@ def test_trials_are_runs_that_report_validation_and_never_see_test_classes(enter
     monkeypatch.setattr(training, "evaluate", lambda flow, split, *rest: seen.append((split, set(flow.splits))) or evaluate(flow, split, *rest))
     study = entered()
     _work(study)
-    first, second = study.slots.trials()
+    first, second = study.queue.trials()
     assert {split for split, _ in seen} == {"val"}
     assert not any("test" in splits for _, splits in seen)
     assert first.state == second.state == TrialState.COMPLETE
     assert first.params == study.search.baseline
     for trial in (first, second):
         run = study.folder / "trials" / f"{trial.number:04d}"
-        journal = {line["step"]: line["val/accuracy"] for line in Journal(run / "metrics.jsonl").read() if "val/accuracy" in line}
+        journal = {line["step"]: line["val/accuracy"] for line in MetricLog(run / "metrics.jsonl").read() if "val/accuracy" in line}
         assert trial.intermediate_values == {step: value for step, value in journal.items() if step}
         assert trial.values == [max(value for step, value in journal.items() if step)]
         assert (run / "checkpoints" / "best.pt").is_file()
@@ -90,12 +90,12 @@ def test_plots_take_more_accuracy_for_better(entered, monkeypatch) -> None:
 def test_settings_of_a_choice_are_weighed_among_the_trials_that_have_them(entered, monkeypatch) -> None:
     rule = "inner.rule: {choices: [{value: sgd, space: {lr: {low: 0.1, high: 1.0}, momentum: {low: 0.0, high: 0.9}}}, adam]}"
     study = entered(f"{rule}\n  objective.delta: {{low: 1, high: 6}}", "trials: 1")
-    found = study.slots.open(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = study.queue.open(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(60):
         trial = found.ask()
         suggest(trial, study.search.axes)
         found.tell(trial, trial.params.get("inner.rule.lr (sgd)", 0.5))
-    have = sum("inner.rule.lr (sgd)" in trial.params for trial in study.slots.trials(TrialState.COMPLETE))
+    have = sum("inner.rule.lr (sgd)" in trial.params for trial in study.queue.trials(TrialState.COMPLETE))
     (everywhere, of_all), (of_sgd, count) = importances(study)
     assert (set(everywhere), of_all) == ({"inner.rule", "objective.delta"}, 60)
     assert (set(of_sgd), count) == ({"inner.rule.lr (sgd)", "inner.rule.momentum (sgd)"}, have)
@@ -113,7 +113,7 @@ def test_the_study_may_prune(entered, monkeypatch) -> None:
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: trial.number == 1)
     study = entered()
     _work(study)
-    trial = study.slots.trials()[1]
+    trial = study.queue.trials()[1]
     assert (trial.state, trial.user_attrs[ENDED], list(trial.intermediate_values)) == (TrialState.PRUNED, "pruned at outer step 2", [2])
 
 
@@ -121,16 +121,16 @@ def test_the_last_step_is_not_pruned_any_more(entered, monkeypatch) -> None:
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: trial.last_step == 4)
     study = entered(more="trials: 1")
     _work(study)
-    assert study.slots.trials()[0].state == TrialState.COMPLETE
+    assert study.queue.trials()[0].state == TrialState.COMPLETE
 
 
 def test_wilcoxon_compares_groups_of_the_same_episodes(entered) -> None:
     study = entered(more="trials: 1\npruner: wilcoxon")
     _work(study)
-    (trial,) = study.slots.trials()
+    (trial,) = study.queue.trials()
     assert list(trial.intermediate_values) == [2000, 2001, 2002, 2003, 4000, 4001, 4002, 4003]
     run = study.folder / "trials" / "0000"
-    final = [line["val/accuracy"] for line in Journal(run / "metrics.jsonl").read() if "val/accuracy" in line][-1]
+    final = [line["val/accuracy"] for line in MetricLog(run / "metrics.jsonl").read() if "val/accuracy" in line][-1]
     assert sum(list(trial.intermediate_values.values())[4:]) / 4 == pytest.approx(final)
 
 
@@ -145,7 +145,7 @@ def test_every_trial_diverging_ends_with_a_plain_word(entered, monkeypatch) -> N
     monkeypatch.setattr(_Loop, "advance", poisoned)
     study = entered()
     _work(study)
-    for trial in study.slots.trials():
+    for trial in study.queue.trials():
         assert trial.state == TrialState.PRUNED
         assert trial.user_attrs[ENDED].startswith("diverged: outer step 1: the meta-gradient is not finite")
     text = "\n".join(summary(study))
@@ -160,9 +160,9 @@ def test_values_that_do_not_go_together_are_recorded_as_such(entered) -> None:
         "trials: 3\nset: {inner.steps: 2}",
     )
     impossible = {"inner.steps": 1, "inner.order": "both"}
-    study.slots.open().enqueue_trial(impossible)
+    study.queue.open().enqueue_trial(impossible)
     _work(study)
-    trial = study.slots.trials()[3]
+    trial = study.queue.trials()[3]
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs[ENDED].startswith("no possible pipeline: ")
     assert "inner.order.last: must be at most inner.steps, 1, got 2" in trial.user_attrs[ENDED]
@@ -170,9 +170,9 @@ def test_values_that_do_not_go_together_are_recorded_as_such(entered) -> None:
 
 def test_what_only_building_can_find_is_recorded_as_such(entered) -> None:
     study = entered("dataset.image_size: [28, 8]", "trials: 1")
-    study.slots.open().enqueue_trial({"dataset.image_size": 8})
+    study.queue.open().enqueue_trial({"dataset.image_size": 8})
     _work(study)
-    trial = study.slots.trials()[1]
+    trial = study.queue.trials()[1]
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs[ENDED].startswith("cannot be built: ")
     assert "conv4 needs images of at least 16x16 pixels, got 8x8" in trial.user_attrs[ENDED]
@@ -185,7 +185,7 @@ def test_out_of_memory_is_the_trials_fault(entered, monkeypatch, error) -> None:
     monkeypatch.setattr(trials, "events", lambda *args, **more: (_ for _ in ()).throw(error))
     study = entered(more="trials: 1")
     _work(study)
-    (trial,) = study.slots.trials()
+    (trial,) = study.queue.trials()
     assert (trial.state, trial.user_attrs[ENDED].split(":")[0]) == (TrialState.PRUNED, "out of memory")
 
 
@@ -196,15 +196,15 @@ def test_what_is_not_the_trials_fault_stops_the_worker_and_puts_the_trial_again(
     for _ in range(2):
         with pytest.raises(type(error)):
             _work(study)
-    assert [t.state for t in study.slots.trials()] == [TrialState.FAIL] * 2
-    assert AGAIN not in study.slots.trials()[1].user_attrs
+    assert [t.state for t in study.queue.trials()] == [TrialState.FAIL] * 2
+    assert AGAIN not in study.queue.trials()[1].user_attrs
     _work(study)  # nothing is left
 
 
 def test_limits_make_a_trial_infeasible(entered) -> None:
     study = entered(more="trials: 2\nlimits: {memory: 0.000001}")
     _work(study)
-    first, second = study.slots.trials()
+    first, second = study.queue.trials()
     assert first.state == TrialState.COMPLETE
     assert best_trials(study) == []
     assert any(t.user_attrs["memory"] > 0 for t in (first, second))
@@ -213,7 +213,7 @@ def test_limits_make_a_trial_infeasible(entered) -> None:
 def test_a_trial_over_its_time_is_ended(entered) -> None:
     study = entered(more="trials: 1\nlimits: {seconds: 0.001}")
     _work(study)
-    (trial,) = study.slots.trials()
+    (trial,) = study.queue.trials()
     assert (trial.state, trial.user_attrs[ENDED]) == (TrialState.PRUNED, "over its 0.001 seconds at outer step 2")
 
 
@@ -234,14 +234,14 @@ def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_pat
         _work(cut)
     monkeypatch.undo()
     _work(cut)
-    stopped_trial, done = cut.slots.trials()
-    (reference,) = whole.slots.trials()
+    stopped_trial, done = cut.queue.trials()
+    (reference,) = whole.queue.trials()
     assert (stopped_trial.state, stopped_trial.user_attrs[ENDED]) == (TrialState.FAIL, "stopped and saved")
     assert done.user_attrs[GOES_ON] == 0
     assert done.user_attrs["seconds"] > stopped_trial.user_attrs["seconds"] > 0  # both learner of the run
     assert (done.values, done.intermediate_values) == (reference.values, reference.intermediate_values)
     assert not (cut.folder / "trials" / "0000").exists()
-    assert len(Journal(cut.folder / "trials" / "0001" / "metrics.jsonl").read()) == len(Journal(whole.folder / "trials" / "0000" / "metrics.jsonl").read())
+    assert len(MetricLog(cut.folder / "trials" / "0001" / "metrics.jsonl").read()) == len(MetricLog(whole.folder / "trials" / "0000" / "metrics.jsonl").read())
 
 
 def test_a_trial_that_was_taken_away_is_let_go(entered, monkeypatch) -> None:
@@ -252,23 +252,23 @@ def test_a_trial_that_was_taken_away_is_let_go(entered, monkeypatch) -> None:
     def taken(self) -> None:
         if self.step == 1 and not calls:
             calls.append(1)
-            study.slots.give_back(0, "for the test", counted=True)
+            study.queue.give_back(0, "for the test", counted=True)
         step(self)
 
     monkeypatch.setattr(_Loop, "advance", taken)
     lines = []
     _work(study, lines)
     assert lines[0] == "trial 0: taken away, since this worker did not answer in time"
-    assert [t.state for t in study.slots.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert [t.state for t in study.queue.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_several_metrics_end_in_a_front(entered) -> None:
-    study = entered(more="trials: 3\npruner: none\nsampler: {name: nsga2, population: 2}\nmetrics: {val/accuracy: maximize, seconds: minimize}")
+    study = entered(more="trials: 3\npruner: none\nsampler: {name: nsga2, population_size: 2}\nmetrics: {val/accuracy: maximize, seconds: minimize}")
     _work(study)
-    assert all(len(t.values) == 2 for t in study.slots.trials())
+    assert all(len(t.values) == 2 for t in study.queue.trials())
     front = best_trials(study)
     assert front
-    assert all(not (a.values[0] >= b.values[0] and a.values[1] < b.values[1]) for a in study.slots.trials() for b in front)
+    assert all(not (a.values[0] >= b.values[0] and a.values[1] < b.values[1]) for a in study.queue.trials() for b in front)
 
 
 def test_without_validation_classes_there_is_nothing_to_choose_by(entered) -> None:
@@ -290,7 +290,7 @@ def _bowl_of(entered, monkeypatch, sampler: str, trials_: int) -> list[optuna.tr
     monkeypatch.setattr(trials, "events", lambda pipeline, *args, **more: _ended(1 - _loss(pipeline)))
     study = entered(BOWL, f"trials: {trials_}\nsampler: {sampler}\npruner: none\nset: {{objective: {{name: bootstrapped_kl, temperature: 0.5}}}}")
     _work(study)
-    done = study.slots.trials()
+    done = study.queue.trials()
     assert len(done) == trials_
     assert all(t.state == TrialState.COMPLETE for t in done)
     assert done[0].params["inner.rule.lr"] == study.search.baseline["inner.rule.lr"]
@@ -301,10 +301,10 @@ def _bowl_of(entered, monkeypatch, sampler: str, trials_: int) -> list[optuna.tr
     ("sampler", "kind"),
     [
         ("tpe", "TPESampler"),
-        ("{name: tpe, startup: 5, multivariate: true}", "TPESampler"),
-        ("{name: gp, startup: 5}", "GPSampler"),
+        ("{name: tpe, n_startup_trials: 5, multivariate: true}", "TPESampler"),
+        ("{name: gp, n_startup_trials: 5}", "GPSampler"),
         ("cmaes", "CmaEsSampler"),
-        ("{name: nsga2, population: 5}", "NSGAIISampler"),
+        ("{name: nsga2, population_size: 5}", "NSGAIISampler"),
         ("qmc", "QMCSampler"),
         ("random", "RandomSampler"),
     ],
@@ -319,7 +319,7 @@ def test_a_sampler_is_the_one_of_its_name(entered, sampler, kind, monkeypatch) -
 
 @pytest.mark.parametrize(
     ("sampler", "trials_"),
-    [("tpe", 40), ("{name: tpe, startup: 5, multivariate: true}", 40), ("{name: gp, startup: 5}", 18), ("cmaes", 50)],
+    [("tpe", 40), ("{name: tpe, n_startup_trials: 5, multivariate: true}", 40), ("{name: gp, n_startup_trials: 5}", 18), ("cmaes", 50)],
 )
 def test_samplers_that_learn_from_trials_end_near_the_best_point(entered, sampler, trials_, monkeypatch) -> None:
     done = _bowl_of(entered, monkeypatch, sampler, trials_)
@@ -346,7 +346,7 @@ def test_a_grid_runs_every_point_once(entered, monkeypatch) -> None:
     monkeypatch.setattr(trials, "events", lambda pipeline, *args, **more: _ended(0.5))
     study = entered("inner.rule.lr: {low: 0.1, high: 0.5, step: 0.1}\n  objective.delta: {low: 1, high: 5, step: 4}", "trials: 14\nsampler: grid\npruner: none")
     _work(study)
-    points = [(round(t.params["inner.rule.lr"], 9), t.params["objective.delta"]) for t in study.slots.trials()]
+    points = [(round(t.params["inner.rule.lr"], 9), t.params["objective.delta"]) for t in study.queue.trials()]
     assert sorted(points) == [(lr, delta) for lr in (0.1, 0.2, 0.3, 0.4, 0.5) for delta in (1, 5)]
 
 
@@ -370,7 +370,7 @@ def _ended(accuracy):
 
 @pytest.mark.parametrize(
     "pruner",
-    ["median", "{name: successive_halving, least: 1, factor: 2}", "{name: hyperband, factor: 2}", "wilcoxon", "none"],
+    ["median", "{name: successive_halving, min_resource: 1, reduction_factor: 2}", "{name: hyperband, reduction_factor: 2}", "wilcoxon", "none"],
     ids=lambda p: p.strip("{").split(",")[0],
 )
 def test_a_pruner_ends_trials_that_are_far_worse_and_none_that_is_best(entered, pruner, monkeypatch) -> None:
@@ -378,9 +378,9 @@ def test_a_pruner_ends_trials_that_are_far_worse_and_none_that_is_best(entered, 
     study = entered("inner.rule.lr: {low: 0.1, high: 0.9}", f"trials: 1\npruner: {pruner}\nset: {{outer.steps: 8}}")
     rates = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
     for lr in rates:
-        study.slots.open().enqueue_trial({"inner.rule.lr": lr})
+        study.queue.open().enqueue_trial({"inner.rule.lr": lr})
     _work(study)
-    done = study.slots.trials()[1:]
+    done = study.queue.trials()[1:]
     assert [t.params["inner.rule.lr"] for t in done] == rates
     pruned = [t.params["inner.rule.lr"] for t in done if t.state == TrialState.PRUNED and t.user_attrs[ENDED].startswith("pruned at outer step ")]
     assert 0.10 not in pruned
@@ -394,8 +394,8 @@ def test_a_pruner_ends_trials_that_are_far_worse_and_none_that_is_best(entered, 
 def test_signals_are_put_back(entered) -> None:
     before = signal.getsignal(signal.SIGTERM)
     study = entered(more="trials: 1")
-    study.slots.give_back(study.slots.take(study.slots.open()).number, "x", counted=False)
-    study.slots.take(study.slots.open())  # somebody else runs it
+    study.queue.give_back(study.queue.take(study.queue.open()).number, "x", counted=False)
+    study.queue.take(study.queue.open())  # somebody else runs it
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(Interrupted, match="stopped, with no trial at hand"):
         _work(study)

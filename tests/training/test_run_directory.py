@@ -317,7 +317,7 @@ def test_no_checkpoint_is_said_with_the_way_out(tmp_path) -> None:
 
 
 def test_the_journal_is_that_of_the_folder(tmp_path) -> None:
-    Run(tmp_path).journal.write(1, a=1)
+    Run(tmp_path).metric_log.write(1, a=1)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "a": 1}\n'
 
 
