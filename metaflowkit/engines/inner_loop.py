@@ -158,8 +158,7 @@ class InnerLoop:
             purpose: what the call is for, and with ``step``, the seed of what it draws.
             step: of the inner loop.
         """
-        device = next(iter(params.values())).device
-        drawing = seeded(seed_for(self.task.seed, purpose, step), device) if self.random else nullcontext()
+        drawing = seeded(seed_for(self.task.seed, purpose, step), next(iter(params.values())).device) if self.random else nullcontext()
         differentiated = no_recomputation() if torch.is_grad_enabled() else nullcontext()
         with drawing, after_steps(step if purpose.startswith("inner") else self.learner.steps), self.buffers.within(stepper.network), differentiated:
             return stepper.call(params, self.learner.arguments(task, *inputs))
