@@ -55,7 +55,7 @@ def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
     learner = Timed(flow.learner, "outcome")
     with tempfile.TemporaryDirectory() as folder:
         loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop())
-        loop.run.journal.rewind(0)
+        loop.run.metric_log.rewind(0)
         whole, bare = [], []
         for _ in range(steps):
             started, learner.seconds = time.perf_counter(), 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.recomputation import no_recomputation
+from metaflowkit.losses.base import Loss
 from metaflowkit.models.model import Model
 from metaflowkit.seeding import seeded
 from metaflowkit.types import Call, Episode, Labelled, Outputs
@@ -23,7 +23,7 @@ class SupportLoss:
         loss: (outputs of the support set, labels [n]) -> scalar.
     """
 
-    loss: Callable[[Outputs, Tensor], Tensor]
+    loss: Loss
 
     def __call__(self, call: Call, batch: Labelled) -> Tensor:
         """The loss, scalar."""

@@ -31,6 +31,8 @@ from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.seeding import seed_for
+from metaflowkit.tasks.base import Tasks
+from metaflowkit.tasks.contract import check_episode
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Episode, ImageSet, Labelled
 
@@ -50,15 +52,17 @@ class Flow:
         tasks: outer step -> Episode of images as the data set gave them; None in a flow built for evaluation.
         stage: augmentation.
         learner: model, inner loop, objective.
+        images_to_learn_from: how many the tasks draw on.
     """
 
     pipeline: Pipeline
     device: torch.device
     shape: tuple[int, int, int]
     splits: dict[str, ImageSet]
-    tasks: Any
+    tasks: Tasks | None
     stage: Stage
     learner: MetaLearner
+    images_to_learn_from: int = 0
 
     @property
     def model(self) -> Model:
@@ -67,6 +71,8 @@ class Flow:
 
     def episode(self, step: int) -> Episode:
         """The augmented tasks of an outer step, on the device."""
+        if self.tasks is None:
+            raise ValueError("this flow was built for evaluation, without tasks to learn from; build it with train=True")
         support, query, way, _ = self.tasks.episode(step)
         seed = seed_for(self.pipeline.seed, "inner/train", step)
         return Episode(self._prepared(support, "support", step), self._prepared(query, "query", step), way, seed)
@@ -122,12 +128,13 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
         raise DataError("dataset: has no training images; give its training split a share of the classes")
     shape = (int(some.x.shape[1]), int(some.x.shape[2]), int(some.x.shape[3]))
     require_episodes(pipeline, shape, device)
-    tasks = None
+    tasks, pool = None, len(splits["train"].x) if train else 0
     if train:
         _check_settings(pipeline, splits)
         tasks = _training_tasks(pipeline, splits)
+        placed(pipeline, "tasks", lambda: check_episode(tasks.episode(1), shape))
     stage = Stage(operations(pipeline, shape[0]), pipeline.seed, shape)
-    flow = Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device))
+    flow = Flow(pipeline, device, shape, splits, tasks, stage, build_learner(pipeline, shape, device), pool)
     if train:
         if not flow.learner.trained(flow.learner.meta()):
             raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
@@ -139,7 +146,7 @@ def _reads_labels(pipeline: Pipeline) -> bool:
     return bool(r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags["reads_labels"])
 
 
-def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
+def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Tasks:
     """The tasks to learn from; those without labels get the images alone, and the labelled split leaves the flow."""
     reads_labels = _reads_labels(pipeline)
     if reads_labels and not splits["train"].classes:
@@ -147,7 +154,8 @@ def _training_tasks(pipeline: Pipeline, splits: dict[str, ImageSet]) -> Any:
             f"tasks: {pipeline.tasks.name!r} reads labels, and the training images have no classes; choose tasks: views, or give images in a folder per class"
         )
     pool = splits["train"] if reads_labels else splits.pop("train").unlabelled()
-    return placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
+    tasks: Tasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
+    return tasks
 
 
 def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> MetaLearner:

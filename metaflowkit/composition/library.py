@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import nearest
-from metaflowkit.engines.base import Engine, Loss, MetaLearner, Objective, Rule
+from metaflowkit.engines.base import Engine, Loss, MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError
+from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Order
 from metaflowkit.rules import HigherOptimizer
+from metaflowkit.rules.base import Rule
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.types import Adapted, Call, Episode, Tree

@@ -1,4 +1,4 @@
-"""What is learned and how: the meta-learner, and what an engine and a rule must be able to do."""
+"""The contract of an engine, and the meta-learner that it runs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,17 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Exact, Order
+from metaflowkit.rules.base import Rule
 from metaflowkit.rules.learned import LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
-from metaflowkit.types import Adaptation, Adapted, Call, Episode, Outcome, Params, State, Tree
+from metaflowkit.types import Adaptation, Call, Episode, Outcome, Params, Tree
 
 V = TypeVar("V")
 
 
-class Rule(Protocol):
-    """An update rule: pure, differentiable in every argument."""
-
-    def init(self, params: Params) -> State:
-        """The state before the first step."""
-
-    def update(self, grads: Params, state: State, params: Params) -> tuple[Params, State]:
-        """One step."""
-
-
 Loss = Callable[[Call, Tree], Tensor]
-Objective = Callable[[Adapted, Episode], tuple[Tensor, dict[str, Tensor]]]
 Read = Callable[[Call, Episode], Tree]
 
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from metaflowkit.config.registry import ENGINES
 from metaflowkit.engines.autodiff import Autodiff, Eager, Function
-from metaflowkit.engines.base import MetaLearner, Read, Rule
+from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.batch_statistics import AccurateNorms
+from metaflowkit.rules.base import Rule
 from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, task_of, tree_map, tree_stack
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from metaflowkit.engines.autodiff import Autodiff, Function
-from metaflowkit.engines.base import MetaLearner, Read, Rule
+from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.normalisation import after_steps, measured
 from metaflowkit.orders.base import Result
+from metaflowkit.rules.base import Rule
 from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.types import Adapted, Call, Episode, Params, State, Tree, detached, refilled, tensors_of, tree_map
 

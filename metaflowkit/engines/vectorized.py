@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from metaflowkit.config.registry import ENGINES
 from metaflowkit.config.schema import Count
 from metaflowkit.engines.autodiff import Autodiff, Eager, Function, Functional
-from metaflowkit.engines.base import MetaLearner, Read, Rule
+from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
@@ -23,6 +23,7 @@ from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.task_map import TaskMap
 from metaflowkit.errors import ConfigError
+from metaflowkit.rules.base import Rule
 from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, tensors, tree_cat, tree_map
 
 

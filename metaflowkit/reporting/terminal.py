@@ -71,8 +71,7 @@ class Lines(Silent):
         self.origin = self.mark = time.monotonic()
         counts = ", ".join(f"{name} {len(images.classes)} classes" for name, images in flow.splits.items())
         self.write(f"run directory {folder}")
-        pool = flow.tasks.images if not hasattr(flow.tasks.images, "x") else flow.tasks.images.x
-        self.write(f"{len(pool)} training images, {counts}; {flow.device}; engine {flow.learner.engine.description}")
+        self.write(f"{flow.images_to_learn_from} training images, {counts}; {flow.device}; engine {flow.learner.engine.description}")
 
     def step(self, step: int, objective: float, images: int) -> None:
         now = time.monotonic()

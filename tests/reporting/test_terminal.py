@@ -25,11 +25,11 @@ def images(count: int, classes: str) -> ImageSet:
     return ImageSet(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), torch.arange(count) % len(classes), tuple(classes))
 
 
-def a_flow(pool=None) -> SimpleNamespace:
+def a_flow() -> SimpleNamespace:
     """A flow as far as a display looks at it: seven unlabelled training images, two and three classes."""
     learner = SimpleNamespace(engine=SimpleNamespace(description="higher (because)"))
-    tasks = SimpleNamespace(images=torch.zeros(7, 1, 2, 2) if pool is None else pool)
-    return SimpleNamespace(splits={"val": images(4, "ab"), "test": images(6, "abc")}, tasks=tasks, device=torch.device("cpu"), learner=learner)
+    splits = {"val": images(4, "ab"), "test": images(6, "abc")}
+    return SimpleNamespace(splits=splits, images_to_learn_from=7, device=torch.device("cpu"), learner=learner)
 
 
 def score(accuracy: float, readout: str = "prototype", shot: int = 1) -> Score:
@@ -74,10 +74,9 @@ def test_no_display_swallows_an_error(kind) -> None:
         raise KeyError("mine")
 
 
-@pytest.mark.parametrize("pool", [None, images(7, "abcdefg")], ids=["unlabelled", "labelled"])
-def test_lines_begin_with_the_run_directory_and_the_counts(pool) -> None:
+def test_lines_begin_with_the_run_directory_and_the_counts() -> None:
     said: list[str] = []
-    Lines(said.append).start(Path("runs/x"), a_flow(pool), 4)
+    Lines(said.append).start(Path("runs/x"), a_flow(), 4)
     assert said == ["run directory runs/x", "7 training images, val 2 classes, test 3 classes; cpu; engine higher (because)"]
 
 

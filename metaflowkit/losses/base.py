@@ -1,0 +1,27 @@
+"""The contract of a loss that the inner steps of a few-shot task descend."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from metaflowkit.types import Outputs
+
+
+class Loss(Protocol):
+    """A loss of a model's outputs and the labels of a support set.
+
+    Attributes:
+        needs_pairs: each class must occur at least twice in a support set.
+    """
+
+    needs_pairs: bool = False
+
+    def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
+        """The loss, scalar.
+
+        Args:
+            outputs: of the support set, features [n, D] and logits [n, N].
+            y: labels, int64 [n].
+        """

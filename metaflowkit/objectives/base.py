@@ -1,0 +1,24 @@
+"""The contract of an outer objective."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from metaflowkit.types import Adapted, Episode
+
+
+class Objective(Protocol):
+    """What the outer loop minimises, of one task."""
+
+    def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+        """Value and metrics.
+
+        Args:
+            adapted: the task's student, and how to go on from there.
+            task: one task, without the leading axis of a batch.
+
+        Returns:
+            A scalar, and named scalars that a run reports.
+        """

@@ -1,0 +1,40 @@
+"""What a task sampler must give: the check of the first tasks that any sampler, also one from outside, returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaflowkit.types import Episode
+
+
+def check_episode(episode: Any, shape: tuple[int, ...]) -> None:
+    """Hold an episode of a few-shot task sampler against its contract.
+
+    Args:
+        episode: what ``episode(step)`` returned: images [T, n, C, H, W] and their classes, int64 [T, n] in 0..way-1.
+        shape: (C, H, W) of the data set's images.
+
+    Raises:
+        ValueError: saying what was expected and what came.
+    """
+    if not isinstance(episode, Episode):
+        raise ValueError(f"episode(step) must return an Episode, got a {type(episode).__name__}; return Episode(support, query, way)")
+    counts = []
+    for role in ("support", "query"):
+        examples = getattr(episode, role)
+        x, y = getattr(examples, "x", None), getattr(examples, "y", None)
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise ValueError(f"episode(step).{role} must be Labelled(x, y) with tensors, got a {type(examples).__name__}")
+        if x.dim() != 2 + len(shape) or x.shape[2:] != shape:
+            axes = ", ".join(map(str, shape))
+            raise ValueError(f"episode(step).{role}.x must have the shape [tasks, examples, {axes}], got {list(x.shape)}; give the data set's images")
+        if y.dtype != torch.int64 or y.shape != x.shape[:2]:
+            raise ValueError(f"episode(step).{role}.y must be int64 of shape {list(x.shape[:2])}, got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}")
+        if y.numel() == 0 or y.min() < 0 or y.max() >= episode.way:
+            raise ValueError(f"episode(step).{role}.y must hold classes of 0 to {episode.way - 1} (way - 1), and at least one")
+        counts.append(len(x))
+    if counts[0] != counts[1]:
+        raise ValueError(f"episode(step) must have as many tasks in support and query, got {counts[0]} and {counts[1]}")
