@@ -1,4 +1,4 @@
-"""What an outer step costs beyond its meta-gradient: tasks, augmentation, outer optimiser, journal; validation left out.
+"""What an outer step costs beyond its meta-gradient: tasks, augmentation, outer optimiser, metric log; validation left out.
 
 python benchmarks/training_loop.py pipelines/quickstart.yaml --set augment.level=3
 """
