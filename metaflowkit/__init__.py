@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from metaflowkit import orders as orders
     from metaflowkit import rules as rules
     from metaflowkit.composition.flow import build as build
-    from metaflowkit.composition.library import learned_settings as learned_settings
-    from metaflowkit.composition.library import meta_learner as meta_learner
+    from metaflowkit.composition.from_python import learned_settings as learned_settings
+    from metaflowkit.composition.from_python import meta_learner as meta_learner
     from metaflowkit.config.pipeline import pipeline_of as pipeline
     from metaflowkit.config.pipeline import read as read
     from metaflowkit.datasets.torch_datasets import image_sets as image_sets
@@ -59,8 +59,8 @@ _HOMES = {
     "train": "reporting.train",
     "load": "training.evaluate_run",
     "evaluate": "evaluation.episodes",
-    "meta_learner": "composition.library",
-    "learned_settings": "composition.library",
+    "meta_learner": "composition.from_python",
+    "learned_settings": "composition.from_python",
     "detached": "types",
     "MetaLearner": "engines.base",
     "Episode": "types",

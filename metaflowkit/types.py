@@ -32,7 +32,7 @@ def tree_map(function: Callable[[Tensor], Any], tree: Tree) -> Any:
         return type(tree)(*(tree_map(function, item) for item in tree))
     if isinstance(tree, tuple | list):
         return type(tree)(tree_map(function, item) for item in tree)
-    raise TypeError(f"must hold tensors in nested tuples, lists and dicts, got a {type(tree).__name__}")
+    raise TypeError(f"must hold tensors in nested tuples, lists and dicts, got {type(tree).__name__}")
 
 
 def tensors(tree: Tree) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, get_args
@@ -13,21 +12,19 @@ from torch import Tensor
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.composition.calibration import calibrate
+from metaflowkit.composition.checks import engine_problems, matching
 from metaflowkit.composition.few_shot import SupportLoss
 from metaflowkit.composition.footprint import require_episodes, require_model
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
-from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.base import MetaLearner
-from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
-from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
+from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.seeding import seed_for
@@ -62,7 +59,7 @@ class Flow:
     tasks: Tasks | None
     stage: Stage
     learner: MetaLearner
-    images_to_learn_from: int = 0
+    images_to_learn_from: int
 
     @property
     def model(self) -> Model:
@@ -195,13 +192,10 @@ def build_learner(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
         remat=inner.remat,
         arguments=Model.arguments,
     )
-    engine = learner.engine
-    if isinstance(rule, HigherOptimizer):
-        if not isinstance(engine, HigherEngine):
-            raise ConfigError(f"{pipeline.place('inner.engine')}: {ELSEWHERE}")
-        placed(pipeline, "inner.rule", lambda: rule.over(list(model.parameters())))
-    if problems := unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=isinstance(engine, HigherEngine)):
+    if problems := engine_problems(learner):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
+    if isinstance(rule, HigherOptimizer):
+        placed(pipeline, "inner.rule", lambda: rule.over(list(model.parameters())))
     return learner
 
 
@@ -216,14 +210,9 @@ def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
         ConfigError: a pattern matches nothing, or inner steps would move nothing.
     """
     names, patterns = list(trained), pipeline.inner.adapt
-    adapts = set(names)
+    adapts = frozenset(names)
     if patterns is not None:
-        adapts = set()
-        for i, pattern in enumerate(patterns):
-            matched = fnmatch.filter(names, pattern)
-            if not matched:
-                raise ConfigError(f"{pipeline.place(f'inner.adapt.{i}')}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
-            adapts.update(matched)
+        adapts = matching(names, patterns, lambda i: pipeline.place(f"inner.adapt.{i}"))
         if not adapts:
             raise ConfigError(f"{pipeline.place('inner.adapt')}: must name at least one pattern, got none; write such as ['head.*'], or null for all")
     if pipeline.inner.steps and not any(trained[name] for name in adapts):
@@ -231,7 +220,7 @@ def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
             f"{pipeline.place('inner.adapt')}: the inner steps move nothing, since every parameter that it names has requires_grad=False, "
             f"got {patterns or 'all'}; name others, leave some of them trainable, or set inner.steps: 0"
         )
-    return frozenset(adapts)
+    return adapts
 
 
 def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> LearnedSettings | None:

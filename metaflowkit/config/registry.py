@@ -14,11 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import NoneType
 from typing import Any, TypeVar
 
 from metaflowkit.config import schema
-from metaflowkit.config.inspection import inspected
+from metaflowkit.config.inspection import PLAIN, inspected
 from metaflowkit.config.introspection import REQUIRED, Entry, locate, own_sources, registrations
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.yaml import Node
@@ -214,7 +213,7 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     Returns:
         The choice with defaults filled in, or None where there were problems.
     """
-    if not isinstance(node.value, (str, dict, list, int, float, NoneType)):
+    if not isinstance(node.value, (*PLAIN, dict, list)):
         node = Node(kind.name_of(node.value), node.mark, node.key)
     entries = kind.entries(plugins)
     nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}

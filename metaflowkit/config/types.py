@@ -15,6 +15,7 @@ from metaflowkit.config.yaml import to_yaml
 Episodes = Annotated[int, Range(2, most=10_000_000)]
 OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
 Level = Annotated[int, Range(1, 4)]
+Per = Literal["all", "layer", "parameter", "element"]
 Readout = Literal["prototype", "adapted", "logistic"]
 
 
@@ -53,7 +54,7 @@ class Learn:
         per_step: whether every inner step has its own.
     """
 
-    per: Literal["all", "layer", "parameter", "element"] = "all"
+    per: Per = "all"
     per_step: bool = False
 
 

@@ -94,7 +94,7 @@ def open_source(root: Path) -> Source:
         try:
             with zipfile.ZipFile(root) as archive:
                 members = _members(archive)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:  # the last of a version of the format that zipfile does not know
             raise DataError(f"{root}: is neither a folder nor a whole zip file ({error}); give a folder of images or download it again") from None
         if any(member.flag_bits & ENCRYPTED for member in members.values()):
             raise DataError(f"{root}: is encrypted; unpack it with its password and give the folder")

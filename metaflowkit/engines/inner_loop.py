@@ -272,4 +272,4 @@ def _scalar(value: Any, name: str) -> Tensor:
 
 
 def _kind(value: Any) -> str:
-    return f"a tensor [{', '.join(map(str, value.shape))}]" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return f"a tensor [{', '.join(map(str, value.shape))}]" if isinstance(value, Tensor) else type(value).__name__

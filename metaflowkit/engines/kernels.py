@@ -29,7 +29,7 @@ import torch.nn.modules.module as shared
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm, gradient_sums, is_channels_last, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm_by, gradient_sums, is_channels_last, moments, norm_then_pool
 
 
 class FastKernels(AccurateNorms):
@@ -69,19 +69,8 @@ def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
         return norm_then_pool(x, norm)
 
 
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if training and running_mean is None and _normalises(input, weight, bias, eps):
-        return _Normalise.apply(input, weight, bias, eps, False)  # type: ignore[no-any-return]
-    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+def _normalised(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor | None:
+    return _Normalise.apply(input, weight, bias, eps, False) if _normalises(input, weight, bias, eps) else None
 
 
 def _normalises(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> bool:
@@ -105,7 +94,11 @@ def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: A
     return _Convolve.apply(input, weight, bias, geometry)  # type: ignore[no-any-return]
 
 
-_WITHOUT_CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {**AccurateNorms.replaced, norm_then_pool: _norm_then_pool, F.batch_norm: _batch_norm}
+_WITHOUT_CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
+    **AccurateNorms.replaced,
+    norm_then_pool: _norm_then_pool,
+    F.batch_norm: batch_norm_by(_normalised, tracked=False),
+}
 _REPLACED: dict[Any, Callable[..., Tensor]] = {**_WITHOUT_CONVOLUTIONS, torch.conv2d: _conv2d}
 
 

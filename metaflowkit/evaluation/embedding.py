@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
-from metaflowkit.models.batch_statistics import batch_norm, is_channels_last, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import batch_norm_by, is_channels_last, moments, norm_then_pool
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import measured
 
@@ -77,22 +77,10 @@ class _SetsApart(FastKernels):
         super().__init__(second=False)
         self.replaced = {**self.replaced, norm_then_pool: partial(_norm_then_pool, sets)}
         if sets > 1:
-            self.replaced[F.batch_norm] = partial(_batch_norm, sets)
+            self.replaced[F.batch_norm] = batch_norm_by(partial(_batch_norm, sets), tracked=True)
 
 
-def _batch_norm(
-    sets: int,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if not training:
-        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+def _batch_norm(sets: int, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     return _scaled(input, *_scale_and_shift(sets, input, weight, bias, eps))
 
 

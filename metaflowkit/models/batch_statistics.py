@@ -125,6 +125,30 @@ AccurateNorms.replaced = {
 }
 
 
+def batch_norm_by(function: Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor | None], tracked: bool) -> Callable[..., Tensor]:
+    """A replacement of ``F.batch_norm`` that normalises by the statistics of the current set in a way of its own.
+
+    Args:
+        function: (input, weight, bias, eps) -> the result, or None to leave it to :data:`batch_norm`.
+        tracked: whether also a layer that tracks running statistics goes to it, which are then not updated.
+    """
+
+    def call(
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        own = function(input, weight, bias, eps) if training and (tracked or running_mean is None) else None
+        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps) if own is None else own
+
+    return call
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether torch takes its channels-last kernels for images or volumes on a CPU."""
     return x.dim() in (4, 5) and x.device.type == "cpu" and x.is_contiguous(memory_format=_layout(x)) and not x.is_contiguous()

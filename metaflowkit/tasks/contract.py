@@ -21,13 +21,13 @@ def check_episode(episode: Any, shape: tuple[int, ...]) -> None:
         ValueError: saying what was expected and what came.
     """
     if not isinstance(episode, Episode):
-        raise ValueError(f"episode(step) must return an Episode, got a {type(episode).__name__}; return Episode(support, query, way)")
+        raise ValueError(f"episode(step) must return an Episode, got {type(episode).__name__}; return Episode(support, query, way)")
     counts = []
     for role in ("support", "query"):
         examples = getattr(episode, role)
         x, y = getattr(examples, "x", None), getattr(examples, "y", None)
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-            raise ValueError(f"episode(step).{role} must be Labelled(x, y) with tensors, got a {type(examples).__name__}")
+            raise ValueError(f"episode(step).{role} must be Labelled(x, y) with tensors, got {type(examples).__name__}")
         if x.dim() != 2 + len(shape) or x.shape[2:] != shape:
             axes = ", ".join(map(str, shape))
             raise ValueError(f"episode(step).{role}.x must have the shape [tasks, examples, {axes}], got {list(x.shape)}; give the data set's images")

@@ -25,8 +25,8 @@ class Given:
 @pytest.mark.parametrize(
     ("episode", "says"),
     [
-        ((X, Y), "episode(step) must return an Episode, got a tuple; return Episode(support, query, way)"),
-        (Episode(X, X, 3), "episode(step).support must be Labelled(x, y) with tensors, got a Tensor"),
+        ((X, Y), "episode(step) must return an Episode, got tuple; return Episode(support, query, way)"),
+        (Episode(X, X, 3), "episode(step).support must be Labelled(x, y) with tensors, got Tensor"),
         (Episode(Labelled(X[0], Y[0]), Labelled(X, Y), 3), "episode(step).support.x must have the shape [tasks, examples, 1, 28, 28], got [3, 1, 28, 28]"),
         (Episode(Labelled(X, Y), Labelled(X[..., :14], Y), 3), "episode(step).query.x must have the shape [tasks, examples, 1, 28, 28], got [2, 3, 1, 28, 14]"),
         (Episode(Labelled(X, Y.float()), Labelled(X, Y), 3), "episode(step).support.y must be int64 of shape [2, 3], got float32 [2, 3]"),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from torch import Tensor, nn
 
+from metaflowkit.composition.checks import engine_problems, matching
 from metaflowkit.config import registry as r
+from metaflowkit.config.inspection import inspected
 from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import nearest
+from metaflowkit.config.types import Per
 from metaflowkit.engines.base import Engine, Loss, MetaLearner
-from metaflowkit.engines.higher_loop import HigherEngine
-from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError
 from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Order
@@ -36,7 +36,7 @@ def meta_learner(
     order: Order | str = "exact",
     engine: Engine | str = "auto",
     adapt: Iterable[str] | None = None,
-    others: str = "train",
+    others: Literal["shared", "frozen"] = "shared",
     proximal: float = 0.0,
     remat: bool = False,
     sample: Callable[[Call, Tree, int], Tree] | None = None,
@@ -54,7 +54,7 @@ def meta_learner(
         order: how the inner loop enters the outer gradient: a registered name, or an order of :mod:`metaflowkit.orders`.
         engine: how the inner loop is run and differentiated: a registered name, or an engine of :mod:`metaflowkit.engines`.
         adapt: patterns of the names of the parameters that the inner steps move; None for all but those of a submodule ``rule``.
-        others: whether the outer loop moves the remaining ones: ``train``, or ``frozen``.
+        others: ``shared`` where the outer loop moves the remaining ones, or ``frozen``.
         proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2.
         remat: compute each inner step again on the way back, which keeps parameters per step instead of activations.
         sample: (call, batch, draw) -> batch, where examples are drawn with the parameters at hand; see :class:`MetaLearner`.
@@ -77,18 +77,13 @@ def meta_learner(
         >>> sorted(outcome.gradients)
         ['bias', 'weight']
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: must be a torch.nn.Module, got a {type(model).__name__}")
+    _refuse_arguments(model, steps, others, adapt)
     if (outer_loss is None) == (objective is None):
         raise ConfigError("outer_loss: give it or objective, one of the two")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ConfigError(f"steps: must be a whole number of at least 0, got {steps!r}")
-    if others not in ("train", "frozen"):
-        raise ConfigError(f"others: must be 'train' or 'frozen', got {others!r}")
     _require_callable(inner_loss=inner_loss, outer_loss=outer_loss, objective=objective, sample=sample)
     _require(rule, "rule", ("over",) if isinstance(rule, HigherOptimizer) else ("init", "update"))
     names = [name for name, _ in model.named_parameters()]
-    adapts = None if adapt is None else _matching(names, adapt)
+    adapts = None if adapt is None else matching(names, adapt, lambda i: "adapt")
     learner = MetaLearner(
         model,
         rule,
@@ -107,6 +102,18 @@ def meta_learner(
     return learner
 
 
+def _refuse_arguments(model: object, steps: object, others: object, adapt: object) -> None:
+    """Raise a ConfigError where an argument is not what its type says."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ConfigError(f"steps: must be a whole number of at least 0, got {steps!r}")
+    if others not in ("shared", "frozen"):
+        raise ConfigError(f"others: must be 'shared' or 'frozen', got {others!r}")
+    if isinstance(adapt, str):
+        raise ConfigError(f"adapt: must be a list of patterns, got the text {adapt!r}; write [{adapt!r}]")
+
+
 def _refuse(learner: MetaLearner) -> None:
     """Raise a ConfigError where the parts of a learner do not fit together."""
     if learner.order.needs_proximal and learner.proximal <= 0:
@@ -115,12 +122,8 @@ def _refuse(learner: MetaLearner) -> None:
         raise ConfigError("model: has no parameter that requires a gradient, so there is nothing to learn")
     if learner.steps and not learner.fast(learner.meta()):
         raise ConfigError("adapt: the inner steps move nothing, since no parameter that it names requires a gradient")
-    model, engine = learner.model, learner.engine
-    if problems := unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=isinstance(engine, HigherEngine)):
+    if problems := engine_problems(learner):
         raise ConfigError([f"engine: {problem}" for problem in problems])
-
-
-PER = ("all", "layer", "parameter", "element")
 
 
 class OuterLoss:
@@ -158,13 +161,14 @@ def learned_settings(rule: PerTensor, model: nn.Module, steps: int, per_step: bo
         >>> ", ".join(dict(model.rule.named_parameters()))
         'lr/weight, lr/bias'
     """
-    ranges = {name: get_args(hint)[1] for name, hint in get_type_hints(type(rule).__init__, include_extras=True).items() if get_args(hint)[1:]}
+    settings = inspected(type(rule).__name__, type(rule), {}).settings
+    ranges = {name: get_args(setting.annotation)[1] for name, setting in settings.items() if get_origin(setting.annotation) is Annotated}
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     for setting, owner in per.items():
         if setting not in rule.settings or setting not in ranges:
             raise ConfigError(f"{setting}: the rule {type(rule).__name__} has no such setting; {nearest(setting, rule.settings)}")
-        if owner not in PER:
-            raise ConfigError(f"{setting}: must be one of {', '.join(PER)}, got {owner!r}")
+        if owner not in get_args(Per):
+            raise ConfigError(f"{setting}: must be one of {', '.join(get_args(Per))}, got {owner!r}")
     learned = [Learned(setting, rule.settings[setting], ranges[setting], owner, per_step) for setting, owner in per.items()]
     try:
         return LearnedSettings(learned, shapes, steps)
@@ -185,21 +189,10 @@ def _named(kind: Kind, argument: str, value: Any, methods: tuple[str, ...], **gi
 def _require_callable(**functions: object) -> None:
     for name, function in functions.items():
         if function is not None and not callable(function):
-            raise ConfigError(f"{name}: must be callable, got a {type(function).__name__}")
+            raise ConfigError(f"{name}: must be callable, got {type(function).__name__}")
 
 
 def _require(component: Any, argument: str, methods: Iterable[str]) -> None:
     missing = [method for method in methods if not callable(getattr(component, method, None))]
     if missing:
-        raise ConfigError(f"{argument}: must have the method {missing[0]}, got a {type(component).__name__} without it")
-
-
-def _matching(names: list[str], patterns: Iterable[str]) -> frozenset[str]:
-    if isinstance(patterns, str):
-        raise ConfigError(f"adapt: must be a list of patterns, got the text {patterns!r}; write [{patterns!r}]")
-    matches: set[str] = set()
-    for pattern in patterns:
-        if not (matched := fnmatch.filter(names, pattern)):
-            raise ConfigError(f"adapt: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
-        matches.update(matched)
-    return frozenset(matches)
+        raise ConfigError(f"{argument}: must have the method {missing[0]}, got {type(component).__name__} without it")

@@ -172,16 +172,17 @@ def test_a_bootstrapped_objective_on_a_plain_classifier_with_learned_rates(engin
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"model": len}, r"^model: must be a torch.nn.Module, got a builtin_function_or_method$"),
+        ({"model": len}, r"^model: must be a torch.nn.Module, got builtin_function_or_method$"),
         ({"outer_loss": None}, r"^outer_loss: give it or objective, one of the two$"),
         ({"objective": mfk.objectives.QueryLoss()}, r"^outer_loss: give it or objective, one of the two$"),
         ({"steps": 1.5}, r"^steps: must be a whole number of at least 0, got 1.5$"),
-        ({"others": "none"}, r"^others: must be 'train' or 'frozen', got 'none'$"),
-        ({"inner_loss": 3}, r"^inner_loss: must be callable, got a int$"),
-        ({"rule": torch.optim.SGD}, r"^rule: must have the method init, got a type without it$"),
+        ({"others": "none"}, r"^others: must be 'shared' or 'frozen', got 'none'$"),
+        ({"inner_loss": 3}, r"^inner_loss: must be callable, got int$"),
+        ({"rule": torch.optim.SGD}, r"^rule: must have the method init, got type without it$"),
         ({"order": "exakt"}, r"^order: there is no order 'exakt'; did you mean 'exact'\?, or give an object$"),
-        ({"order": object()}, r"^order: must have the method gradient, got a object without it$"),
+        ({"order": object()}, r"^order: must have the method gradient, got object without it$"),
         ({"order": "implicit"}, r"^proximal: must be above 0 for this order, got 0$"),
+        ({"rule": mfk.rules.HigherOptimizer("Adam"), "engine": "vectorized"}, r"^engine: the optimisers of higher run in its engine alone; "),
         ({"engine": "fast"}, r"^engine: there is no engine 'fast'; .*, or give an object$"),
         ({"adapt": ["net.2.*", "head.*"]}, r"^adapt: matches no parameter, got 'head\.\*'; "),
         ({"adapt": "net.*"}, r"^adapt: must be a list of patterns, got the text 'net\.\*'; write \['net\.\*'\]$"),
@@ -198,12 +199,12 @@ def test_what_breaks_its_contract_is_refused_by_name(wrong, message) -> None:
     ("change", "message"),
     [
         ({"inner_loss": lambda call, batch: call(*batch["x"])["out"]}, r"^inner.loss: must be a tensor of no dimension, got a tensor \[4, 2\]; reduce it"),
-        ({"inner_loss": lambda call, batch: 1.0}, r"^inner.loss: must be a tensor of no dimension, got a float"),
+        ({"inner_loss": lambda call, batch: 1.0}, r"^inner.loss: must be a tensor of no dimension, got float"),
         ({"outer_loss": lambda call, batch: call(*batch["x"])["out"].sum(0)}, r"^objective: must be a tensor of no dimension, got a tensor \[2\]"),
         ({"outer_loss": None, "objective": lambda adapted, task: torch.zeros(())}, r"^objective: must return \(value, \{name: metric\}\), got a tensor \[\]"),
         (
             {"outer_loss": None, "objective": lambda adapted, task: (sum(p.sum() for p in adapted.params.values()), {"n": 3.0})},
-            r"^objective: metric 'n': must be a tensor of no dimension, got a float",
+            r"^objective: metric 'n': must be a tensor of no dimension, got float",
         ),
     ],
 )
@@ -217,7 +218,7 @@ def test_results_of_the_wrong_kind_are_refused(engine, change, message) -> None:
 @pytest.mark.parametrize(
     ("support", "message"),
     [
-        ({"x": 3}, r"^episode\.(support|query): must hold tensors in nested tuples, lists and dicts, got a int$"),
+        ({"x": 3}, r"^episode\.(support|query): must hold tensors in nested tuples, lists and dicts, got int$"),
         (torch.zeros(4, 3), r"^episode: every tensor needs the same leading axis of tasks, got support \[4, 3\], query \[5, 3\]; stack"),
         (torch.zeros(()), r"^episode: every tensor needs the same leading axis of tasks, got support \[\], query \[5, 3\]; stack"),
     ],
@@ -237,3 +238,24 @@ def test_a_model_without_a_gradient_and_inner_steps_that_move_nothing() -> None:
     model.gain.requires_grad_()
     with pytest.raises(ConfigError, match=r"^adapt: the inner steps move nothing"):
         mfk.meta_learner(model, adapt=["net.*"], **arguments)
+
+
+class Wider(mfk.rules.SGD):
+    """One more keyword; the others are those of the class it derives from."""
+
+    def __init__(self, note: str = "", **settings) -> None:
+        super().__init__(**settings)
+
+
+def test_learned_settings_of_a_derived_rule_and_what_is_refused() -> None:
+    model, rule = nn.Linear(2, 1), Wider(lr=0.3, momentum=0.5)
+    learned = mfk.learned_settings(rule, model, steps=3, per_step=True, lr="parameter", momentum="all")
+    assert {name: p.shape for name, p in learned.named_parameters()} == {"lr/weight": (3,), "lr/bias": (3,), "momentum": (3,)}
+    torch.testing.assert_close(learned.rule_at(rule, dict(learned.named_parameters()), 0).settings["lr"]["weight"], torch.tensor(0.3))
+    for wrong, message in (
+        ({"lrr": "all"}, r"^lrr: the rule Wider has no such setting; did you mean 'lr'\?$"),
+        ({"lr": "tensor"}, r"^lr: must be one of all, layer, parameter, element, got 'tensor'$"),
+        ({"weight_decay": "all"}, r"weight_decay is learned above 0, got 0 to start from; choose a start above 0, or do not learn it"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            mfk.learned_settings(rule, model, steps=3, **wrong)

@@ -1,0 +1,41 @@
+"""What is refused of a learner, whether a pipeline or a Python program puts it together."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+
+from metaflowkit.config.schema import nearest
+from metaflowkit.engines.base import MetaLearner
+from metaflowkit.engines.higher_loop import HigherEngine
+from metaflowkit.engines.safety import lost_hooks, unsafe
+from metaflowkit.errors import ConfigError
+from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
+
+
+def matching(names: Sequence[str], patterns: Iterable[str], place: Callable[[int], str]) -> frozenset[str]:
+    """The names that match one of the patterns.
+
+    Args:
+        names: of parameters.
+        patterns: such as ``head.*``.
+        place: where the pattern with this index stands, for messages.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
+    matches: set[str] = set()
+    for i, pattern in enumerate(patterns):
+        if not (matched := fnmatch.filter(names, pattern)):
+            raise ConfigError(f"{place(i)}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
+        matches.update(matched)
+    return frozenset(matches)
+
+
+def engine_problems(learner: MetaLearner) -> list[str]:
+    """Why the learner's engine must not run its model and rule, one line each."""
+    model, engine = learner.model, learner.engine
+    on_higher = isinstance(engine, HigherEngine)
+    if isinstance(learner.rule, HigherOptimizer) and not on_higher:
+        return [ELSEWHERE]
+    return unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=on_higher)
