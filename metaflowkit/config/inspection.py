@@ -35,13 +35,13 @@ def inspected(name: str, component: Callable[..., Any], tags: Mapping[str, Any])
         component: what was registered.
         tags: those of its kind, with their defaults.
     """
-    settings = {}
+    settings, helps = {}, _helps(component)
     for key, (parameter, hint) in _parameters(component).items():
         try:
             default = REQUIRED if parameter.default is REQUIRED else _plain(_made(component, parameter))
         except _Unwritable:
             continue
-        settings[key] = Setting(key, _supported(hint), default, _helps(component).get(key, ""))
+        settings[key] = Setting(key, _supported(hint), default, helps.get(key, ""))
     summary = (inspect.getdoc(component) or "").split("\n\n")[0].replace("\n", " ")
     carried = {tag: getattr(component, tag, default) for tag, default in tags.items()}
     return Entry(name, summary, settings, inspect.getsourcefile(inspect.unwrap(component)) or component.__module__, carried, _guards(component))
