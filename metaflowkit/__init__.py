@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metaflowkit.config.pipeline import read as read
     from metaflowkit.datasets.torch_datasets import image_sets as image_sets
     from metaflowkit.engines.base import MetaLearner as MetaLearner
+    from metaflowkit.evaluation.adaptation import evaluate_adaptation as evaluate_adaptation
     from metaflowkit.evaluation.episodes import evaluate as evaluate
     from metaflowkit.reporting.train import train as train
     from metaflowkit.training.evaluate_run import load as load
@@ -38,6 +39,7 @@ __all__ = [
     "detached",
     "engines",
     "evaluate",
+    "evaluate_adaptation",
     "image_sets",
     "learned_settings",
     "load",
@@ -59,6 +61,7 @@ _HOMES = {
     "train": "reporting.train",
     "load": "training.evaluate_run",
     "evaluate": "evaluation.episodes",
+    "evaluate_adaptation": "evaluation.adaptation",
     "meta_learner": "composition.from_python",
     "learned_settings": "composition.from_python",
     "detached": "types",

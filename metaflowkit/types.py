@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from metaflowkit.criteria import Criterion
 
 Params = dict[str, Tensor]
 State = dict[str, Any]
@@ -165,6 +168,7 @@ class Adapted:
         descend: (params, state, loss) -> (params, state), one step of the rule on ``loss(params)``, outside the graph.
         sample: (params, draw) -> the task's query; where examples are drawn with the parameters at hand, those of the draw
             with this number, without graph.
+        criterion: what the model's outputs mean; see :class:`metaflowkit.criteria.Criterion`.
     """
 
     params: Params
@@ -173,6 +177,7 @@ class Adapted:
     advance: Callable[[Params, State, int], tuple[Params, State]]
     descend: Callable[[Params, State, Callable[[Params], Tensor]], tuple[Params, State]]
     sample: Callable[[Params, int], Tree]
+    criterion: Criterion
 
 
 class Adaptation(NamedTuple):
@@ -212,24 +217,43 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """The images of one split in memory.
+class ExampleSet:
+    """The examples of one split in memory, of any modality.
 
     Attributes:
-        x: images, [n, C, H, W], uint8 in 0..255 or float in 0..1.
-        y: class index of each image, int64 [n]; [0] where images have no classes.
-        classes: names, in the order of the indices; none where images have no classes.
-        note: what a reader must know beside an accuracy on these images, such as that training has seen their classes.
+        x: examples, [n, *shape].
+        y: class index of each example, int64 [n]; [0] where examples have no classes.
+        classes: names, in the order of the indices; none where examples have no classes.
+        note: what a reader must know beside an accuracy on these examples, such as that training has seen their classes.
     """
 
     x: Tensor
     y: Tensor
     classes: tuple[str, ...]
     note: str = ""
+    modality: ClassVar[str] = "vectors"
 
     def unlabelled(self) -> Tensor:
-        """The images alone: the only form in which a self-supervised task ever gets its training split."""
+        """The examples alone: the only form in which a self-supervised task ever gets its training split."""
         return self.x
 
 
-Splits = Mapping[str, ImageSet]
+class ImageSet(ExampleSet):
+    """Images: ``x`` is [n, C, H, W], uint8 in 0..255 or float in 0..1."""
+
+    modality = "images"
+
+
+@dataclass(frozen=True)
+class TokenSet(ExampleSet):
+    """Texts: ``x`` is int64 [n, L], the token at each position, and 0 behind a text's end.
+
+    Attributes:
+        vocabulary: how many tokens there are, 0 included.
+    """
+
+    vocabulary: int = 0
+    modality: ClassVar[str] = "tokens"
+
+
+Splits = Mapping[str, ExampleSet]

@@ -14,7 +14,7 @@ LAYERS = [
     {"seeding", "memory"},
     {"config"},
     {"types"},
-    {"distances"},
+    {"distances", "criteria"},
     {"datasets", "augment", "models", "rules", "losses", "objectives"},
     {"tasks", "orders"},
     {"engines"},

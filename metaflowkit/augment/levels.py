@@ -52,13 +52,22 @@ _COLOR: dict[int, list[dict[str, Any]]] = {
 }
 
 
-def level_operations(level: int, channels: int) -> list[dict[str, Any]]:
-    """The operations of a level for grey (1) or colour (3) images, as YAML nodes.
+_TOKENS: dict[int, list[dict[str, Any]]] = {
+    1: [{"name": "drop_tokens", "share": 0.1}],
+    2: [{"name": "drop_tokens", "share": 0.2}, {"name": "shuffle_tokens", "distance": 2}],
+    3: [{"name": "drop_tokens", "share": 0.3}, {"name": "shuffle_tokens", "distance": 3}],
+    4: [{"name": "drop_span", "share": 0.3}, {"name": "drop_tokens", "share": 0.3}, {"name": "shuffle_tokens", "distance": 4}],
+}
+TABLES = {"grey": _GREY, "color": _COLOR, "tokens": _TOKENS}
+
+
+def level_operations(level: int, sort: str) -> list[dict[str, Any]]:
+    """The operations of a level for ``grey`` images, ``color`` images or ``tokens``, as YAML nodes.
 
     Raises:
         ValueError: ``level`` is not 1 to 4.
     """
-    table = _GREY if channels == 1 else _COLOR
+    table = TABLES[sort]
     if level not in table:
         raise ValueError(f"level must be 1 to 4, got {level}; choose one of them or list operations")
     return [dict(operation) for operation in table[level]]

@@ -1,4 +1,4 @@
-"""The augmentation stage: a list of Kornia operations applied to a batch of images, isolated and repeatable."""
+"""The augmentation stage: a list of operations applied to a batch of examples, isolated and repeatable."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor
 
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.registry import AUGMENTATIONS, Choice
 from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import seed_for, seeded
 
 
 class Stage:
-    """Kornia operations in their order, each on support views, query views or both.
+    """Operations in their order, each on support views, query views or both: Kornia's, and registered ones.
 
     Args:
         operations: names and settings.
         seed: the run's seed.
-        shape: (C, H, W) of the images; every operation is tried on one small batch of it.
+        like: some examples [n, *shape] as the stage is given them; every operation is tried on them.
 
     Raises:
-        ConfigError: an operation refuses its settings or these images, or changes their shape.
+        ConfigError: an operation refuses its settings or these examples, or changes their shape or type.
     """
 
-    def __init__(self, operations: Sequence[Choice], seed: int, shape: tuple[int, int, int]) -> None:
-        self.seed = seed
+    def __init__(self, operations: Sequence[Choice], seed: int, like: Tensor) -> None:
+        self.seed, self.shape = seed, tuple(like.shape[1:])
         self.operations: list[tuple[str, Any]] = []
         problems = []
         for i, choice in enumerate(operations):
             try:
-                operation = _build(getattr(K, choice.name), {k: v for k, v in choice.settings.items() if k != "apply_to"})
+                operation = _operation(Choice(choice.name, {k: v for k, v in choice.settings.items() if k != "apply_to"}))
                 with torch.random.fork_rng(devices=[]), torch.no_grad():
-                    after = operation(torch.rand(2, *shape))
-                if not isinstance(after, Tensor) or after.shape != (2, *shape):
-                    raise ValueError(f"it turns images of {shape} into {tuple(getattr(after, 'shape', ()))}, and they must keep their shape")
+                    after = operation(like.clone())
+                if not isinstance(after, Tensor) or after.shape != like.shape or after.dtype != like.dtype:
+                    raise ValueError(f"it turns examples of {self.shape} into {tuple(getattr(after, 'shape', ()))[1:]}, and they must keep their shape and type")
             except Exception as error:  # Kornia raises many types here, all about these settings
                 problems.append(
-                    f"augment.{i}: {choice.name} does not work on images of shape {shape}: {' '.join(str(error).split())}; correct its settings or choose another"
+                    f"augment.{i}: {choice.name} does not work on examples of shape {self.shape}: {' '.join(str(error).split())}; correct its settings or choose another"
                 )
                 continue
             self.operations.append((choice.settings.get("apply_to", "both"), operation))
@@ -55,20 +55,27 @@ class Stage:
         (seed, purpose, role, index): nothing drawn here changes what is drawn elsewhere, and the other way round.
 
         Args:
-            x: float images in 0..1, [..., C, H, W]; leading axes are flattened into one batch.
+            x: examples [..., *shape], float images in 0..1; leading axes are flattened into one batch.
             role: ``support`` or ``query``.
             purpose: stream, such as ``train``.
             index: step or episode.
 
         Returns:
-            Images of the same shape, clamped to 0..1.
+            Examples of the same shape; floating point numbers are clamped to 0..1.
         """
-        flat = x.flatten(0, -4)
+        flat = x.flatten(0, -1 - len(self.shape))
         for i, (apply_to, operation) in enumerate(self.operations):
             if apply_to in ("both", role):
                 with seeded(seed_for(self.seed, f"augment/{purpose}/{role}/{i}", index), x.device):
                     flat = operation(flat)
-        return flat.clamp(0, 1).reshape(x.shape)
+        return (flat.clamp(0, 1) if flat.is_floating_point() else flat).reshape(x.shape)
+
+
+def _operation(choice: Choice) -> Any:
+    """A registered operation, or one of Kornia's."""
+    if choice.name in AUGMENTATIONS.foreign():
+        return _build(getattr(K, choice.name), choice.settings)
+    return AUGMENTATIONS.build(choice)
 
 
 def _build(operation: Any, settings: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, without_dropout
+from metaflowkit.errors import ConfigError
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.types import Episode
 
@@ -28,6 +29,8 @@ def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) ->
     norms = [norm for norm in stored_norms(learner.model) if start or not norm.frozen]
     if not norms:
         return
+    if learner.sample is not None:
+        raise ConfigError("model.backbone.norm: statistics cannot be stored where examples are drawn with the parameters at hand; choose batch or group")
     for norm in norms:
         norm.seen = []
     engine = simplest(learner.rule)
@@ -37,6 +40,6 @@ def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) ->
             engine.adapt(learner, episode.support, episode, query_scores)
         else:
             with exact_convolutions(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
-                learner.model.get_submodule("backbone")(torch.cat([episode.support.x, episode.query.x], 1).flatten(0, 1))
+                learner.model.get_submodule("backbone")(torch.cat([episode.support[0], episode.query[0]], 1).flatten(0, 1))
     for norm in norms:
         norm.settle()

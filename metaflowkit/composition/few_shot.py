@@ -1,4 +1,4 @@
-"""Few-shot classification on the core, which knows no classes: what its model is called with, and what is read from it."""
+"""Pipelines on the core, which knows no classes: what their model is called with, and what is read from it."""
 
 from __future__ import annotations
 
@@ -30,22 +30,52 @@ class SupportLoss:
         return self.loss(call(None), batch.y)
 
 
+@dataclass(frozen=True)
+class InsideLoss:
+    """The inner loss where the model computes it, since loss or augmentation have meta-parameters of their own.
+
+    Attributes:
+        few_shot: whether the batch is the support set that the model reads; otherwise its inputs are given.
+    """
+
+    few_shot: bool
+
+    def __call__(self, call: Call, batch: Labelled) -> Tensor:
+        """The loss, scalar."""
+        return call(None if self.few_shot else batch.x, batch.y)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """A loss of outputs and targets on a batch ``(x, y)``, which may have been drawn with the parameters at hand.
+
+    Attributes:
+        loss: (outputs, targets) -> scalar.
+    """
+
+    loss: Loss
+
+    def __call__(self, call: Call, batch: Labelled) -> Tensor:
+        """The loss, scalar."""
+        x, y = batch
+        return self.loss(call(x), y)
+
+
 def query_scores(call: Call, task: Episode) -> Tensor:
     """Scores of a task's query set, [n, N]."""
-    outputs: Outputs = call(task.query.x)
+    outputs: Outputs = call(task.query[0])
     return outputs.logits
 
 
-def check_backbone(model: Model, shape: tuple[int, ...]) -> None:
+def check_backbone(model: Model, examples: Tensor) -> None:
     """Call the backbone once as the inner loop does, to refuse before a run what can only be seen in its ``forward``.
 
     Args:
         model: whose backbone.
-        shape: of an image, (C, H, W).
+        examples: two of those that it reads, [2, *input].
 
     Raises:
         ConfigError: it calls ``torch.utils.checkpoint``.
     """
-    like = next(iter(model.parameters()))
-    with torch.enable_grad(), no_recomputation(), seeded(0, like.device), TaskBuffers(model).within(model):
-        model.backbone(torch.rand(2, *shape).to(like))
+    with torch.enable_grad(), no_recomputation(), seeded(0, examples.device), TaskBuffers(model).within(model):
+        model.backbone(examples)

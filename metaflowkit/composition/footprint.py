@@ -13,12 +13,12 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.memory import require_memory
 
 
-def require_episodes(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> None:
+def require_episodes(pipeline: Pipeline, shape: tuple[int, ...], device: torch.device) -> None:
     """The images of an episode fit into memory: T N (S + Q) of them in training, each as C H W bytes and as as many floats of 4 bytes.
 
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
-        shape: (C, H, W) of the images.
+        shape: of an example, such as (C, H, W) of an image.
         device: where they are to be.
 
     Raises:
@@ -37,7 +37,7 @@ def require_episodes(pipeline: Pipeline, shape: tuple[int, int, int], device: to
         require_memory(count * image, f"{pipeline.place('evaluate')}: the {count:,} images of an episode", f"lower {keys}", device)
 
 
-def require_model(pipeline: Pipeline, shape: tuple[int, int, int], device: torch.device) -> None:
+def require_model(pipeline: Pipeline, shape: tuple[int, ...], vocabulary: int, way: int, device: torch.device) -> None:
     """The model fits into memory: its parameters, their meta-gradient and the adapted parameters of one task, 4 bytes a number.
 
     It is built on torch's device ``meta`` for that, which holds no values. What cannot be built there is left to the real construction.
@@ -48,8 +48,8 @@ def require_model(pipeline: Pipeline, shape: tuple[int, int, int], device: torch
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as one that nothing is loaded into a tensor without values
-            backbone = r.BACKBONES.build(pipeline.model.backbone, shape=shape)
-            head = r.HEADS.build(pipeline.model.head, features=backbone.features, way=pipeline.tasks.settings.get("way", 1))
+            backbone = r.BACKBONES.build(pipeline.model.backbone, shape=shape, vocabulary=vocabulary)
+            head = r.HEADS.build(pipeline.model.head, features=backbone.features, way=way)
             count = sum(p.numel() for part in (backbone, head) for p in part.parameters())
     except Exception:
         return

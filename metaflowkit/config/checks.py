@@ -10,7 +10,7 @@ from metaflowkit.config import registry as r
 from metaflowkit.config.introspection import Setting
 from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import nearest
-from metaflowkit.config.types import Pipeline, listed
+from metaflowkit.config.types import Augment, Evaluate, Pipeline, listed
 from metaflowkit.config.yaml import Node
 from metaflowkit.errors import key_text, quoted
 
@@ -18,7 +18,50 @@ from metaflowkit.errors import key_text, quoted
 def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
     """Problems between keys that are right each by itself."""
     problems = []
-    ways, shots = listed(pipeline.evaluate.way), listed(pipeline.evaluate.shot)
+    tasks = r.TASKS.entries(plugins)[pipeline.tasks.name].tags
+    if tasks["measured"]:
+        problems += _measured_checks(pipeline, root, bool(tasks["reads_data"]))
+    else:
+        problems += _few_shot_checks(pipeline, root, plugins)
+    problems += _inner_checks(pipeline, root, _tags(r.ORDERS, pipeline.inner.order, plugins), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
+    if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
+        problems.append(
+            f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {quoted(pipeline.device)}; {_nearest_device(pipeline.device)}"
+        )
+    return problems
+
+
+def _tags(kind: Kind, choice: Choice, plugins: Sequence[str]) -> dict[str, Any]:
+    return kind.entries(plugins)[choice.name].tags
+
+
+def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool) -> list[str]:
+    """What is written although tasks that are measured by themselves never read it."""
+    problems, name = [], pipeline.tasks.name
+    if pipeline.dataset is not None and not reads_data:
+        problems.append(f"{_mark(root, 'dataset')}: dataset: is not read, since the tasks {name!r} make their own examples; leave it out")
+    if pipeline.augment != Augment():
+        problems.append(f"{_mark(root, 'augment')}: augment: is not read by the tasks {name!r}; leave it out")
+    for key in ("way", "query", "readouts", "views"):
+        if getattr(pipeline.evaluate, key) != getattr(Evaluate(), key):
+            problems.append(
+                f"{_mark(root, 'evaluate', key)}: evaluate.{key}: is of few-shot classification, and the tasks {name!r} are measured after inner steps; "
+                "leave it out, and choose evaluate.shot and evaluate.steps"
+            )
+    for key in ("shot", "steps"):
+        if not (getattr(pipeline.evaluate, key) if key == "steps" else pipeline.evaluate.shots()):
+            problems.append(f"{_mark(root, 'evaluate', key)}: evaluate.{key}: must name at least one, got none; write such as [1, 5]")
+    return problems
+
+
+def _few_shot_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
+    problems = []
+    if pipeline.evaluate.steps is not None:
+        problems.append(
+            f"{_mark(root, 'evaluate', 'steps')}: evaluate.steps: is read by tasks without classes alone, got {pipeline.evaluate.steps}; leave it out, and choose inner.steps"
+        )
+    problems += _modality_checks(pipeline, root, plugins)
+    ways, shots = listed(pipeline.evaluate.way), pipeline.evaluate.shots()
     if not pipeline.evaluate.readouts:
         problems.append(f"{_mark(root, 'evaluate', 'readouts')}: evaluate.readouts: must name at least one, got none; write such as [prototype]")
     if 1 != len(ways) != len(shots) != 1 or not ways or not shots:
@@ -27,10 +70,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
         )
         return problems
 
-    def tags(kind: Kind, choice: Choice) -> dict[str, Any]:
-        return kind.entries(plugins)[choice.name].tags
-
-    needs_pairs = pipeline.inner.steps > 0 and tags(r.LOSSES, pipeline.inner.loss)["needs_pairs"]
+    needs_pairs = pipeline.inner.steps > 0 and _tags(r.LOSSES, pipeline.inner.loss, plugins)["needs_pairs"]
     shot = pipeline.tasks.settings.get("shot")
     loss = pipeline.inner.loss.name
     if needs_pairs and shot == 1:
@@ -39,19 +79,36 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
         )
     if "adapted" in pipeline.evaluate.readouts:
         way = pipeline.tasks.settings.get("way")
-        if tags(r.HEADS, pipeline.model.head)["fixed_way"] and any(w != way for w, _ in pipeline.evaluate.settings()):
+        if _tags(r.HEADS, pipeline.model.head, plugins)["fixed_way"] and any(w != way for w, _ in pipeline.evaluate.settings()):
             problems.append(
                 f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave 'adapted' out of evaluate.readouts"
             )
-        if needs_pairs and 1 in listed(pipeline.evaluate.shot) and evaluation_views(pipeline, plugins) < 2:
+        if needs_pairs and 1 in shots and evaluation_views(pipeline, plugins) < 2:
             problems.append(
                 f"{_mark(root, 'evaluate', 'views')}: evaluate.views: must be at least 2, since the loss {loss!r} compares members of a class and one shot has one, got {evaluation_views(pipeline, plugins)}; set it to 2 or more"
             )
-    problems += _inner_checks(pipeline, root, tags(r.ORDERS, pipeline.inner.order), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
-    if not (pipeline.device in ("auto", "cpu", "cuda") or (pipeline.device.startswith("cuda:") and pipeline.device[5:].isdigit())):
+    return problems
+
+
+def _modality_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
+    """Whether the backbone and the augmentations read what the data set gives."""
+    if pipeline.dataset is None:
+        return []
+    problems = []
+    modality = _tags(r.DATASETS, pipeline.dataset, plugins)["modality"]
+    reads = _tags(r.BACKBONES, pipeline.model.backbone, plugins)["reads"]
+    if "any" not in (modality, reads) and reads != modality:
+        fitting = [name for name, entry in r.BACKBONES.entries(plugins).items() if entry.tags["reads"] in ("any", modality)]
         problems.append(
-            f"{_mark(root, 'device')}: device: must be auto, cpu, cuda or cuda:N, got {quoted(pipeline.device)}; {_nearest_device(pipeline.device)}"
+            f"{_mark(root, 'model', 'backbone')}: model.backbone: {pipeline.model.backbone.name!r} reads {reads}, and the data set "
+            f"{pipeline.dataset.name!r} holds {modality}; choose one of {', '.join(fitting)}"
         )
+    for i, operation in enumerate(pipeline.augment.operations):
+        changes = _tags(r.AUGMENTATIONS, operation, plugins)["modality"]
+        if "any" not in (modality, changes) and changes != modality:
+            problems.append(
+                f"{_mark(root, 'augment')}: augment.{i}: {operation.name!r} changes {changes}, and the data set {pipeline.dataset.name!r} holds {modality}; choose another"
+            )
     return problems
 
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from metaflowkit.augment.levels import level_operations
+from metaflowkit.augment.levels import TABLES, level_operations
 from metaflowkit.config.introspection import REQUIRED, Entry, Setting, argument_docs
 from metaflowkit.config.registry import KINDS, Choice
 from metaflowkit.config.schema import describe, nearest
@@ -94,7 +94,7 @@ def _section(section: str, key: str | None) -> list[str]:
 
 def _what(hint: Any) -> str:
     """The type of a key; what has a help of its own is referred to."""
-    if typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] is Choice:
+    if typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] in (Choice, Choice | None):
         kind = typing.get_args(hint)[1].name
         return f"a component (see mfk components {kind})"
     if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
@@ -119,17 +119,13 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _levels() -> list[str]:
-    return [
-        f"  {color}{level:<2} {', '.join(op['name'] for op in level_operations(level, channels))}"
-        for color, channels in (("grey", 1), ("color", 3))
-        for level in range(1, 5)
-    ]
+    return [f"  {sort}{level:<2} {', '.join(op['name'] for op in level_operations(level, sort))}" for sort in TABLES for level in range(1, 5)]
 
 
 def _level(name: str | None) -> list[str]:
     if name is None:
         return ["level", *_levels(), "print one for editing with 'mfk components level grey3'"]
-    color, level = name[:-1], name[-1:]
-    if color not in ("grey", "color") or level not in tuple("1234"):
-        raise ConfigError(f"components: there is no level {name!r}; use grey1 to grey4 or color1 to color4")
-    return to_yaml({"augment": level_operations(int(level), 1 if color == "grey" else 3)}).splitlines()
+    sort, level = name[:-1], name[-1:]
+    if sort not in TABLES or level not in tuple("1234"):
+        raise ConfigError(f"components: there is no level {name!r}; use {', '.join(f'{sort}1 to {sort}4' for sort in TABLES)}")
+    return to_yaml({"augment": level_operations(int(level), sort)}).splitlines()

@@ -71,11 +71,34 @@ def read_node(root: Node, name: str) -> Pipeline:
     problems: list[str] = []
     plugins = _plugins(root, problems)
     pipeline = section(root, Pipeline, "", plugins, problems, name=name)
+    if root.value.get("dataset", Node(None, root.mark)).value is None and _reads_data(root, plugins):
+        problems.append(f"{root.mark}: dataset: is missing and has no default; add it")
     if not problems:
+        pipeline = resolved(pipeline, plugins)
         problems = cross_checks(pipeline, root, plugins)
     if problems:
         raise ConfigError(problems)
     return dataclasses.replace(pipeline, places=dict(_places(root, "")))  # type: ignore[no-any-return]
+
+
+def _reads_data(root: Node, plugins: Sequence[str]) -> bool:
+    """Whether the tasks of a mapping are made of a data set."""
+    node = root.value.get("tasks")
+    named = node.value.get("name") if node is not None and isinstance(node.value, dict) else node
+    name = Pipeline.tasks.name if named is None else named.value if isinstance(named.value, str) else r.TASKS.name_of(named.value)
+    entry = r.TASKS.entries(plugins).get(name)
+    return entry is None or bool(entry.tags["reads_data"])
+
+
+def resolved(pipeline: Pipeline, plugins: Sequence[str]) -> Pipeline:
+    """The pipeline with those defaults written out that follow from its tasks."""
+    evaluate, tasks = pipeline.evaluate, pipeline.tasks
+    if not r.TASKS.entries(plugins)[tasks.name].tags["measured"]:
+        return dataclasses.replace(pipeline, evaluate=dataclasses.replace(evaluate, shot=1 if evaluate.shot is None else evaluate.shot))
+    shot = int(tasks.settings.get("shot", 1)) if evaluate.shot is None else evaluate.shot
+    steps = sorted({0, pipeline.inner.steps}) if evaluate.steps is None else evaluate.steps
+    augment = Augment() if pipeline.augment == Pipeline.augment else pipeline.augment
+    return dataclasses.replace(pipeline, augment=augment, evaluate=dataclasses.replace(evaluate, shot=shot, steps=steps))
 
 
 def plugins_of(path: str | Path) -> list[str]:
@@ -176,6 +199,8 @@ def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: l
     if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
         return _learn(node, path, plugins, problems)
     if _is_choice(hint):
+        if node.value is None and _optional(hint):
+            return None
         return choose(node, _kind(hint), path, plugins, problems)
     try:
         return coerce(node, hint, path)
@@ -211,7 +236,11 @@ def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
 
 
 def _is_choice(hint: Any) -> bool:
-    return typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] is Choice
+    return typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] in (Choice, Choice | None)
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_args(hint)[0] is not Choice
 
 
 def _kind(hint: Any) -> Kind:

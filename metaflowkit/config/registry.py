@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from metaflowkit.config import schema
 from metaflowkit.config.inspection import PLAIN, inspected
-from metaflowkit.config.introspection import REQUIRED, Entry, locate, own_sources, registrations
+from metaflowkit.config.introspection import REQUIRED, Entry, Setting, locate, own_sources, registrations
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.yaml import Node
 from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
@@ -53,7 +53,9 @@ class Kind:
         copied: whether an object from Python is copied when it is built, since it is then trained.
         renamed: settings that had another name, by that name.
         tags: what it may say about itself as class attributes, with the value for a component that does not.
-        reader: where entries come from when not from ``module``.
+        asked: further methods and attributes of components in which a tag is true, by the tag.
+        reader: where entries come from beside ``module``: classes of another library, whose defaults are left to it.
+        common: settings that every component has, which the builder reads.
     """
 
     name: str
@@ -64,7 +66,9 @@ class Kind:
     copied: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     tags: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     reader: Callable[[], dict[str, Entry]] | None = None
+    common: Callable[[], dict[str, Setting]] = dict
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
     objects: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -96,10 +100,8 @@ class Kind:
         Raises:
             ConfigError: a plugin cannot be imported, or takes a name that exists.
         """
-        if self.reader is not None:
-            return self.reader()
         own = [entry for source in own_sources(self.module) for variable, entry in registrations(source) if KINDS.get(variable) is self]
-        entries = {entry.name: self._injected(entry) for entry in own}
+        entries = {**self.foreign(), **{entry.name: self._injected(entry) for entry in own}}
         entries |= {name: Entry(name, "made in Python", {}, "", {tag: getattr(c, tag, v) for tag, v in self.tags.items()}) for name, c in self.objects.items()}
         for module in plugins:
             import_plugin(module)
@@ -112,9 +114,14 @@ class Kind:
                 entries[name] = self._injected(entry)
         return entries
 
+    def foreign(self) -> dict[str, Entry]:
+        """The components of another library."""
+        entries = self.reader() if self.reader is not None else {}
+        return {name: replace(entry, tags={**self.tags, **entry.tags}) for name, entry in entries.items()}
+
     def _injected(self, entry: Entry) -> Entry:
-        """The entry without the settings that the builder passes."""
-        settings = {s.name: s for s in entry.settings.values() if s.name not in self.injected}
+        """The entry without the settings that the builder passes, and with those that it reads."""
+        settings = {s.name: s for s in (*self.common().values(), *entry.settings.values()) if s.name not in self.injected}
         guards = tuple(guard for guard in entry.guards if settings.keys() >= set(guard.names))
         return replace(entry, settings=settings, guards=guards, tags={**self.tags, **entry.tags})
 
@@ -148,6 +155,12 @@ class Kind:
         for tag, default in self.tags.items():
             if not hasattr(component, tag):
                 setattr(component, tag, default)  # here and nowhere else, so that no two places take its absence for different things
+        for tag, members in self.asked.items():
+            for member in members if getattr(component, tag) else ():
+                if member.endswith(")"):
+                    self._require(component, name, member)
+                elif not hasattr(component, member):
+                    raise self._lacks(name, f"the attribute {member}", component)
         return component
 
     def _lacks(self, name: str, methods: str, component: Any) -> ValueError:
@@ -243,7 +256,8 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
             problems.append(f"{node.mark}: {path}.{key}: is missing and has no default; add it ({schema.describe(setting.annotation)})")
     if len(problems) > before:
         return None
-    settings = {key: values.get(key, s.default) for key, s in entry.settings.items() if key in values or kind.reader is None}
+    foreign = entry.name in kind.foreign()
+    settings = {key: values.get(key, s.default) for key, s in entry.settings.items() if key in values or not foreign}
     for guard in entry.guards:
         refusal = guard.refusal(settings)
         if refusal is not None:
@@ -252,16 +266,45 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     return Choice(entry.name, settings) if len(problems) == before else None
 
 
-def _augmentations() -> dict[str, Entry]:
+def _kornia() -> dict[str, Entry]:
     from metaflowkit.augment.catalog import operations
 
     return operations()
 
 
-DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",))
-AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment", reader=_augmentations)
-TASKS = Kind("tasks", "metaflowkit.tasks", injected=("images", "seed"), methods=("episode(step)",), tags={"reads_labels": True})
-BACKBONES = Kind("backbone", "metaflowkit.models.backbones", injected=("shape",), methods=("forward(x)",), attributes=("features",), copied=True)
+def _apply_to() -> dict[str, Setting]:
+    from metaflowkit.augment.catalog import APPLY_TO
+
+    return {"apply_to": APPLY_TO}
+
+
+DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",), tags={"modality": "any"})
+AUGMENTATIONS = Kind(
+    "augmentation", "metaflowkit.augment.tokens", methods=("__call__(x)",), tags={"modality": "images"}, reader=_kornia, common=_apply_to
+)
+LEARNED_AUGMENTATIONS = Kind(
+    "learned augmentation", "metaflowkit.augment.learned", injected=("shape",), methods=("forward(x, y)",), copied=True
+)
+TASKS = Kind(
+    "tasks",
+    "metaflowkit.tasks",
+    injected=("images", "splits", "seed"),
+    methods=("episode(step)",),
+    tags={
+        "reads_data": True, "reads_labels": True, "measured": False, "samples": False,
+        "metric": "accuracy", "higher_is_better": True, "percent": True,
+    },
+    asked={"measured": ("held_out(split, index, count, shot)", "measure(call, task)", "criterion", "shape", "outputs"), "samples": ("sample(call, batch, draw)",)},
+)
+BACKBONES = Kind(
+    "backbone",
+    "metaflowkit.models.backbones",
+    injected=("shape", "vocabulary"),
+    methods=("forward(x)",),
+    attributes=("features",),
+    copied=True,
+    tags={"reads": "any"},
+)
 HEADS = Kind(
     "head",
     "metaflowkit.models.heads",
@@ -271,7 +314,7 @@ HEADS = Kind(
     tags={"reads_support": True, "fixed_way": False, "metric": "cosine"},
 )
 RULES = Kind("rule", "metaflowkit.rules", methods=("init(params)", "update(grads, state, params)"))
-LOSSES = Kind("loss", "metaflowkit.losses", methods=("__call__(outputs, y)",), tags={"needs_pairs": False})
+LOSSES = Kind("loss", "metaflowkit.losses", injected=("criterion", "examples"), methods=("__call__(outputs, y)",), copied=True, tags={"needs_pairs": False})
 ENGINES = Kind("engine", "metaflowkit.engines", injected=("model", "rule"), methods=("outcome(learner, episode)", "adapt(learner, support, episode, read)"))
 ORDERS = Kind(
     "order",
@@ -289,7 +332,7 @@ PRUNERS = Kind(
     renamed={"warmup": "n_warmup_steps", "least": "min_resource", "factor": "reduction_factor", "p": "p_threshold", "startup": "n_startup_trials"},
 )
 KINDS = {
-    "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
+    "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "LEARNED_AUGMENTATIONS": LEARNED_AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
     "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,
     "SAMPLERS": SAMPLERS, "PRUNERS": PRUNERS,
 }  # fmt: skip

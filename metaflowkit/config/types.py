@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
@@ -17,6 +17,40 @@ OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
 Level = Annotated[int, Range(1, 4)]
 Per = Literal["all", "layer", "parameter", "element"]
 Readout = Literal["prototype", "adapted", "logistic"]
+
+
+class Metric(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        name: one word, by which metric log and search know it.
+        higher_is_better: whether more of it is better.
+        percent: whether it is a share in 0..1, shown in per cent.
+    """
+
+    name: str = "accuracy"
+    higher_is_better: bool = True
+    percent: bool = True
+
+    def text(self, value: float, sign: str = "") -> str:
+        """A value without its unit: per cent to a tenth, others to three digits."""
+        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}#.3g}"
+
+    def with_ci(self, value: float, ci95: float, sign: str = "") -> str:
+        """A value, ± the half width of its interval to as many places."""
+        text = self.text(value, sign)
+        places = len(text.partition(".")[2])
+        half = 100 * ci95 if self.percent else ci95
+        return f"{text} ± {half:.{places}f}"
+
+    @property
+    def unit(self) -> str:
+        """What stands behind a value."""
+        return " %" if self.percent else ""
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether one value is better than another."""
+        return value > than if self.higher_is_better else value < than
 
 
 @dataclass(frozen=True)
@@ -65,6 +99,7 @@ class Inner:
     Attributes:
         rule: the update of an inner step.
         loss: what the inner steps lower, on the support set.
+        augment: what is done to the support set in every inner step, with strengths that the outer loop learns; null for nothing.
         steps: inner steps to the student (K).
         engine: how the inner loop is computed; all give the same gradient.
         order: how the inner loop enters the outer gradient.
@@ -77,6 +112,7 @@ class Inner:
 
     rule: Annotated[Choice, r.RULES] = Choice("sgd")
     loss: Annotated[Choice, r.LOSSES] = Choice("contrastive")
+    augment: Annotated[Choice | None, r.LEARNED_AUGMENTATIONS] = None
     steps: InnerSteps = 3
     engine: Annotated[Choice, r.ENGINES] = Choice("auto")
     order: Annotated[Choice, r.ORDERS] = Choice("exact")
@@ -94,6 +130,8 @@ class Outer:
     Attributes:
         optimizer: of the outer steps.
         steps: outer steps in all.
+        learn: patterns of the parameters that the outer loop moves, such as ['loss.*']; null for all. The others start every task as
+            they are.
         schedule: of the optimizer's learning rate over these steps.
         clip: largest norm of the meta-gradient, which is scaled down above it; null for no limit.
         save_every: outer steps between two checkpoints; null saves whenever it validates.
@@ -101,6 +139,7 @@ class Outer:
 
     optimizer: Annotated[Choice, r.OPTIMIZERS] = Choice("adam")
     steps: OuterSteps = 1000
+    learn: list[str] | None = None
     schedule: Literal["constant", "cosine"] = "cosine"
     clip: Positive | None = 10.0
     save_every: OuterSteps | None = None
@@ -114,8 +153,9 @@ class Evaluate:
         every: outer steps between two validations.
         way: classes per episode. Where way and shot are both lists they go in pairs: way [5, 20] with shot [5, 1] is 5-way 5-shot and
             20-way 1-shot.
-        shot: support images per class.
-        query: query images per class.
+        shot: support examples per class, or per task where there are no classes; null for 1, or for what tasks.shot says where there are none.
+        query: query examples per class.
+        steps: numbers of inner steps after which tasks without classes are measured; null for 0 and inner.steps. Validation is after inner.steps.
         episodes: test episodes.
         val_episodes: validation episodes.
         readouts: how a query image is classified: by the nearest class mean, by the head after the inner steps, or by logistic regression.
@@ -126,8 +166,9 @@ class Evaluate:
 
     every: OuterSteps = 100
     way: Ways | list[Ways] = 5
-    shot: Examples | list[Examples] = 1
+    shot: Examples | list[Examples] | None = None
     query: Examples = 15
+    steps: list[InnerSteps] | None = None
     episodes: Episodes = 600
     val_episodes: Episodes = 200
     readouts: list[Readout] = field(default_factory=lambda: ["prototype", "adapted"])
@@ -136,10 +177,14 @@ class Evaluate:
 
     def settings(self) -> list[tuple[int, int]]:
         """Every (way, shot) to be measured, once."""
-        ways, shots = listed(self.way), listed(self.shot)
+        ways, shots = listed(self.way), self.shots()
         if len(ways) == 1 or len(shots) == 1:
             return list(dict.fromkeys((way, shot) for way in ways for shot in shots))
         return list(dict.fromkeys(zip(ways, shots)))
+
+    def shots(self) -> list[int]:
+        """Every shot."""
+        return [1] if self.shot is None else listed(self.shot)
 
 
 @dataclass(frozen=True)
@@ -151,9 +196,9 @@ class Pipeline:
         seed: weights, tasks and augmentation follow from it.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
         plugins: modules with components of your own.
-        dataset: where images come from.
-        augment: what happens to the images of training tasks: {level: 1 to 4} or a list of operations.
-        tasks: how training tasks are made of the images.
+        dataset: where examples come from; left out where the tasks make their own.
+        augment: what happens to the examples of training tasks: {level: 1 to 4} or a list of operations.
+        tasks: what is learned from: how training tasks are made of the examples, or a family of tasks that makes its own.
         model: what is learned.
         inner: how the model adapts to a task.
         objective: what the outer loop minimises.
@@ -163,7 +208,7 @@ class Pipeline:
     """
 
     name: str
-    dataset: Annotated[Choice, r.DATASETS]
+    dataset: Annotated[Choice | None, r.DATASETS] = None
     tasks: Annotated[Choice, r.TASKS] = Choice("views")
     seed: Natural = 0
     device: str = "auto"
@@ -182,6 +227,12 @@ class Pipeline:
         while ancestor and ancestor not in self.places:
             ancestor = ancestor.rpartition(".")[0]
         return f"{self.places[ancestor]}: {path}" if ancestor else path
+
+    @property
+    def metric(self) -> Metric:
+        """What validation and tests measure."""
+        tags = r.TASKS.entries(self.plugins)[self.tasks.name].tags
+        return Metric(tags["metric"], tags["higher_is_better"], tags["percent"])
 
     def plain(self) -> dict[str, Any]:
         """The YAML mapping of the whole pipeline, in data-flow order."""

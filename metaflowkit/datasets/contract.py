@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from metaflowkit.errors import DataError
-from metaflowkit.types import ImageSet
+from metaflowkit.types import ExampleSet
 
 
-def check_splits(name: str, splits: Any, unread: Collection[str] = ()) -> dict[str, ImageSet]:
+def check_splits(name: str, splits: Any, unread: Collection[str] = ()) -> dict[str, ExampleSet]:
     """The splits as a dictionary, where they are what a data set must return.
 
-    Each is an :class:`ImageSet`: images [n, C, H, W], uint8 in 0..255 or float in 0..1, and for each image the index of its class, int64. Images without
-    classes have neither class names nor labels. Images of all splits have one shape.
+    Each is an :class:`ExampleSet`: examples [n, *shape], and for each the index of its class, int64; in an :class:`ImageSet` images [n, C, H, W], uint8
+    in 0..255 or float in 0..1, in a :class:`TokenSet` tokens [n, L], int64. Examples without classes have neither class names nor labels. Those of all
+    splits have one shape.
 
     Args:
         name: the data set, for messages.
@@ -37,7 +38,7 @@ def check_splits(name: str, splits: Any, unread: Collection[str] = ()) -> dict[s
             raise DataError(f"{where}: must be an ImageSet, got {type(images).__name__}; return ImageSet(x, y, classes)")
         if not len(images.x):
             continue
-        _check_images(where, images.x)
+        CHECKS.get(getattr(images, "modality", "images"), _check_vectors)(where, images)
         if split not in unread:
             _check_labels(where, images)
         shapes[split] = tuple(images.x.shape[1:])
@@ -46,7 +47,8 @@ def check_splits(name: str, splits: Any, unread: Collection[str] = ()) -> dict[s
     return dict(splits)
 
 
-def _check_images(where: str, x: Tensor) -> None:
+def _check_images(where: str, images: ExampleSet) -> None:
+    x = images.x
     if x.dim() != 4:
         raise DataError(f"{where}: images must be a tensor [n, C, H, W], got shape {list(x.shape)}; add or remove axes")
     if x.dtype == torch.uint8:
@@ -58,7 +60,24 @@ def _check_images(where: str, x: Tensor) -> None:
         raise DataError(f"{where}: float images must lie in 0..1, got {low:g} to {high:g}; scale them, or give uint8")
 
 
-def _check_labels(where: str, images: ImageSet) -> None:
+def _check_tokens(where: str, texts: ExampleSet) -> None:
+    x, vocabulary = texts.x, int(getattr(texts, "vocabulary", 0))
+    if x.dtype != torch.int64 or x.dim() != 2:
+        raise DataError(f"{where}: texts must be tokens [n, L], int64, got {str(x.dtype).removeprefix('torch.')} of shape {list(x.shape)}; convert them")
+    low, high = (int(bound) for bound in x.aminmax())
+    if low < 0 or high >= vocabulary:
+        raise DataError(f"{where}: tokens must lie in 0 to {vocabulary - 1} (vocabulary - 1), got {low} to {high}; raise the vocabulary")
+
+
+def _check_vectors(where: str, examples: ExampleSet) -> None:
+    if examples.x.dim() < 2:
+        raise DataError(f"{where}: examples must be a tensor [n, *shape], got shape {list(examples.x.shape)}; add an axis")
+
+
+CHECKS = {"images": _check_images, "tokens": _check_tokens}
+
+
+def _check_labels(where: str, images: ExampleSet) -> None:
     count, y = len(images.classes), images.y
     if not isinstance(y, Tensor):
         raise DataError(f"{where}: labels must be a tensor, got {type(y).__name__}; give the index of each image's class, int64")

@@ -25,6 +25,8 @@ class Digits:
         E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
     """
 
+    modality = "images"
+
     def __init__(self, image_size: Side = 28, fractions: dict[str, float] | None = None, split_seed: Natural = 0) -> None:
         self.image_size = image_size
         self.chosen = draw_fractions(10, fractions or {"test": 1.0}, split_seed)

@@ -63,6 +63,8 @@ class Folder:
             the checksums in its directory).
     """
 
+    modality = "images"
+
     def __init__(
         self,
         root: str,

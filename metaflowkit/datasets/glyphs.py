@@ -63,6 +63,8 @@ class Glyphs:
         The DejaVu fonts (dejavu-fonts.github.io) and STIX fonts (stixfonts.org).
     """
 
+    modality = "images"
+
     def __init__(
         self,
         train: list[str] = ["latin", "cyrillic"],  # noqa: B006, read as the schema's default and never changed

@@ -36,6 +36,8 @@ class Omniglot:
         B. Lake, R. Salakhutdinov, J. Tenenbaum, Human-level concept learning through probabilistic program induction, Science 2015.
     """
 
+    modality = "images"
+
     def __init__(
         self,
         root: str = "data/omniglot",

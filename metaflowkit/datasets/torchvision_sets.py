@@ -40,6 +40,8 @@ class TorchvisionSet:
         classes: instead of a draw, the class names of each split.
     """
 
+    modality = "images"
+
     def __init__(
         self,
         set: str,

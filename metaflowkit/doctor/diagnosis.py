@@ -56,7 +56,8 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
     learner, episode, notes = doubled(flow)
     yield from notes
     yield from _modules(learner)
-    yield from _forward(learner, episode)
+    if not flow.measured:
+        yield from _forward(learner, episode)
     exact = dataclasses.replace(learner, order=Exact(), remat=False)
     if sum(p.numel() for p in learner.model.parameters()) > LARGE:
         directions = 1

@@ -52,7 +52,7 @@ class PlainLoop:
                 params, state = descend(params, state, lambda p, k=k: self._inner_loss(p, constants, k))  # type: ignore[misc]
             return params, state
 
-        return self.learner.objective(Adapted(params, state, self._outer_call, advance, descend, self._query), self.task)
+        return self.learner.objective(Adapted(params, state, self._outer_call, advance, descend, self._query, self.learner.criterion), self.task)
 
     def _step(self, params: Params, state: State, meta: Params, k: int, loss: Callable[[Params], Tensor], graph: bool) -> tuple[Params, State]:
         if not graph:
@@ -113,7 +113,7 @@ def plain_outcome(learner: MetaLearner, episode: Episode) -> Outcome:
             meta = {name: p.requires_grad_() for name, p in learner.meta().items()}
             value, named = PlainLoop(learner, task_of(episode, t), graph=True).value(meta)
             gradients = gradient(value, meta)
-            total = {name: total[name] + g if total else g for name, g in gradients.items() if name not in learner.frozen}
+            total = {name: total[name] + g if total else g for name, g in learner.trained(gradients).items()}
             values.append(value.detach())
             metrics.append({name: metric.detach() for name, metric in named.items()})
     means = {name: torch.stack([metric[name] for metric in metrics]).mean() for name in metrics[0]}

@@ -16,9 +16,9 @@ from metaflowkit.doctor.findings import Finding, fact, wrong
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Episode, first_tasks, tree_map
+from metaflowkit.types import Episode, first_tasks, task_count, tree_map
 
-MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2}
+MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2, "horizon": 5}
 LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps along one direction must do
 
 
@@ -58,7 +58,8 @@ def doubled(flow: Flow) -> tuple[MetaLearner, Episode, list[Finding]]:
     flow.learner.model.double()
     learner, episode = flow.learner, in_double(flow.episode(1))
     size = sum(p.numel() for p in learner.model.parameters())
-    notes = [fact(f"tasks of {episode.way} ways in float64, {learner.steps} inner steps, {size:,} meta-parameters")]
+    ways = f"tasks of {episode.way} ways" if episode.way else f"{task_count(episode)} tasks"
+    notes = [fact(f"{ways} in float64, {learner.steps} inner steps, {size:,} meta-parameters")]
     if size > LARGE:
         steps = min(learner.steps, 2) if learner.order.unrolled else learner.steps
         learner, episode = dataclasses.replace(learner, steps=steps), first_tasks(episode, 1)

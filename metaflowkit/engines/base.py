@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from metaflowkit.criteria import Classification, Criterion
 from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Exact, Order
 from metaflowkit.rules.base import Rule
@@ -73,12 +74,14 @@ class MetaLearner:
         engine: how the inner loop is run and differentiated.
         order: how the inner loop enters the outer gradient.
         adapts: names of the parameters that the inner loop moves; None for all but those of the rule.
+        learns: names of the parameters that the outer loop moves; None for all. The others start every task as they are.
         frozen: names of the parameters that neither loop moves; nor does either move those with ``requires_grad=False``.
         proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2 over the parameters that adapt.
         remat: keep parameters per step instead of activations, and compute each step again on the way back.
         arguments: (task, *inputs) -> arguments of the model's ``forward``; by default the inputs.
         sample: (call, batch, draw) -> batch, examples drawn with the parameters at hand, from the support in inner step
             ``draw`` (from 0) and from the query for the objective; None where the episode holds the examples.
+        criterion: what the model's outputs mean, for objectives that ask.
     """
 
     model: nn.Module
@@ -89,11 +92,13 @@ class MetaLearner:
     engine: Engine
     order: Order = field(default_factory=Exact)
     adapts: frozenset[str] | None = None
+    learns: frozenset[str] | None = None
     frozen: frozenset[str] = frozenset()
     proximal: float = 0.0
     remat: bool = False
     arguments: Callable[..., tuple[Any, ...]] = as_given
     sample: Callable[[Call, Tree, int], Tree] | None = None
+    criterion: Criterion = field(default_factory=Classification)
 
     def outcome(self, episode: Episode) -> Outcome:
         """The outer objective's value, metrics and gradients by name, means over a batch of tasks."""
@@ -109,12 +114,16 @@ class MetaLearner:
 
     def trained(self, params: Mapping[str, V]) -> dict[str, V]:
         """Those of the parameters that the outer loop moves."""
-        return {name: params[name] for name, p in self._named if p.requires_grad and name not in self.frozen}
+        learns = self.learns
+        return {name: p for name, p in self._movable(params).items() if learns is None or name in learns}
 
     def fast(self, params: Mapping[str, V]) -> dict[str, V]:
         """Those of the parameters that the inner loop moves."""
         adapts = self.adapts
-        return {name: p for name, p in self.trained(params).items() if (name in adapts if adapts is not None else not name.startswith("rule."))}
+        return {name: p for name, p in self._movable(params).items() if (name in adapts if adapts is not None else not name.startswith("rule."))}
+
+    def _movable(self, params: Mapping[str, V]) -> dict[str, V]:
+        return {name: params[name] for name, p in self._named if p.requires_grad and name not in self.frozen}
 
     @cached_property
     def _named(self) -> list[tuple[str, nn.Parameter]]:

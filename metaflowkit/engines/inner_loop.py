@@ -109,7 +109,7 @@ class InnerLoop:
     def objective_gradient(self, meta: Params, params: Params, state: State) -> Result:
         """The objective's gradient at the adapted parameters; buffers stay as adaptation left them."""
         buffers = self.buffers.snapshot()
-        result = self.differentiable.autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self.trained(params))
+        result = self.differentiable.autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self._moving(params))
         self.buffers.restore(buffers)
         return result
 
@@ -219,7 +219,7 @@ class InnerLoop:
                 params, state = descend(params, state, lambda p, k=self.learner.steps + i: self._loss(self.detached, p, fixed, k))  # type: ignore[misc]
             return params, state
 
-        result = self.learner.objective(Adapted(params, state, call, advance, descend, sample), self.task)
+        result = self.learner.objective(Adapted(params, state, call, advance, descend, sample, self.learner.criterion), self.task)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             raise ConfigError(f"objective: must return (value, {{name: metric}}), got {_kind(result)}; give an empty dict for no metrics")
         value, metrics = result
@@ -234,11 +234,11 @@ class InnerLoop:
             for k in range(self.learner.steps):
                 trail.append((params, state, self.buffers.snapshot()))
                 params, state = self._step(self.detached, meta, params, state, k)
-        trained = self.learner.trained(meta)
-        at_end, value, metrics = autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self.learner.trained(params))
-        names, size = list(trained), len(trained)
+        moving = self._moving(meta)
+        at_end, value, metrics = autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self._moving(params))
+        names, size = list(moving), len(moving)
         back = [*at_end.values(), *(torch.zeros_like(x) for x in tensors_of(state))]
-        direct = [torch.zeros_like(p) for p in trained.values()]
+        direct = [torch.zeros_like(p) for p in moving.values()]
         for k, (before, state_before, buffers) in reversed(list(enumerate(trail))):
             first = k == 0  # here the parameters are the meta-parameters themselves: one input, to add up in the order of one graph
             self.buffers.restore(buffers)
@@ -250,14 +250,20 @@ class InnerLoop:
                 after, state = self._step(self.differentiable, anchor, start, state, k, differentiated(k, self.learner.steps))
                 return [*(after[name] for name in names), *tensors_of(state), *(inputs if first else ())]
 
-            inputs = list(trained.values()) if first else [*self.learner.trained(before).values(), *trained.values(), *tensors_of(state_before)]
+            inputs = list(moving.values()) if first else [*self._moving(before).values(), *moving.values(), *tensors_of(state_before)]
             pulled = autodiff.vjp(again, inputs, [*back, *direct] if first else back)
             if first:
                 back = pulled
             else:
                 direct = [d + g for d, g in zip(direct, pulled[size : 2 * size])]
                 back = [*pulled[:size], *pulled[2 * size :]]
-        return dict(zip(names, back)), value, metrics
+        trained = self.learner.trained(meta)
+        return {name: g for name, g in zip(names, back) if name in trained}, value, metrics
+
+    def _moving(self, params: Params) -> Params:
+        """Those that either loop moves: a gradient with respect to the first passes through the second."""
+        moving = self.learner.trained(params).keys() | self.learner.fast(params).keys()
+        return {name: p for name, p in params.items() if name in moving}
 
 
 def _scalar(value: Any, name: str) -> Tensor:

@@ -3,97 +3,28 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from collections.abc import Iterable, Iterator
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
 from metaflowkit.composition.few_shot import query_scores
-from metaflowkit.composition.flow import Flow
+from metaflowkit.composition.flow import FewShotFlow, Flow
 from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Readout
+from metaflowkit.criteria import accuracy
 from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.embedding import embed
-from metaflowkit.evaluation.protocol import normalisation
+from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.models.normalisation import stored_norms
-from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Episode, Labelled
 
 BATCH = 20
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy over episodes.
-
-    Attributes:
-        split, way, shot, query, readout: what was measured.
-        episodes: how many.
-        accuracy: mean, 0..1.
-        ci95: half width of the 95 % interval of the mean, 1.96 s / sqrt(episodes).
-        each: accuracy of every episode.
-    """
-
-    split: str
-    way: int
-    shot: int
-    query: int
-    readout: str
-    episodes: int
-    accuracy: float
-    ci95: float
-    each: tuple[float, ...] = field(default=(), repr=False, compare=False)
-
-    def plain(self) -> dict[str, Any]:
-        """As a JSON object; accuracies of single episodes to six digits."""
-        return {**vars(self), "each": [round(value, 6) for value in self.each]}
-
-    def __str__(self) -> str:
-        return f"{100 * self.accuracy:.1f} ± {100 * self.ci95:.1f} %"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one accuracy lies above another that was measured on the same episodes.
-
-    ``mean(d) ± 1.96 s(d) / sqrt(n)`` over the n differences d_i = after_i - before_i of single episodes. How hard an episode
-    is cancels out of its difference, so that this interval is narrower than the two accuracies' own let one expect.
-
-    Attributes:
-        mean: mean difference, -1..1.
-        ci95: half width of its 95 % interval.
-    """
-
-    mean: float
-    ci95: float
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the interval leaves out 0, so that the episodes tell the two apart."""
-        return abs(self.mean) > self.ci95
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:+.1f} ± {100 * self.ci95:.1f}"
-
-
-def paired(before: Sequence[float], after: Sequence[float]) -> Difference | None:
-    """The difference of two accuracies, each given by those of the same episodes in the same order; None where they are not at hand for both."""
-    if len(before) != len(after) or len(after) < 2:
-        return None
-    differences = [b - a for a, b in zip(before, after)]
-    return Difference(statistics.fmean(differences), _ci95(statistics.stdev(differences), len(differences)))
-
-
-def _ci95(deviation: float, count: int) -> float:
-    """Half width of the 95 % interval of a mean over ``count`` independent values, by the normal approximation."""
-    return 1.96 * deviation / math.sqrt(count)
 
 
 def evaluate(
@@ -125,6 +56,8 @@ def evaluate(
         ConfigError: there is no such readout, a number is too small, or a layer lacks its statistics.
         DataError: the split has too few classes or images.
     """
+    if not isinstance(flow, FewShotFlow):
+        raise ConfigError("evaluate: these tasks are measured by themselves; call metaflowkit.evaluate_adaptation")
     if split not in flow.splits:
         raise DataError(f"split {split!r}: is not at hand here, only {', '.join(flow.splits)}; choose one of them")
     if not flow.splits[split].classes:
@@ -147,13 +80,8 @@ def evaluate(
             else:
                 embedded = embedded or tuple(embed(flow.model, examples.x) for examples in (episode.support, episode.query))
                 scores = (_prototype if readout == "prototype" else _logistic)(flow, episode, *embedded)
-            accuracies[readout].append(accuracy(scores.double(), episode.query.y).cpu())
-    results = []
-    for readout, batches in accuracies.items():
-        values = torch.cat(batches)
-        ci95 = _ci95(values.std().item(), len(values))
-        results.append(Score(split, way, shot, query, readout, len(values), values.mean().item(), ci95, tuple(values.tolist())))
-    return results
+            accuracies[readout].append(accuracy(scores.double(), episode.query.y))
+    return [Score.of(split, FewShot(way, shot, query, readout), ACCURACY, joined(batches)) for readout, batches in accuracies.items()]
 
 
 def _checked(readouts: Iterable[str]) -> list[str]:
@@ -165,26 +93,15 @@ def _checked(readouts: Iterable[str]) -> list[str]:
     return names
 
 
-def protocol(flow: Flow, readouts: Iterable[str]) -> str:
-    """What a reader must know beside the figures."""
-    facts = [normalisation(flow.model, flow.shape)]
-    if "adapted" in readouts:
-        views = evaluation_views(flow.pipeline)
-        shown = f"{views} augmented views of each support image" if views else "the support images"
-        facts.append(f"'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}")
-    facts += dict.fromkeys(images.note for images in flow.splits.values() if images.note)
-    return "; ".join([*facts, f"episodes are drawn with seed {flow.pipeline.evaluate.seed}"])
-
-
-def _batches(flow: Flow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
+def _batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
     for i in range(math.ceil(episodes / BATCH)):
         drawn = tasks.episode(i, purpose)
         count = min(BATCH, episodes - i * BATCH)
-        support, query = (Labelled(flow.images(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
+        support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
         yield Episode(support, query, drawn.way, seed_for(tasks.seed, f"inner/{purpose}", i))
 
 
-def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:
+def _shown(flow: FewShotFlow, episode: Episode, split: str, index: int) -> Labelled:
     """What the inner loop adapts on: augmented copies of the support images, or the images themselves."""
     views = evaluation_views(flow.pipeline)
     if not views:
@@ -193,12 +110,12 @@ def _shown(flow: Flow, episode: Episode, split: str, index: int) -> Labelled:
     return Labelled(flow.augmented(x, "support", f"evaluate/{split}", index), episode.support.y.repeat_interleave(views, dim=1))
 
 
-def _prototype(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
+def _prototype(flow: FewShotFlow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
     means = [prototypes(s, y, episode.way) for s, y in zip(support, episode.support.y)]
     return torch.stack([similarity(q, m, str(flow.model.head.metric)) for q, m in zip(query, means)])
 
 
-def _logistic(flow: Flow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
+def _logistic(flow: FewShotFlow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
     from sklearn.linear_model import LogisticRegression
 
     scores = []

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from metaflowkit.composition.learner import Interface
 from metaflowkit.evaluation.embedding import embed
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import StoredNorm
-from metaflowkit.seeding import generator_for, seeded
+from metaflowkit.seeding import seeded
 
 CURRENT = "the statistics of the current set"
 RUNNING = "the running statistics it was built with"
@@ -19,15 +20,15 @@ IMAGES = 4  # whose features are compared, beside as many others
 CHANGE = 1e-4  # relative; far above rounding in float32, far below what batch statistics do
 
 
-def normalisation(model: Model, shape: tuple[int, ...]) -> str:
+def normalisation(model: Model, interface: Interface) -> str:
     """Which statistics normalise, and whether an image's features depend on the other images of its set (transductive) or not (inductive).
 
     Args:
         model: in the modes that its modules are in.
-        shape: of an image, (C, H, W).
+        interface: whose noise it is tried on.
     """
     used = list(dict.fromkeys(kind for kind in map(_kind, model.modules()) if kind))
-    shared = CURRENT in used or depends_on_others(model, shape)
+    shared = CURRENT in used or depends_on_others(model, interface)
     facts = ["batch normalisation uses " + ", in other layers ".join(used)] if used else []
     if shared and CURRENT not in used:
         facts.append("an image's features depend on the other images of its set")
@@ -44,11 +45,13 @@ def _kind(module: nn.Module) -> str | None:
     return CURRENT if module.training or module.running_mean is None else RUNNING
 
 
-def depends_on_others(model: Model, shape: tuple[int, ...]) -> bool:
-    """Whether the features of the same images change with the others of their set, tried on images of noise: true of any module, also an unknown one."""
+def depends_on_others(model: Model, interface: Interface) -> bool:
+    """Whether the features of the same images change with the others of their set, tried on noise: true of any module, also an unknown one."""
     first = next(iter(model.parameters()))
-    noise = torch.rand(3, IMAGES, *shape, generator=generator_for(0, "sharing")).to(first)
-    sets = torch.stack([torch.cat([noise[0], noise[1]]), torch.cat([noise[0], 0.2 * noise[2]])])  # one set as large as the other, for the same rounding
+    noise = interface.noise(3, IMAGES).to(first.device)
+    noise = noise.to(first.dtype) if noise.is_floating_point() else noise
+    other = 0.2 * noise[2] if noise.is_floating_point() else noise[2]
+    sets = torch.stack([torch.cat([noise[0], noise[1]]), torch.cat([noise[0], other])])  # one set as large as the other, for the same rounding
     features = []
     for examples in sets:
         with seeded(0, first.device):  # what a model draws by itself is the same for both

@@ -3,5 +3,6 @@
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.losses.cross_entropy import CrossEntropy
 from metaflowkit.losses.prototype import PrototypeLoss
+from metaflowkit.losses.task import TaskLoss
 
-__all__ = ["Contrastive", "CrossEntropy", "PrototypeLoss"]
+__all__ = ["Contrastive", "CrossEntropy", "PrototypeLoss", "TaskLoss"]

@@ -1,10 +1,12 @@
-"""A backbone and a head as one module with one entry point."""
+"""A backbone and a head as one module with one entry point, and beside them what else is meta-learned."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from metaflowkit.types import Episode, Labelled, Outputs
+from metaflowkit.types import Episode, Labelled, Outputs, Tree
 
 
 class Model(nn.Module):
@@ -17,27 +19,50 @@ class Model(nn.Module):
         backbone: x [n, *input] -> features [n, D].
         head: (features, embedded support, way) -> logits [n, N].
         rule: what is meta-learned of the inner rule beside them; it takes no part in :meth:`forward`.
+        loss: an inner loss (outputs, y) -> scalar that has meta-parameters of its own.
+        augment: (x, y) -> (x, y), what is done to the support in each inner step, with meta-parameters of its own.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, rule: nn.Module | None = None) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, rule: nn.Module | None = None, loss: Any = None, augment: nn.Module | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.rule = rule
+        self.loss = loss
+        self.augment = augment
 
     @staticmethod
-    def arguments(task: Episode, x: Tensor | None) -> tuple[Labelled, Tensor | None, int]:
+    def arguments(task: Episode, x: Tensor | None, y: Tree = None) -> tuple[Any, ...]:
         """The arguments of :meth:`forward` for examples of a few-shot task; see :class:`metaflowkit.engines.base.MetaLearner`."""
-        return task.support, x, task.way
+        return task.support, x, task.way, y
 
-    def forward(self, support: Labelled, x: Tensor | None, way: int) -> Outputs:
-        """Features and scores of ``x`` given a support set.
+    @staticmethod
+    def arguments_alone(task: Episode, x: Tensor, y: Tree = None) -> tuple[Any, ...]:
+        """The same where the head reads no support set."""
+        return None, x, task.way, y
+
+    def forward(self, support: Labelled | None, x: Tensor | None, way: int, y: Tree = None) -> Outputs | Tensor:
+        """Features and scores of ``x`` given a support set; with ``y`` the inner loss on them.
 
         Args:
-            support: the task's support set.
+            support: the task's support set; None where the head does not read it.
             x: examples [n, *input]; None for the support set itself.
             way: number of classes N.
+            y: targets of the examples, for the inner loss.
         """
+        if y is None:
+            return self._outputs(support, x, way)
+        if self.augment is not None:
+            assert support is not None
+            x, y = self.augment(support.x, y)
+            features = self.backbone(x)
+            return self.loss(Outputs(features, self.head(features, Labelled(features, y), way)), y)  # type: ignore[no-any-return]
+        return self.loss(self._outputs(support, x, way), y)  # type: ignore[no-any-return]
+
+    def _outputs(self, support: Labelled | None, x: Tensor | None, way: int) -> Outputs:
+        if support is None:
+            features = self.backbone(x)
+            return Outputs(features, self.head(features, None, way))
         if x is None:
             features = self.backbone(support.x)
             return Outputs(features, self.head(features, Labelled(features, support.y), way))

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.config.schema import InnerSteps, Positive
-from metaflowkit.objectives.accuracy import accuracy
-from metaflowkit.types import Adapted, Episode, detached, scores_of
+from metaflowkit.types import Adapted, Episode, Tree, detached, scores_of
 
 
 @OBJECTIVES.register("bootstrapped_kl")
 class BootstrappedKL:
-    """KL between the class probabilities of the target (delta steps further, no gradient) and of the student, on the query set.
+    """KL between the predictions of the target (delta steps further, no gradient) and of the student, on the query set.
 
-    mean_i KL(pi_target(x_i) || pi_student(x_i)) with pi = softmax(logits / temperature).
+    mean_i KL(pi_target(x_i) || pi_student(x_i)); for classes pi = softmax(logits / temperature), for regression and policies see
+    :mod:`metaflowkit.criteria`. Where examples are drawn with the parameters at hand, the x_i are those that the student meets.
 
     Args:
         delta: steps from the student to its target; more look further ahead and are less stable.
         direction: ``forward`` is KL(target || student), ``reverse`` KL(student || target).
-        grounded: take the last of the delta steps on the query's cross-entropy, which keeps collapsed embeddings from being a fixed point.
+        grounded: take the last of the delta steps on what the tasks are about, such as the query's cross-entropy, which keeps collapsed
+            embeddings from being a fixed point.
         temperature: softens both distributions.
 
     Reference:
@@ -35,25 +35,24 @@ class BootstrappedKL:
             raise ValueError("a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta or set grounded: false")
         self.delta, self.direction, self.grounded, self.temperature = delta, direction, grounded, temperature
 
-    def target(self, adapted: Adapted, task: Episode) -> Tensor:
-        """The target's query logits [n, N], without graph."""
-        x, y = task.query
+    def target(self, adapted: Adapted, x: Tree) -> Tensor:
+        """The target's outputs for inputs ``x``, without graph."""
         params = {name: p.detach() for name, p in adapted.params.items()}
-        state = detached(adapted.state)
-        params, state = adapted.advance(params, state, self.delta - self.grounded)
+        params, state = adapted.advance(params, detached(adapted.state), self.delta - self.grounded)
         if self.grounded:
-            params, state = adapted.descend(params, state, lambda p: F.cross_entropy(scores_of(adapted.call(p, x)), y))
+            at, y = adapted.sample(params, 1)
+            params, state = adapted.descend(params, state, lambda p: adapted.criterion.loss(scores_of(adapted.call(p, at)), y))
         with torch.no_grad():
             return scores_of(adapted.call(params, x)).detach()
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
-        """Value, and the query accuracy of student and target."""
-        x, y = task.query
-        target = self.target(adapted, task)
+        """Value, and the criterion's metrics of student and target, such as their query accuracy."""
+        x, y = adapted.sample(adapted.params, 0)
+        target = self.target(adapted, x)
         student = scores_of(adapted.call(adapted.params, x))
-        log_t, log_s = (target / self.temperature).log_softmax(-1), (student / self.temperature).log_softmax(-1)
-        p, log_p, log_q = (log_t.exp(), log_t, log_s) if self.direction == "forward" else (log_s.exp(), log_s, log_t)
-        value = (p * (log_p - log_q)).sum(-1).mean()
+        p, q = (target, student) if self.direction == "forward" else (student, target)
+        value = adapted.criterion.divergence(p, q, self.temperature)
         if self.delta == 0:
             value = value * 0  # equal distributions: rounding alone would leave a gradient of about 1e-17
-        return value, {"accuracy": accuracy(student, y), "target_accuracy": accuracy(target, y)}
+        metrics = {f"target_{name}": metric for name, metric in adapted.criterion.metrics(target, y).items()}
+        return value, adapted.criterion.metrics(student, y) | metrics

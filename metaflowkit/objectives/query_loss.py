@@ -1,18 +1,16 @@
-"""Cross-entropy on the query set."""
+"""The loss on the query set."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
-from metaflowkit.objectives.accuracy import accuracy
 from metaflowkit.types import Adapted, Episode, scores_of
 
 
 @OBJECTIVES.register("query_loss")
 class QueryLoss:
-    """Cross-entropy of the student on the query set: mean_i -log softmax(logits_i)[y_i].
+    """What the tasks are about, on the student's query set: cross-entropy of classes, squared error, a policy gradient.
 
     With labelled tasks this is MAML, with views of unlabelled images UMTRA.
 
@@ -21,7 +19,7 @@ class QueryLoss:
     """
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
-        """Value, and the student's query accuracy."""
-        x, y = task.query
-        scores = scores_of(adapted.call(adapted.params, x))
-        return F.cross_entropy(scores, y), {"accuracy": accuracy(scores, y)}
+        """Value, and the criterion's metrics of the student, such as its query accuracy."""
+        x, y = adapted.sample(adapted.params, 0)
+        outputs = scores_of(adapted.call(adapted.params, x))
+        return adapted.criterion.loss(outputs, y), adapted.criterion.metrics(outputs, y)

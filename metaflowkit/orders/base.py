@@ -45,7 +45,7 @@ class Loop(Protocol):
         """Value and metrics of the objective at adapted parameters."""
 
     def objective_gradient(self, meta: Params, params: Params, state: State) -> Result:
-        """The same with the gradient at the adapted parameters themselves, not through the steps."""
+        """The same with the gradient at the adapted parameters themselves, not through the steps, for all that either loop moves."""
 
     def curvature(self, params: Params, moved: list[str], vector: list[Tensor]) -> list[Tensor]:
         """The product of ``vector`` with the second derivatives of the inner loss, without its proximal term.

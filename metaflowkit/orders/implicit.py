@@ -49,10 +49,11 @@ class Implicit(Order):
 
         solved = solve(product, [direct[name] for name in fast], self)
         gradients = {name: loop.proximal * x for name, x in zip(fast, solved)}
-        if len(fast) < len(direct):
-            mixed = dict(zip(direct, loop.curvature(params, list(direct), solved)))
-            gradients |= {name: direct[name] - mixed[name] for name in direct if name not in gradients}
-        return {name: gradients[name] for name in direct}, value, metrics
+        trained = list(loop.trained(meta))
+        if any(name not in gradients for name in trained):
+            mixed = dict(zip(trained, loop.curvature(params, trained, solved)))
+            gradients |= {name: direct[name] - mixed[name] for name in trained if name not in gradients}
+        return {name: gradients[name] for name in trained}, value, metrics
 
 
 def solve(product: Callable[[Vector], Vector], right: Vector, order: Implicit) -> Vector:

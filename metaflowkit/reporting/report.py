@@ -13,11 +13,11 @@ from metaflowkit.composition.flow import Flow
 from metaflowkit.config.registry import DATASETS, Choice
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
-from metaflowkit.evaluation.episodes import Difference, Score, paired
+from metaflowkit.evaluation.scores import ACCURACY, Adaptation, Difference, Metric, Score, paired
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.training.events import Finished
 from metaflowkit.training.run_directory import Run
-from metaflowkit.types import ImageSet
+from metaflowkit.types import ExampleSet
 
 UNMEASURED = "test accuracy was not measured, since there are no test classes; mfk evaluate measures it on other images, in classes, given as --set dataset=..."
 
@@ -30,10 +30,10 @@ class Report:
         folder: the run directory.
         before: test scores of the untrained network.
         after: test scores of the best weights, in the same order.
-        best: step and validation accuracy of the best weights; of the last weights and NaN without validation classes.
-        untrained: validation accuracy before training; None without validation classes.
+        best: ``step`` of the best weights, and ``value`` of their validation; of the last weights and NaN without validation.
+        untrained: validation before training; None without.
         seconds: time of this call.
-        protocol: how accuracy was measured.
+        protocol: how it was measured.
         following: the next command to try.
         validation: of the best weights and the untrained network; None where it was not measured.
     """
@@ -47,29 +47,31 @@ class Report:
     protocol: str
     following: str
     validation: Difference | None = None
+    metric: Metric = ACCURACY
 
     def differences(self) -> list[Difference | None]:
-        """Trained minus untrained test accuracy on the very same episodes, in the order of the scores."""
-        return [paired(b.each, a.each) for b, a in zip(self.before, self.after)]
+        """Trained minus untrained on the very same test episodes, in the order of the scores."""
+        return [paired(b.each, a.each, a.metric) for b, a in zip(self.before, self.after)]
 
     def worse(self) -> list[str]:
-        """Where training lowered accuracy below that of the untrained network by more than the interval of the paired difference."""
+        """Where training made the network worse than the untrained one by more than the interval of the paired difference."""
         lines = [
-            f"{a.split} {a.way}w{a.shot}s {a.readout}: {b} -> {a}, {difference}"
+            f"{a.split} {a.setting.short}: {b} -> {a}, {difference}"
             for b, a, difference in zip(self.before, self.after, self.differences())
-            if _fell(difference)
+            if difference is not None and difference.worse
         ]
-        if self.best is not None and self.untrained is not None and _fell(self.validation):
-            lines.append(f"validation: {100 * self.untrained:.1f} % -> {100 * self.best['accuracy']:.1f} %, {self.validation}")
+        if self.best is not None and self.untrained is not None and self.validation is not None and self.validation.worse:
+            first, last = (f"{self.metric.text(value)}{self.metric.unit}" for value in (self.untrained, self.best["value"]))
+            lines.append(f"validation: {first} -> {last}, {self.validation}")
         return lines
 
     def lines(self) -> list[str]:
         """The last lines that ``mfk run`` prints."""
         lines = []
         if self.after:
-            lines.append(f"{'test accuracy':<24}{'untrained':>16}{'trained':>18}    difference")
+            lines.append(f"{f'test {self.metric.name}':<24}{'untrained':>16}{'trained':>18}    difference")
             for b, a, difference in zip(self.before, self.after, self.differences()):
-                lines.append(f"{f'{a.way}-way {a.shot}-shot, {a.readout}':<24}{b!s:>16}  ->{a!s:>14}    {_shown(difference)}".rstrip())
+                lines.append(f"{a.setting!s:<24}{b!s:>16}  ->{a!s:>14}    {_shown(difference)}".rstrip())
             lines.append(f"({self.after[0].episodes} episodes, ± 95 % confidence of the mean; {self._compared()}; {self.protocol})")
         else:
             lines.append(UNMEASURED)
@@ -85,18 +87,15 @@ class Report:
 
     def markdown(self) -> str:
         """The report as Markdown."""
-        rows = [
-            f"| {a.way}-way {a.shot}-shot | {a.readout} | {b} | {a} | {_shown(difference)} |"
-            for b, a, difference in zip(self.before, self.after, self.differences())
-        ]
+        rows = [f"| {a.setting} | {b} | {a} | {_shown(difference)} |" for b, a, difference in zip(self.before, self.after, self.differences())]
         table = (
-            ["| test episodes | readout | untrained | trained | difference |", "|---|---|---|---|---|", *rows, "", f"{self._compared()};"]
+            [f"| test {self.metric.name} | untrained | trained | difference |", "|---|---|---|---|", *rows, "", f"{self._compared()};"]
             if rows
             else [f"{UNMEASURED}."]
         )
         chosen = ["", f"{self._chosen()}."] if self.best is not None else []
         warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in self.worse())] if self.worse() else []
-        curve = "training objective" if self.untrained is None else "validation accuracy"
+        curve = "training objective" if self.untrained is None else f"validation {self.metric.name}"
         return "\n".join(["# Report", "", *table, self.protocol, *chosen, *warning, "", f"![{curve}](curve.png)", ""])
 
     def _compared(self) -> str:
@@ -107,14 +106,10 @@ class Report:
     def _chosen(self) -> str:
         """Which weights were evaluated, and what validation says about them."""
         assert self.best is not None
-        if math.isnan(self.best["accuracy"]):
+        if math.isnan(self.best["value"]):
             return f"no validation classes, so the weights of the last step, {self.best['step']}, were kept"
         gain = f", {_shown(self.validation)} against the untrained network" if self.validation is not None else ""
-        return f"best validation accuracy at step {self.best['step']}{gain}"
-
-
-def _fell(difference: Difference | None) -> bool:
-    return difference is not None and difference.resolved and difference.mean < 0
+        return f"best validation {self.metric.name} at step {self.best['step']}{gain}"
 
 
 def _shown(difference: Difference | None) -> str:
@@ -136,6 +131,7 @@ def write_report(finished: Finished) -> Report:
         finished.protocol,
         _following(run, flow),
         finished.validation,
+        flow.pipeline.metric,
     )
     write_atomic(run.folder / "curve.png", _curve(run, flow))
     write_atomic(run.folder / "report.md", report.markdown().encode())
@@ -145,25 +141,38 @@ def write_report(finished: Finished) -> Report:
 def _following(run: Run, flow: Flow) -> str:
     """A command that measures what the report does not show; its classes, images and shapes are proven to be there before it is named."""
     evaluate, folder = flow.pipeline.evaluate, shlex.quote(str(run.folder))
+    again = f"mfk run {shlex.quote(str(run.folder / 'pipeline.yaml'))} --set seed={flow.pipeline.seed + 1}"
+    if flow.measured:
+        return again
     for split in ("test", "val"):
         for way in (10, 2):
             if (split, way, 1) not in [("test", *setting) for setting in evaluate.settings()] and _holds(flow.splits, split, way, evaluate.query):
                 return f"mfk evaluate {folder} --way {way} --shot 1" + (f" --split {split}" if split != "test" else "")
-    channels, height, width = flow.shape
-    if channels == 1 and height == width:
+    shape = flow.interface.shape
+    if len(shape) == 3 and shape[0] == 1 and shape[1] == shape[2]:
+        height = shape[1]
         digits = Choice("digits", {"image_size": height})
         if _holds(DATASETS.build(digits).load(), "test", 5, evaluate.query):
             return f"mfk evaluate {folder} --way 5 --shot 1 --set 'dataset={{name: digits, image_size: {height}}}'"
-    return f"mfk run {shlex.quote(str(run.folder / 'pipeline.yaml'))} --set seed={flow.pipeline.seed + 1}"
+    return again
 
 
-def _holds(splits: Mapping[str, ImageSet], split: str, way: int, query: int) -> bool:
+def _holds(splits: Mapping[str, ExampleSet], split: str, way: int, query: int) -> bool:
     """Whether one-shot episodes can be drawn from a split."""
     try:
         LabelledTasks(splits[split], 0, way, 1, query)
     except (DataError, KeyError):
         return False
     return True
+
+
+def _validated(flow: Flow) -> str:
+    """What validation measures, for a title."""
+    evaluate = flow.pipeline.evaluate
+    if flow.measured:
+        return str(Adaptation(evaluate.shots()[0], flow.pipeline.inner.steps))
+    way, shot = evaluate.settings()[0]
+    return f"{way}-way {shot}-shot ({evaluate.readouts[0]})"
 
 
 def _curve(run: Run, flow: Flow) -> bytes:
@@ -173,15 +182,15 @@ def _curve(run: Run, flow: Flow) -> bytes:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel("outer step")
-    validations = [line for line in lines if "val/accuracy" in line]
+    metric = flow.pipeline.metric
+    key, factor = f"val/{metric.name}", 100 if metric.percent else 1
+    validations = [line for line in lines if key in line]
     if validations:
-        settings = flow.pipeline.evaluate
-        way, shot = settings.settings()[0]
-        accuracy = [100 * line["val/accuracy"] for line in validations]
-        axes.errorbar([line["step"] for line in validations], accuracy, [100 * line["val/ci95"] for line in validations], marker="o", capsize=3)
-        axes.axhline(accuracy[0], linestyle=":", color="grey", label="untrained")
+        values = [factor * line[key] for line in validations]
+        axes.errorbar([line["step"] for line in validations], values, [factor * line["val/ci95"] for line in validations], marker="o", capsize=3)
+        axes.axhline(values[0], linestyle=":", color="grey", label="untrained")
         axes.legend()
-        axes.set(ylabel="accuracy, %", title=f"validation, {way}-way {shot}-shot ({settings.readouts[0]})")
+        axes.set(ylabel=f"{metric.name}, %" if metric.percent else metric.name, title=f"validation, {_validated(flow)}")
     else:
         steps = [line for line in lines if "train/objective" in line]
         axes.plot([line["step"] for line in steps], [line["train/objective"] for line in steps])

@@ -14,7 +14,7 @@ from metaflowkit.training.events import Event, Started, Stepped, Tested, Validat
 
 if TYPE_CHECKING:
     from metaflowkit.composition.flow import Flow
-    from metaflowkit.evaluation.episodes import Score
+    from metaflowkit.evaluation.scores import Score
 
 
 class Silent:
@@ -31,8 +31,8 @@ class Silent:
         match event:
             case Started(folder, flow, steps):
                 self.start(folder, flow, steps)
-            case Stepped(step, objective, _, images):
-                self.step(step, objective, images)
+            case Stepped(step, objective, _, examples):
+                self.step(step, objective, examples)
             case Validated(step, score):
                 self.validated(step, score)
             case Tested(weights, scores):
@@ -41,14 +41,14 @@ class Silent:
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         """The run begins (or goes on) in ``folder``."""
 
-    def step(self, step: int, objective: float, images: int) -> None:
-        """An outer step over ``images`` images is done."""
+    def step(self, step: int, objective: float, examples: int) -> None:
+        """An outer step over ``examples`` examples is done."""
 
     def validated(self, step: int, score: Score) -> None:
-        """Validation accuracy at a step."""
+        """The validation at a step."""
 
     def tested(self, label: str, scores: Sequence[Score]) -> None:
-        """Test accuracy of the ``label`` (untrained or trained) network at one way and shot."""
+        """A test of the ``label`` (untrained or trained) network."""
 
 
 Progress = Silent
@@ -59,7 +59,7 @@ class Lines(Silent):
 
     def __init__(self, write: Any = None) -> None:
         self.put: Callable[[str], Any] = write or (lambda text: print(text, flush=True))
-        self.images, self.busy, self.steps, self.done = 0, 0.0, 0, 0
+        self.examples, self.busy, self.steps, self.done, self.unit = 0, 0.0, 0, 0, "examples"
         self.origin = self.mark = time.monotonic()
         self.last = ""
 
@@ -69,15 +69,15 @@ class Lines(Silent):
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         self.steps = steps
         self.origin = self.mark = time.monotonic()
-        counts = ", ".join(f"{name} {len(images.classes)} classes" for name, images in flow.splits.items())
+        self.unit = flow.unit
         self.write(f"run directory {folder}")
-        self.write(f"{flow.images_to_learn_from} training images, {counts}; {flow.device}; engine {flow.learner.engine.description}")
+        self.write(f"{flow.description()}; {flow.device}; engine {flow.learner.engine.description}")
 
-    def step(self, step: int, objective: float, images: int) -> None:
+    def step(self, step: int, objective: float, examples: int) -> None:
         now = time.monotonic()
         self.busy += now - self.mark
         self.mark = now
-        self.images += images
+        self.examples += examples
         self.done += 1
         self.last = f" objective {objective:.4f}"
 
@@ -86,20 +86,20 @@ class Lines(Silent):
         if not self.done:
             self.origin = self.mark
         left = (self.steps - step) * (self.mark - self.origin) / max(self.done, 1)
-        rate = f"  {self.rate():,.0f} images/s  {_clock(left)} left" if self.done else ""
-        self.write(f"step {step}/{self.steps}{self.last}  val {score.way}w{score.shot}s {score}{rate}")
+        rate = f"  {self.rate():,.0f} {self.unit}/s  {_clock(left)} left" if self.done else ""
+        self.write(f"step {step}/{self.steps}{self.last}  val {score.setting.short} {score}{rate}")
 
     def rate(self) -> float:
-        """Training images per second, validation left out."""
-        return self.images / max(self.busy, 1e-9)
+        """What is learned from per second, validation left out."""
+        return self.examples / max(self.busy, 1e-9)
 
     def tested(self, label: str, scores: Sequence[Score]) -> None:
         for score in scores:
-            self.write(f"test {score.way}w{score.shot}s {score.readout}, {label}: {score}")
+            self.write(f"test {score.setting.short}, {label}: {score}")
 
 
 class Bar(Lines):
-    """rich's live bar with step, objective, validation accuracy, images per second and time left; lines above it."""
+    """rich's live bar with step, objective, validation, examples per second and time left; lines above it."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -108,7 +108,7 @@ class Bar(Lines):
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
         self.bar = RichProgress(*columns)
         super().__init__(lambda text: self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
-        self.accuracy = ""
+        self.validation = ""
 
     def __enter__(self) -> Bar:
         self.bar.start()
@@ -121,12 +121,12 @@ class Bar(Lines):
         super().start(folder, flow, steps)
         self.task = self.bar.add_task("run", total=steps, facts="")
 
-    def step(self, step: int, objective: float, images: int) -> None:
-        super().step(step, objective, images)
-        self.bar.update(self.task, completed=step, facts=f"{self.last.strip()} {self.accuracy} {self.rate():,.0f} images/s")
+    def step(self, step: int, objective: float, examples: int) -> None:
+        super().step(step, objective, examples)
+        self.bar.update(self.task, completed=step, facts=f"{self.last.strip()} {self.validation} {self.rate():,.0f} {self.unit}/s")
 
     def validated(self, step: int, score: Score) -> None:
-        self.accuracy = f"val {100 * score.accuracy:.1f} %"
+        self.validation = f"val {score.metric.text(score.value)}{score.metric.unit}"
         super().validated(step, score)
 
 

@@ -21,7 +21,7 @@ def train(
     progress: Progress | None = None,
     test: bool = True,
 ) -> Report:
-    """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes, and write the report.
+    """Train, keep the best weights by validation, measure them and the untrained network on what is held out for the test, and write the report.
 
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
@@ -29,7 +29,7 @@ def train(
         resume: go on with the run that is there.
         overwrite: begin again in a run directory that is there.
         progress: how to tell the user; None is silent.
-        test: evaluate on test classes at the end.
+        test: measure on what is held out for the test at the end.
 
     Returns:
         The report: run directory, scores before and after, time.

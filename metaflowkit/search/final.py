@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.config.yaml import read_yaml
-from metaflowkit.evaluation.episodes import Difference, paired
+from metaflowkit.config.types import Metric
+from metaflowkit.evaluation.scores import Adaptation, FewShot, Score, paired
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study
 from metaflowkit.training.metric_log import MetricLog
@@ -38,29 +39,33 @@ def is_finished(run: Path) -> bool:
     return (run / "report.md").is_file()
 
 
+Setting = FewShot | Adaptation
+
+
 @dataclass(frozen=True)
 class _Tested:
     """What one finished run measured on test classes.
 
     Attributes:
-        drawn: what its episodes depend on beside way, shot and query.
-        scores: the lines of ``evaluations.jsonl`` by (way, shot, readout), then by weights.
+        drawn: what its episodes depend on beside the setting.
+        scores: those of ``evaluations.jsonl`` by setting, then by weights.
     """
 
     drawn: tuple[Any, ...]
-    scores: dict[tuple[int, int, str], dict[str, dict[str, Any]]]
+    scores: dict[Setting, dict[str, Score]]
 
 
-def final_table(runs: Mapping[str, Mapping[int, Path]]) -> list[str]:
-    """Test accuracy of the finished ones among several pipelines' runs: over the seeds, then of each seed; empty where none is finished.
+def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[str]:
+    """Test scores of the finished ones among several pipelines' runs: over the seeds, then of each seed; empty where none is finished.
 
-    Differences of a seed are taken episode by episode (see :class:`metaflowkit.evaluation.episodes.Difference`), and left out where
+    Differences of a seed are taken episode by episode (see :class:`metaflowkit.evaluation.scores.Difference`), and left out where
     the episodes are not the same.
 
     Args:
         runs: run directories by the name of their pipeline and the seed.
+        metric: what they measured.
     """
-    tested = {name: {seed: _read(run) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
+    tested = {name: {seed: _read(run, metric) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
     tested = {name: by_seed for name, by_seed in tested.items() if by_seed}
     if not tested:
         return []
@@ -68,59 +73,59 @@ def final_table(runs: Mapping[str, Mapping[int, Path]]) -> list[str]:
     columns = ["untrained", "trained", "difference", *against]
     means, singles = [], []
     for setting in dict.fromkeys(s for by_seed in tested.values() for run in by_seed.values() for s in run.scores):
-        way, shot, readout = setting
         for name, by_seed in tested.items():
             rows = {
                 seed: _row(run, tested.get(ITSELF, {}).get(seed) if name != ITSELF else None, setting) for seed, run in by_seed.items() if setting in run.scores
             }
-            head = [f"{way}-way {shot}-shot, {readout}", name]
-            cells = [_spread([cell[0] for row in rows.values() if (cell := row[i]) is not None], "+" if i > 1 else "") for i in range(len(columns))]
+            head = [str(setting), name]
+            cells = [_spread(metric, [cell[0] for row in rows.values() if (cell := row[i]) is not None], "+" if i > 1 else "") for i in range(len(columns))]
             means.append([*head, *cells])
             singles += [[*head, str(seed), *(cell[1] if cell is not None else "" for cell in row[: len(columns)])] for seed, row in rows.items()]
-    count = max(map(len, tested.values()))
+    count, what = max(map(len, tested.values())), f"test {metric.name}{', %' if metric.percent else ''}"
     return [
-        *_markdown([f"test accuracy, % (mean and standard deviation, seeds: {count})", "of", *columns], means),
+        *_markdown([f"{what} (mean and standard deviation, seeds: {count})", "of", *columns], means),
         "",
-        *_markdown(["test accuracy, % (± 95 % confidence over episodes)", "of", "seed", *columns], singles),
+        *_markdown([f"{what} (± 95 % confidence over episodes)", "of", "seed", *columns], singles),
     ]
 
 
 Cell = tuple[float, str] | None
 
 
-def _row(run: _Tested, baseline: _Tested | None, setting: tuple[int, int, str]) -> list[Cell]:
+def _row(run: _Tested, baseline: _Tested | None, setting: Setting) -> list[Cell]:
     """Untrained, trained, their difference, and the difference to the baseline's trained: each as a number and as text."""
     untrained, best = run.scores[setting].get("untrained"), run.scores[setting].get("best")
     other = baseline.scores.get(setting, {}).get("best") if baseline is not None and baseline.drawn == run.drawn else None
-    return [*(_accuracy(score) for score in (untrained, best)), _difference(untrained, best), _difference(other, best)]
+    return [*(_value(score) for score in (untrained, best)), _difference(untrained, best), _difference(other, best)]
 
 
-def _accuracy(score: dict[str, Any] | None) -> Cell:
-    return None if score is None else (score["accuracy"], f"{100 * score['accuracy']:.1f} ± {100 * score['ci95']:.1f}")
+def _value(score: Score | None) -> Cell:
+    return None if score is None else (score.value, score.metric.with_ci(score.value, score.ci95))
 
 
-def _difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> Cell:
-    if before is None or after is None or before["query"] != after["query"]:
+def _difference(before: Score | None, after: Score | None) -> Cell:
+    if before is None or after is None or before.setting != after.setting:
         return None
-    difference: Difference | None = paired(before.get("each", ()), after.get("each", ()))
+    difference = paired(before.each, after.each, after.metric)
     return None if difference is None else (difference.mean, str(difference) if difference.resolved else f"{difference}, unresolved")
 
 
-def _read(run: Path) -> _Tested:
+def _read(run: Path, metric: Metric) -> _Tested:
     pipeline = read_yaml(run / "pipeline.yaml").plain()
-    scores: dict[tuple[int, int, str], dict[str, dict[str, Any]]] = {}
-    for score in MetricLog(run / "evaluations.jsonl").read():
-        if score["split"] == "test" and score["weights"] in ("untrained", "best"):
-            # the run's own come first, before what was measured again
-            scores.setdefault((score["way"], score["shot"], score["readout"]), {}).setdefault(score["weights"], score)
-    return _Tested((pipeline["dataset"], pipeline["evaluate"]["seed"]), scores)
+    scores: dict[Setting, dict[str, Score]] = {}
+    for line in MetricLog(run / "evaluations.jsonl").read():
+        if line["split"] == "test" and line["weights"] in ("untrained", "best"):
+            score = Score.read(line, metric)
+            scores.setdefault(score.setting, {}).setdefault(line["weights"], score)  # the run's own come first, before what was measured again
+    return _Tested((pipeline["dataset"], pipeline["tasks"]["name"], pipeline["evaluate"]["seed"]), scores)
 
 
 def _markdown(head: list[str], rows: Iterable[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _spread(values: list[float], sign: str) -> str:
+def _spread(metric: Metric, values: list[float], sign: str) -> str:
     if not values:
         return ""
-    return f"{100 * statistics.mean(values):{sign}.1f}" + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    mean = statistics.mean(values)
+    return metric.with_ci(mean, statistics.stdev(values), sign) if len(values) > 1 else metric.text(mean, sign)

@@ -28,7 +28,7 @@ def conclude(study: Study, final: bool = True) -> list[str]:
         study: what was searched.
         final: with the test accuracies of its last runs, as far as they are finished.
     """
-    table = final_table(final_runs(study)) if final else []
+    table = final_table(final_runs(study), study.search.pipeline.metric) if final else []
     lines = [*summary(study), *(["", *table] if table else [])]
     written = [*write_results(study), write_page(study, lines)]
     return [*lines, "", f"in {study.folder}: {', '.join(written)}"]
@@ -53,7 +53,7 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
     complete = [t for t in loaded.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     if not complete:
         return
-    metrics = [*study.search.settings.metrics]
+    metrics = [*study.search.metrics]
     first: dict[str, Any] = {"target_name": metrics[0]}
     if len(metrics) > 1:  # of one metric Optuna knows the direction; with a target it would take less for better
         first["target"] = lambda t: t.values[0]
@@ -61,7 +61,7 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
     varied = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
     figures: list[tuple[str, bool, Callable[[], Any]]] = [
         ("History", True, lambda: plots.plot_optimization_history(loaded, **first)),
-        ("Validation accuracy by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(loaded)),
+        ("Validation by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(loaded)),
         ("Slices", bool(varied), lambda: plots.plot_slice(loaded, params=varied, **first)),
         ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(loaded)),
     ]

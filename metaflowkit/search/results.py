@@ -23,7 +23,7 @@ BEST = "best.yaml"
 
 def best_trials(study: Study) -> list[FrozenTrial]:
     """Complete trials within the limits, the best first; of several metrics only those that no other beats in all, by the first metric."""
-    metrics = study.search.settings.metrics
+    metrics = study.search.metrics
     limits = study.search.settings.limits.set()
     trials = [
         t
@@ -71,7 +71,7 @@ def summary(study: Study) -> list[str]:
     best = best_trials(study)
     if not best:
         return [*lines, "no trial is complete and within the limits, so there is no best one; see the reasons above, and trials.csv for each trial's"]
-    metrics, names = list(study.search.settings.metrics), [*dict.fromkeys(name for t in best[:10] for name in t.params)]
+    metrics, names = list(study.search.metrics), [*dict.fromkeys(name for t in best[:10] for name in t.params)]
     rows = [["trial", *metrics, *names, "seconds"]]
     for t in best[:10]:
         mark = " (the pipeline itself)" if t.params == study.search.baseline else ""
@@ -115,7 +115,7 @@ def write_results(study: Study) -> list[str]:
     """Write ``trials.csv`` and, where a trial is complete, ``best.yaml``; the names of what was written."""
     trials = study.queue.trials()
     params = [*dict.fromkeys(name for t in trials for name in t.params)]
-    metrics = list(study.search.settings.metrics)
+    metrics = list(study.search.metrics)
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["trial", "state", "ended", *metrics, *params, "seconds", "memory", GOES_ON])
@@ -138,9 +138,10 @@ def _kind(reason: str) -> str:
 
 
 def _each(study: Study, trial: FrozenTrial) -> list[str]:
+    measured = study.search.pipeline.metric
     return [
-        f"{100 * v:.1f} %" if m == "val/accuracy" else f"{v:.0f} s" if m == "seconds" else f"{v:.0f} MiB"
-        for m, v in zip(study.search.settings.metrics, trial.values)
+        f"{measured.text(v)}{measured.unit}" if m.startswith("val/") else f"{v:.0f} s" if m == "seconds" else f"{v:.0f} MiB"
+        for m, v in zip(study.search.metrics, trial.values)
     ]
 
 

@@ -51,7 +51,8 @@ class Settings:
         pipeline: a file, from the search file's folder, or a whole pipeline written out.
         space: what varies, by dotted paths: a list of choices, or {low, high} with log and step.
         set: changes to the pipeline that every trial shares, by dotted paths.
-        metrics: directions of val/accuracy (the best of a run), seconds or memory (MiB); several of them make a Pareto front.
+        metrics: directions of val/accuracy, or what else the tasks are measured by (the best of a run), seconds or memory (MiB); several of
+            them make a Pareto front; null for validation alone.
         sampler: how settings are suggested.
         pruner: which trials are ended early.
         trials: in all.
@@ -69,7 +70,7 @@ class Settings:
     pipeline: str | dict[str, Any]
     space: dict[str, Any]
     set: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Literal["maximize", "minimize"]] = field(default_factory=lambda: {"val/accuracy": "maximize"})
+    metrics: dict[str, Literal["maximize", "minimize"]] | None = None
     sampler: Annotated[Choice, r.SAMPLERS] = Choice("tpe")
     pruner: Annotated[Choice, r.PRUNERS] = Choice("median")
     trials: Annotated[int, Range(1, most=1_000_000)] = 20

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from metaflowkit.config.pipeline import is_search, plugins_in, read_node, section
 from metaflowkit.config.schema import nearest
-from metaflowkit.config.types import Pipeline, plain
+from metaflowkit.config.types import Metric, Pipeline, plain
 from metaflowkit.config.yaml import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.errors import ConfigError, key_text, quoted
 from metaflowkit.search.distributions import Axis, Setting, changed, grid, merged
 from metaflowkit.search.settings import Settings
 from metaflowkit.search.space import Reader
-
-METRICS = ("val/accuracy", "seconds", "memory")
-
 
 @dataclass(frozen=True)
 class Search:
@@ -60,6 +58,11 @@ class Search:
         if self.settings.sampler.name != "grid":
             return [self.baseline]
         return [self.baseline, *(point for point in grid(self.axes) if point != self.baseline)]
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Directions by metric."""
+        return dict(self.settings.metrics or {})
 
     @property
     def trials(self) -> int:
@@ -103,8 +106,10 @@ def search_of(root: Node, name: str, folder: Path, overrides: Sequence[str] = ()
         raise ConfigError(problems)
     base = _base(root, folder, overrides)
     pipeline = read_node(base, settings.name)
+    if settings.metrics is None:
+        settings = dataclasses.replace(settings, metrics={f"val/{pipeline.metric.name}": _direction(pipeline.metric)})
     base = as_node(pipeline.plain(), base.mark)  # with every default, so that a path may pass through what the file leaves out
-    problems += [*_proven(axes, base, settings.name), *_together(root, settings, axes)]
+    problems += [*_proven(axes, base, settings.name), *_together(root, settings, axes, pipeline.metric)]
     if problems:
         raise ConfigError(problems)
 
@@ -160,21 +165,28 @@ def _proven(axes: Sequence[Axis], base: Node, name: str) -> list[str]:
     return problems
 
 
-def _together(root: Node, settings: Settings, axes: Sequence[Axis]) -> list[str]:
+def _direction(metric: Metric) -> Literal["maximize", "minimize"]:
+    return "maximize" if metric.higher_is_better else "minimize"
+
+
+def _together(root: Node, settings: Settings, axes: Sequence[Axis], measured: Metric) -> list[str]:
     """Problems between keys that are right each by itself."""
     problems = []
 
     def wrong(key: str, message: str) -> None:
         problems.append(f"{root.value[key].mark if key in root.value else root.mark}: {key}: {message}")
 
-    if not settings.metrics:
-        wrong("metrics", "must name at least one, got none; write such as {val/accuracy: maximize}")
-    for metric in settings.metrics:
+    metrics, own = settings.metrics or {}, f"val/{measured.name}"
+    if not metrics:
+        wrong("metrics", f"must name at least one, got none; write such as {{{own}: {_direction(measured)}}}")
+    for metric, direction in metrics.items():
         if metric.startswith("test"):
-            wrong("metrics", f"a search never touches test classes, got {quoted(metric)}; use val/accuracy")
-        elif metric not in METRICS:
-            wrong("metrics", f"there is no metric {quoted(metric)}; {nearest(metric, METRICS)}")
-    if len(settings.metrics) > 1 and settings.pruner.name != "none":
+            wrong("metrics", f"a search never touches test classes, got {quoted(metric)}; use {own}")
+        elif metric not in (own, "seconds", "memory"):
+            wrong("metrics", f"there is no metric {quoted(metric)}; {nearest(metric, (own, 'seconds', 'memory'))}")
+        elif metric == own and direction != _direction(measured):
+            wrong("metrics", f"{own} is better {'higher' if measured.higher_is_better else 'lower'}, got {direction}; write {_direction(measured)}")
+    if len(metrics) > 1 and settings.pruner.name != "none":
         wrong("metrics", f"several metrics go without pruner, got the pruner {settings.pruner.name!r}; write pruner: none")
     if settings.sampler.name == "grid":
         try:

@@ -56,7 +56,7 @@ def enter(search: Search, folder: Path, location: str | None) -> Study:
         raise RunError(f"{folder}: is not empty and no study; choose another --study-dir")
     with reachable(location):
         storage = open_storage(location, folder)
-        directions = list(search.settings.metrics.values())
+        directions = list(search.metrics.values())
         exists = name in optuna.study.get_all_study_names(storage)
         stored = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SEARCH) if exists else None
         if stored is not None:
@@ -69,7 +69,7 @@ def enter(search: Search, folder: Path, location: str | None) -> Study:
         study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         study.set_user_attr(SEARCH, written)
         with experimental():
-            study.set_metric_names(list(search.settings.metrics))
+            study.set_metric_names(list(search.metrics))
         queue = TrialQueue(name, storage, search.settings.lease, search.settings.retries)
         queue.fill(search.points, search.trials)
     where = {"name": name, "storage": shown(location) if location else None}

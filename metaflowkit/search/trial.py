@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.errors import ConfigError, DataError, DivergenceError
-from metaflowkit.evaluation.episodes import Score
+from metaflowkit.evaluation.scores import Score
 from metaflowkit.memory import out_of_memory, peak_memory
 from metaflowkit.search.distributions import suggest
 from metaflowkit.search.specification import Search
@@ -56,7 +56,7 @@ class Watch:
     def __init__(self, trial: optuna.Trial, lease: Lease, search: Search, spent: float) -> None:
         self.trial, self.lease = trial, lease
         self.limit = search.settings.limits.seconds
-        self.pruning = len(search.settings.metrics) == 1 and search.settings.pruner.name != "none"
+        self.pruning = len(search.metrics) == 1 and search.settings.pruner.name != "none"
         self.grouped = search.settings.pruner.name == "wilcoxon"
         self.started = time.monotonic() - spent
         self.steps = 0
@@ -69,13 +69,13 @@ class Watch:
         Raises:
             DataError: nothing can be validated.
         """
-        if "val" not in flow.splits or not len(flow.splits["val"].classes):
+        if not flow.has("val"):
             raise DataError("dataset: has no validation classes, and a search chooses by them; let the data set keep some")
         self.steps = steps
         self.device, self.held = flow.device, peak_memory(reset=True, device=flow.device)
         for line in MetricLog(folder / "metrics.jsonl").read():
-            if line["step"] and "val/accuracy" in line and self.pruning and not self.grouped:
-                self.trial.report(line["val/accuracy"], line["step"])
+            if line["step"] and f"val/{flow.pipeline.metric.name}" in line and self.pruning and not self.grouped:
+                self.trial.report(line[f"val/{flow.pipeline.metric.name}"], line["step"])
 
     def judge(self, step: int, score: Score) -> str | None:
         """Why the trial should end at a validation, in words; None where it should go on."""
@@ -97,7 +97,7 @@ class Watch:
 
     def _values(self, step: int, score: Score) -> list[tuple[int, float]]:
         if not self.grouped:
-            return [(step, score.accuracy)]
+            return [(step, score.value)]
         groups = [score.each[i : i + GROUP] for i in range(0, len(score.each), GROUP)]
         return [(step * 1000 + i, sum(group) / len(group)) for i, group in enumerate(groups)]
 
@@ -138,7 +138,7 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
                         if ended is not None:
                             return Ended(TrialState.PRUNED, ended, watch.costs())
                     case Finished() if event.best is not None:
-                        metrics["val/accuracy"] = event.best["accuracy"]
+                        metrics[f"val/{event.flow.pipeline.metric.name}"] = event.best["value"]
     except DivergenceError as error:
         state, reason = TrialState.PRUNED, f"diverged: {error}"
     except ConfigError as error:

@@ -99,7 +99,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, ended: Ended, search: Search
     trial.set_user_attr(ENDED, ended.reason)
     for name, limit in search.settings.limits.set().items():
         trial.set_constraint(name, ended.metrics.get(name, limit) - limit)
-    values = [ended.metrics.get(metric) for metric in search.settings.metrics]
+    values = [ended.metrics.get(metric) for metric in search.metrics]
     complete = ended.state == TrialState.COMPLETE and None not in values
     study.tell(trial, values if complete else None, None if complete else TrialState.PRUNED)  # type: ignore[arg-type]
 

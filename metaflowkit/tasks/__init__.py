@@ -1,6 +1,7 @@
 """Tasks: from an index to an episode, pure. The import lines below are the list of what exists."""
 
 from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.tasks.sinusoid import Sinusoid
 from metaflowkit.tasks.views import Views
 
-__all__ = ["LabelledTasks", "Views"]
+__all__ = ["LabelledTasks", "Sinusoid", "Views"]

@@ -1,27 +1,87 @@
-"""The contract of a sampler of training tasks."""
+"""The contracts of tasks to learn from."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from metaflowkit.types import Episode
+from torch import Tensor
+
+from metaflowkit.criteria import Criterion
+from metaflowkit.types import Call, Episode, Tree
 
 
 class Tasks(Protocol):
     """Tasks to learn from.
 
-    The constructor may ask for ``images``, the training images [n, C, H, W] or, where it reads labels, the whole
-    :class:`~metaflowkit.types.ImageSet`, and for the run's ``seed``.
+    The constructor may ask for ``images``, the training examples [n, *shape], such as images [n, C, H, W], or, where it reads
+    labels, the whole :class:`~metaflowkit.types.ExampleSet`; and for the run's ``seed``.
 
     Attributes:
-        reads_labels: whether it may see the labels of the training images.
+        reads_data: whether they are made of a data set's examples; others are a family that makes its own, and is measured by itself.
+        reads_labels: whether it may see the labels of the training examples.
+        measured: whether it says itself what is measured, as :class:`MeasuredTasks` does; otherwise tasks are few-shot classification.
     """
 
+    reads_data: bool = True
     reads_labels: bool = True
+    measured: bool = False
 
     def episode(self, step: int) -> Episode:
         """The tasks of an outer step, before augmentation; the same for the same seed and step.
 
         Args:
             step: of the outer loop, from 1; calibration asks for steps below it.
+        """
+
+
+class MeasuredTasks(Tasks, Protocol):
+    """Tasks that are no few-shot classification: regression, control, a bilevel problem.
+
+    Their episodes are ``(x, y)`` in support and query, or whatever :meth:`sample` makes ``(x, y)`` of. The constructor may also
+    ask for ``splits``, all the examples of the data set where they read one.
+
+    Attributes:
+        samples: whether examples are drawn with the parameters at hand, by :meth:`sample`.
+        metric: name of what :meth:`measure` gives, one word, such as ``mse``.
+        higher_is_better: of that.
+        percent: whether it is a share, to be shown in per cent.
+        criterion: what the model's outputs mean, and the loss that the tasks are about.
+        shape: of the model's input, without the axis of the examples.
+        outputs: how many numbers the model gives for an input.
+    """
+
+    measured: bool = True
+    samples: bool = False
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    percent: bool = True
+    criterion: Criterion
+    shape: tuple[int, ...]
+    outputs: int
+
+    def held_out(self, split: str, index: int, count: int, shot: int) -> Episode:
+        """Tasks to measure on, none of those that are learned from; the same for the same seed, split and index.
+
+        Args:
+            split: ``val`` or ``test``.
+            index: of the batch, from 0.
+            count: tasks at most.
+            shot: support examples, as ``evaluate.shot`` says.
+        """
+
+    def measure(self, call: Call, task: Episode) -> Tensor:
+        """What is measured of a model that adapted to a task, without graph: a scalar, or a value for each of the query's examples [n].
+
+        Args:
+            call: inputs [n, *shape] -> the model's outputs, with ``logits`` [n, outputs].
+            task: one task.
+        """
+
+    def sample(self, call: Call, batch: Tree, draw: int) -> Tree:
+        """Examples ``(x, y)`` drawn with the parameters at hand, without graph.
+
+        Args:
+            call: as in :meth:`measure`.
+            batch: a task's support in inner step ``draw`` (from 0), or its query.
+            draw: which of the draws from this batch; everything random must depend on it and on the batch alone.
         """

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaflowkit.types import Episode
+from metaflowkit.tasks.base import MeasuredTasks
+from metaflowkit.types import Episode, task_count
 
 
 def check_episode(episode: Any, shape: tuple[int, ...]) -> None:
@@ -38,3 +39,26 @@ def check_episode(episode: Any, shape: tuple[int, ...]) -> None:
         counts.append(len(x))
     if counts[0] != counts[1]:
         raise ValueError(f"episode(step) must have as many tasks in support and query, got {counts[0]} and {counts[1]}")
+
+
+def check_measured(tasks: MeasuredTasks) -> int:
+    """Hold the first episodes of tasks that are measured by themselves against their contract.
+
+    Returns:
+        Support examples per task; 0 where they are drawn with the parameters at hand.
+
+    Raises:
+        ValueError: saying what was expected and what came.
+    """
+    for name, episode in (("episode(1)", tasks.episode(1)), ("held_out('val', 0, 2, 1)", tasks.held_out("val", 0, 2, 1))):
+        if not isinstance(episode, Episode):
+            raise ValueError(f"{name} must return an Episode, got {type(episode).__name__}; return Episode(support, query)")
+        task_count(episode)
+        for role in () if tasks.samples else ("support", "query"):
+            examples = getattr(episode, role)
+            if not (isinstance(examples, tuple) and len(examples) == 2 and isinstance(examples[0], Tensor)):
+                raise ValueError(f"{name}.{role} must be (x, y) with a tensor x, got {type(examples).__name__}")
+            if tuple(examples[0].shape[2:]) != tuple(tasks.shape):
+                axes = ", ".join(map(str, tasks.shape))
+                raise ValueError(f"{name}.{role}: x must have the shape [tasks, examples, {axes}], as the attribute shape says, got {list(examples[0].shape)}")
+    return 0 if tasks.samples else int(tasks.episode(1).support[0].shape[1])

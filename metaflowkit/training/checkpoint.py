@@ -15,7 +15,7 @@ from torch import nn
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 
 
@@ -28,10 +28,10 @@ class Snapshot:
         model: the model's state dict.
         optimizer: the outer optimiser's state dict.
         journal: length of the metric log in bytes.
-        best: step and validation accuracy of the best weights so far; None before the first validation.
-        untrained: validation accuracy before the first step.
+        best: ``step``, and ``value`` of the best validation so far; None before the first.
+        untrained: validation before the first step.
         pipeline: the resolved pipeline as YAML.
-        episodes: validation accuracy of every episode, of the ``untrained`` network and of the ``best`` weights so far.
+        episodes: validation of every episode, of the ``untrained`` network and of the ``best`` weights so far.
     """
 
     step: int

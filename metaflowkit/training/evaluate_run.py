@@ -1,17 +1,20 @@
-"""A finished run again: its weights from its directory, accuracy back into it."""
+"""A finished run again: its weights from its directory, what is measured of them back into it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError
-from metaflowkit.evaluation.episodes import Score, evaluate, protocol
+from metaflowkit.evaluation.measurement import measurements, protocol
+from metaflowkit.evaluation.scores import Score
 from metaflowkit.training import checkpoint
 from metaflowkit.training.run_directory import Run
 
@@ -50,7 +53,7 @@ def _load(run: Run, pipeline: Pipeline, weights: str) -> tuple[Flow, int]:
 
 
 def evaluate_run(
-    folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str] | None, sizes: dict[str, int]
+    folder: Path, overrides: Sequence[str], split: str, weights: str, readouts: Sequence[str] | None, sizes: dict[str, Any]
 ) -> tuple[list[Score], str]:
     """Measure the weights of a run and append the scores to its ``evaluations.jsonl``.
 
@@ -60,7 +63,7 @@ def evaluate_run(
         split: ``train``, ``val`` or ``test``.
         weights: ``best`` or ``last``.
         readouts: see :func:`metaflowkit.evaluation.episodes.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes.
-        sizes: any of way, shot, query, episodes; the rest come from the pipeline.
+        sizes: any of the numbers in ``evaluate``, such as way, shot, query, steps, episodes; the rest come from the pipeline.
 
     Returns:
         The scores, and the protocol they were measured by.
@@ -73,13 +76,9 @@ def evaluate_run(
     run.pipeline()
     changed = [f"evaluate.{key}={value}" for key, value in sizes.items()]
     pipeline, left_out = _with_readouts(folder / "pipeline.yaml", [*overrides, *changed], readouts)
-    readouts = pipeline.evaluate.readouts
     flow, step = _load(run, pipeline, weights)
-    scores = []
-    settings = pipeline.evaluate
-    for way, shot in settings.settings():
-        scores += evaluate(flow, split, way, shot, settings.query, settings.episodes, readouts)
-    rules = "; ".join([protocol(flow, readouts), *left_out])
+    scores = [score for group in measurements(flow, split) for score in group]
+    rules = "; ".join([protocol(flow), *left_out])
     facts = {
         "weights": weights,
         "step": step,
@@ -92,7 +91,10 @@ def evaluate_run(
 
 
 def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | None) -> tuple[Pipeline, list[str]]:
-    """The pipeline with these readouts, and why one was left out."""
+    """The pipeline with these readouts, and why one was left out; as it is where its tasks are measured by themselves."""
+    as_it_is = read(path, overrides)
+    if TASKS.entries(as_it_is.plugins)[as_it_is.tasks.name].tags["measured"] and readouts is None:
+        return as_it_is, []
     if readouts is not None:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(readouts)}]"]), []
     frozen = read(path, [*overrides, "evaluate.readouts=[prototype, logistic]"])

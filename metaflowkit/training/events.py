@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from metaflowkit.composition.flow import Flow
-    from metaflowkit.evaluation.episodes import Difference, Score
+    from metaflowkit.evaluation.scores import Difference, Score
     from metaflowkit.training.run_directory import Run
 
 
@@ -36,18 +36,18 @@ class Stepped:
         step: from 1.
         objective: mean over its tasks, before the step.
         metrics: what was written to the metric log, by name.
-        images: support and query images together.
+        examples: support and query examples together; tasks, where examples are drawn with the parameters at hand.
     """
 
     step: int
     objective: float
     metrics: dict[str, float]
-    images: int
+    examples: int
 
 
 @dataclass(frozen=True)
 class Validated:
-    """Validation accuracy after a step (0: before the first); the weights are saved by now."""
+    """Validation after a step (0: before the first); the weights are saved by now."""
 
     step: int
     score: Score
@@ -63,7 +63,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Tested:
-    """Test accuracy of the untrained network or of the best weights, at one way and shot: a score for each readout."""
+    """A test of the untrained network or of the best weights, at one way and shot: a score for each readout, or number of inner steps."""
 
     weights: Literal["untrained", "trained"]
     scores: Sequence[Score]
@@ -78,11 +78,11 @@ class Finished:
         flow: the built pipeline.
         before: test scores of the untrained network.
         after: test scores of the best weights, in the same order.
-        best: step and validation accuracy of the best weights; of the last weights and NaN without validation classes.
-        untrained: validation accuracy before training; None without validation classes.
+        best: ``step`` of the best weights, and ``value`` of their validation; of the last weights and NaN without validation.
+        untrained: validation before training; None without.
         validation: of the best weights and the untrained network; None where it was not measured.
         seconds: since the call.
-        protocol: how accuracy was measured.
+        protocol: how it was measured.
     """
 
     run: Run

@@ -14,11 +14,13 @@ from typing import Any, Literal
 import torch
 
 from metaflowkit.composition.few_shot import check_backbone
-from metaflowkit.composition.flow import Flow, build, build_learner, placed
+from metaflowkit.composition.flow import Flow, build
+from metaflowkit.composition.learner import placed
 from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation.episodes import Score, evaluate, paired, protocol
+from metaflowkit.evaluation.measurement import measurements, protocol, validate
+from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
 from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated
@@ -36,7 +38,7 @@ def events(
     test: bool = True,
     stop: Stop | None = None,
 ) -> Generator[Event, None, None]:
-    """Train, keep the best weights by validation accuracy, evaluate them and the untrained network on test classes.
+    """Train, keep the best weights by validation, and measure them and the untrained network on what is held out for the test.
 
     A generator: the next step is taken when the next event is asked for. Whoever leaves the loop early closes it (``contextlib.closing``,
     or the end of the last reference); what is saved by then stays, and the run can be resumed.
@@ -46,7 +48,7 @@ def events(
         run_dir: where everything is written; None for ``runs/<pipeline>-<time>``.
         resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run on the same machine.
         overwrite: replace the run in ``run_dir``.
-        test: evaluate on test classes at the end; without, their images are let go of before training.
+        test: measure on what is held out for the test at the end; without, the examples of test classes are let go of before training.
         stop: asked to end the run after the step at hand, by signals or by the caller; None for one of its own.
 
     Yields:
@@ -61,14 +63,16 @@ def events(
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
-    check_backbone(flow.model, flow.shape)
+    like = next(iter(flow.model.parameters()))
+    noise = flow.interface.noise(2).to(like.device)
+    check_backbone(flow.model, noise.to(like.dtype) if noise.is_floating_point() else noise)
     started = time.monotonic()
     stop = stop or Stop()
     with hold_run(folder, pipeline, resume, overwrite) as run:
         try:
             with on_stop(stop.ask):
                 yield Started(folder, flow, pipeline.outer.steps)
-                loop = _Loop(flow, run, stop)
+                loop = _Loop(flow, run, stop, test)
                 loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
                 yield from loop.news()
                 while loop.step < pipeline.outer.steps:
@@ -78,10 +82,10 @@ def events(
                 yield from loop.test()
         except KeyboardInterrupt:
             raise stop.at_once(run) from None
-        how = protocol(flow, pipeline.evaluate.readouts)
+        how = protocol(flow)
         scores = [(weights, score) for weights, scores in (("untrained", loop.before), ("best", loop.after)) for score in scores]
         run.append([{"weights": weights, **score.plain(), "protocol": how} for weights, score in scores])
-        validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []))
+        validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []), flow.pipeline.metric)
         yield Finished(run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, time.monotonic() - started, how)
 
 
@@ -118,8 +122,8 @@ class Stop:
 class _Loop:
     """The state of a run between two outer steps."""
 
-    def __init__(self, flow: Flow, run: Run, stop: Stop) -> None:
-        self.flow, self.run, self.stop = flow, run, stop
+    def __init__(self, flow: Flow, run: Run, stop: Stop, tested: bool) -> None:
+        self.flow, self.run, self.stop, self.tested = flow, run, stop, tested
         self.outer = flow.pipeline.outer
         self.parameters = flow.learner.trained(dict(flow.learner.model.named_parameters()))
         parameters = list(self.parameters.values())
@@ -143,7 +147,7 @@ class _Loop:
         self.run.metric_log.rewind(0)
         score = self.validate()
         if score is not None:
-            self.untrained, self.episodes["untrained"] = score.accuracy, list(score.each)
+            self.untrained, self.episodes["untrained"] = score.value, list(score.each)
         self.save()
         self._tell_of(score)
 
@@ -183,7 +187,7 @@ class _Loop:
         metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}
         metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
         self.run.metric_log.write(step, **metrics)
-        self._news.append(Stepped(step, metrics["train/objective"], metrics, episode.support.y.numel() + episode.query.y.numel()))
+        self._news.append(Stepped(step, metrics["train/objective"], metrics, self.flow.examples_in(episode)))
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
         saved = validated or step % (self.outer.save_every or self.outer.steps) == 0
         if saved:
@@ -196,7 +200,7 @@ class _Loop:
         self._tell_of(score)
 
     def _tell_of(self, score: Score | None) -> None:
-        """Validation accuracy is told once the weights that have it are saved."""
+        """Validation is told once the weights that were validated are saved."""
         if score is not None:
             self._news.append(Validated(self.step, score))
 
@@ -216,19 +220,16 @@ class _Loop:
             )
 
     def validate(self) -> Score | None:
-        """Validation accuracy of the current weights, written to the metric log; None without validation classes."""
-        settings = self.flow.pipeline.evaluate
-        if "val" not in self.flow.splits or not len(self.flow.splits["val"].classes):
-            return None
-        way, shot = settings.settings()[0]
-        (score,) = evaluate(self.flow, "val", way, shot, settings.query, settings.val_episodes, settings.readouts[:1])
-        self.run.metric_log.write(self.step, **{"val/accuracy": score.accuracy, "val/ci95": score.ci95})
+        """The validation of the current weights, written to the metric log; None where nothing is held out for it."""
+        score = validate(self.flow)
+        if score is not None:
+            self.run.metric_log.write(self.step, **{f"val/{score.metric.name}": score.value, "val/ci95": score.ci95})
         return score
 
     def judge(self, score: Score | None) -> None:
-        """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation classes)."""
-        if score is None or self.best is None or score.accuracy > self.best["accuracy"]:
-            self.best = {"step": self.step, "accuracy": score.accuracy if score is not None else math.nan}
+        """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation)."""
+        if score is None or self.best is None or score.metric.better(score.value, self.best["value"]):
+            self.best = {"step": self.step, "value": score.value if score is not None else math.nan}
             self.episodes["best"] = list(score.each) if score is not None else []
             checkpoint.save(self.snapshot(), self.run.checkpoints / "best.pt")
 
@@ -247,19 +248,16 @@ class _Loop:
     def test(self) -> Iterator[Tested]:
         """Test scores of the untrained network and of the best weights; the model keeps the latter."""
         model = self.flow.learner.model
-        if "test" not in self.flow.splits or not len(self.flow.splits["test"].classes):
+        if not self.flow.has("test") or not self.tested:
             return
         best = self.own(self.run.checkpoints / "best.pt").model
-        untrained = build_learner(self.flow.pipeline, self.flow.shape, self.flow.device).model.state_dict()
-        settings = self.flow.pipeline.evaluate
+        untrained = self.flow.untrained()
         labels: tuple[Literal["untrained", "trained"], ...] = ("untrained", "trained")
         for label in labels:
             model.load_state_dict(untrained if label == "untrained" else best)
             if label == "untrained":
                 self.flow.calibrate(start=True)
-            for way, shot in settings.settings():
-                self.check_stop()
-                scores = evaluate(self.flow, "test", way, shot, settings.query, settings.episodes, settings.readouts)
+            for scores in measurements(self.flow, before_each=self.check_stop):
                 (self.before if label == "untrained" else self.after).extend(scores)
                 yield Tested(label, scores)
 

@@ -40,6 +40,8 @@ class Conv4(nn.Module):
         O. Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016.
     """
 
+    reads = "images"
+
     def __init__(self, shape: tuple[int, int, int], width: Width = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         channels, height, side = shape

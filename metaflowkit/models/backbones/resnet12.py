@@ -44,6 +44,8 @@ class ResNet12(nn.Module):
         Differs from the paper: widths double (they use 64, 160, 320, 640) and DropBlock is left out.
     """
 
+    reads = "images"
+
     def __init__(self, shape: tuple[int, int, int], width: Width = 64, norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         if min(shape[1:]) < 16:

@@ -24,6 +24,8 @@ class ResNet18(nn.Module):
         K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
     """
 
+    reads = "images"
+
     def __init__(self, shape: tuple[int, int, int], norm: Literal["batch", "per_step", "frozen", "group"] = "batch") -> None:
         super().__init__()
         from torchvision.models import resnet18

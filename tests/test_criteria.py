@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.objectives.accuracy import accuracy
+from metaflowkit.criteria import accuracy
 
 
 @pytest.mark.parametrize(("y", "share"), [([0, 1, 2, 0], 1.0), ([0, 1, 2, 1], 0.75), ([1, 2, 0, 2], 0.0)])

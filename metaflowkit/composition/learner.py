@@ -1,0 +1,188 @@
+"""From a pipeline to its learner: the model, what is learned beside it, and how it adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from metaflowkit.composition.checks import engine_problems, matching
+from metaflowkit.composition.few_shot import BatchLoss, InsideLoss, SupportLoss
+from metaflowkit.composition.footprint import require_model
+from metaflowkit.config import registry as r
+from metaflowkit.config.registry import Choice
+from metaflowkit.config.types import Pipeline
+from metaflowkit.criteria import Classification, Criterion
+from metaflowkit.engines.base import MetaLearner
+from metaflowkit.errors import ConfigError
+from metaflowkit.memory import out_of_memory
+from metaflowkit.models.model import Model
+from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.learned import Learned, LearnedSettings
+from metaflowkit.rules.per_tensor import PerTensor
+from metaflowkit.seeding import generator_for, seed_for
+from metaflowkit.types import Call, Tree
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the tasks of a pipeline ask of its learner.
+
+    Attributes:
+        shape: of an example, such as (C, H, W).
+        way: classes per task, or how many outputs the head gives.
+        vocabulary: number of tokens where examples are texts.
+        examples: in a task's support; 0 where it is not known before it is drawn.
+        criterion: what outputs mean.
+        few_shot: whether tasks are few-shot classification, whose head may read the support set.
+        sample: see :class:`metaflowkit.engines.base.MetaLearner`.
+    """
+
+    shape: tuple[int, ...]
+    way: int
+    vocabulary: int = 0
+    examples: int = 0
+    criterion: Criterion = field(default_factory=Classification)
+    few_shot: bool = True
+    sample: Callable[[Call, Tree, int], Tree] | None = None
+
+    def noise(self, *sizes: int) -> Tensor:
+        """Examples [*sizes, *shape] of noise, the same at every call: uniform in 0..1, or any tokens."""
+        generator = generator_for(0, "noise")
+        if self.vocabulary:
+            return torch.randint(1, self.vocabulary, (*sizes, *self.shape), generator=generator)
+        return torch.rand(*sizes, *self.shape, generator=generator)
+
+
+def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device) -> MetaLearner:
+    """The learner of a pipeline for tasks, without its data.
+
+    Raises:
+        ConfigError: a component refuses its settings, or a name pattern matches no parameter.
+    """
+    inner = pipeline.inner
+
+    def made(path: str, kind: r.Kind, choice: Choice, **given: Any) -> Any:
+        return placed(pipeline, path, lambda: kind.build(choice, **given))
+
+    with torch.random.fork_rng(devices=[]):
+        require_model(pipeline, interface.shape, interface.vocabulary, interface.way, device)
+        torch.manual_seed(seed_for(pipeline.seed, "model"))
+        backbone = made("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=interface.shape, vocabulary=interface.vocabulary)
+        head = made("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way)
+        loss = made("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
+        augment = None if inner.augment is None else made("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
+    if head.reads_support and not interface.few_shot:
+        raise ConfigError(f"{pipeline.place('model.head')}: {pipeline.model.head.name!r} reads a support set of classes, which these tasks have not; choose another, such as linear")
+    for norm in stored_norms(backbone):
+        norm.set_steps(inner.steps)
+    rule = made("inner.rule", r.RULES, inner.rule)
+    named = dict(Model(backbone, head).named_parameters())
+    adapts = _adapting(pipeline, {name: p.requires_grad for name, p in named.items()})
+    learned = _learned(pipeline, rule, {name: p.shape for name, p in named.items() if name in adapts and p.requires_grad})
+    inside = augment is not None or isinstance(loss, nn.Module)
+    model = Model(backbone, head, learned, loss if inside else None, augment).to(device)
+    learner = MetaLearner(
+        model,
+        rule,
+        loss=InsideLoss(interface.few_shot) if inside else (SupportLoss if interface.few_shot else BatchLoss)(loss),
+        objective=made("objective", r.OBJECTIVES, pipeline.objective),
+        steps=inner.steps,
+        engine=made("inner.engine", r.ENGINES, inner.engine, model=model, rule=rule),
+        order=made("inner.order", r.ORDERS, inner.order),
+        adapts=adapts,
+        learns=_learning(pipeline, [name for name, _ in model.named_parameters()]),
+        frozen=frozenset(named) - adapts if inner.others == "frozen" else frozenset(),
+        proximal=inner.proximal,
+        remat=inner.remat,
+        arguments=Model.arguments if interface.few_shot else Model.arguments_alone,
+        sample=interface.sample,
+        criterion=interface.criterion,
+    )
+    if problems := engine_problems(learner):
+        raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
+    if isinstance(rule, HigherOptimizer):
+        placed(pipeline, "inner.rule", lambda: rule.over(list(model.parameters())))
+    return learner
+
+
+def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
+    """The parameters that the patterns of ``inner.adapt`` match; all of them without patterns.
+
+    Args:
+        pipeline: the pipeline.
+        trained: for each parameter of the model by name, whether it requires a gradient.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or inner steps would move nothing.
+    """
+    names, patterns = list(trained), pipeline.inner.adapt
+    adapts = frozenset(names)
+    if patterns is not None:
+        adapts = _matched(pipeline, "inner.adapt", names, patterns, "['head.*']")
+    if pipeline.inner.steps and not any(trained[name] for name in adapts):
+        raise ConfigError(
+            f"{pipeline.place('inner.adapt')}: the inner steps move nothing, since every parameter that it names has requires_grad=False, "
+            f"got {patterns or 'all'}; name others, leave some of them trainable, or set inner.steps: 0"
+        )
+    return adapts
+
+
+def _learning(pipeline: Pipeline, names: list[str]) -> frozenset[str] | None:
+    """The parameters that the patterns of ``outer.learn`` match; None without patterns.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
+    patterns = pipeline.outer.learn
+    return None if patterns is None else _matched(pipeline, "outer.learn", names, patterns, "['loss.*']")
+
+
+def _matched(pipeline: Pipeline, path: str, names: list[str], patterns: Iterable[str], example: str) -> frozenset[str]:
+    matches = matching(names, patterns, lambda i: pipeline.place(f"{path}.{i}"))
+    if not matches:
+        raise ConfigError(f"{pipeline.place(path)}: must name at least one pattern, got none; write such as {example}, or null for all")
+    return matches
+
+
+def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> LearnedSettings | None:
+    """What is learned of the rule."""
+    inner = pipeline.inner
+    if not inner.learn:
+        return None
+    place = "inner.learn"
+    if not isinstance(rule, PerTensor):
+        raise ConfigError(f"{pipeline.place(place)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
+    settings = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
+    learned = [Learned(key, rule.settings[key], get_args(settings[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]
+    return placed(pipeline, place, lambda: LearnedSettings(learned, shapes, inner.steps))
+
+
+def placed(pipeline: Pipeline, path: str, make: Callable[[], V]) -> V:
+    """Run a constructor and put the place in the pipeline before what it complains of."""
+    try:
+        return make()
+    except ValueError as error:
+        raise ConfigError(f"{pipeline.place(path)}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ConfigError(f"{pipeline.place(path)}: needs more memory than can be had ({str(error).splitlines()[0]}); make it smaller") from None
+
+
+def trained_parameters(learner: MetaLearner) -> dict[str, Tensor]:
+    """The parameters that the outer loop moves, by name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    trained = learner.trained(dict(learner.model.named_parameters()))
+    if not trained:
+        raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
+    return dict(trained)

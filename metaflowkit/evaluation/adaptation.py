@@ -1,0 +1,57 @@
+"""What tasks measure by themselves, before and after inner steps, on tasks that were held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import torch
+
+from metaflowkit.composition.flow import Flow
+from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.evaluation.scores import Adaptation, Score, joined
+from metaflowkit.seeding import seed_for
+from metaflowkit.types import task_count, tree_map
+
+BATCH = 20
+
+
+def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: Iterable[int] = (0, 1), episodes: int = 600) -> list[Score]:
+    """Adapt by each number of inner steps, and measure.
+
+    Args:
+        flow: a built pipeline, of tasks that are measured by themselves, with the weights to measure.
+        split: ``val`` or ``test``.
+        shot: support examples of a task, for tasks that let one choose.
+        steps: numbers of inner steps; the tasks are the same for all.
+        episodes: tasks; fewer where no more were held out.
+
+    Returns:
+        One score per number of steps.
+
+    Raises:
+        ConfigError: a number is too small, or the tasks give no value.
+        DataError: there is no such split.
+    """
+    tasks = flow.tasks
+    if tasks is None or not flow.measured:
+        raise ConfigError("evaluate: these tasks are few-shot classification; call metaflowkit.evaluate")
+    if split not in ("val", "test"):
+        raise DataError(f"split {split!r}: tasks are held out for val and test; choose one of them")
+    for argument, value, least in (("shot", shot, 1), ("episodes", episodes, 2), ("steps", min(steps, default=-1), 0)):
+        if value < least:
+            raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
+    values: dict[int, list[torch.Tensor]] = {count: [] for count in dict.fromkeys(steps)}
+    done = 0
+    for i in range(math.ceil(episodes / BATCH)):
+        episode = tasks.held_out(split, i, min(BATCH, episodes - i * BATCH), shot)  # type: ignore[attr-defined]
+        support, query = tree_map(lambda x: x.to(flow.device), (episode.support, episode.query))
+        episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.seed, f"inner/{split}", i))
+        for count, batches in values.items():
+            learner = dataclasses.replace(flow.learner, steps=count)
+            batches.append(learner.adapt(episode.support, episode, tasks.measure).read)  # type: ignore[attr-defined]
+        done += task_count(episode)
+        if values and batches[-1].numel() > task_count(episode):
+            break  # a value for each example: there is one task, whose examples are counted
+    return [Score.of(split, Adaptation(shot, count), flow.pipeline.metric, joined(batches)) for count, batches in values.items()]

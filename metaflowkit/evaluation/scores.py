@@ -1,0 +1,152 @@
+"""What a measurement says: a mean over episodes with its 95 % confidence interval, and the difference of two on the same episodes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaflowkit.config.types import Metric
+
+
+ACCURACY = Metric()
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """What was classified and how: way, shot and query examples per class, and the readout."""
+
+    way: int
+    shot: int
+    query: int
+    readout: str
+
+    def __str__(self) -> str:
+        return f"{self.way}-way {self.shot}-shot, {self.readout}"
+
+    @property
+    def short(self) -> str:
+        """For a line of a log."""
+        return f"{self.way}w{self.shot}s {self.readout}"
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a model adapted: support examples, and inner steps taken on them."""
+
+    shot: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.shot}-shot, {self.steps} step{'s' if self.steps != 1 else ''}"
+
+    @property
+    def short(self) -> str:
+        """For a line of a log."""
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over episodes.
+
+    Attributes:
+        split: what it was measured on.
+        setting: how.
+        metric: what was measured.
+        episodes: how many.
+        value: the mean.
+        ci95: half width of the 95 % interval of the mean, 1.96 s / sqrt(episodes).
+        each: the value of every episode.
+    """
+
+    split: str
+    setting: FewShot | Adaptation
+    metric: Metric
+    episodes: int
+    value: float
+    ci95: float
+    each: tuple[float, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(cls, split: str, setting: FewShot | Adaptation, metric: Metric, values: Tensor) -> Score:
+        """The score of some episodes.
+
+        Args:
+            values: of each, float64 [n].
+        """
+        return cls(split, setting, metric, len(values), values.mean().item(), ci95(values.std().item(), len(values)), tuple(values.tolist()))
+
+    def plain(self) -> dict[str, Any]:
+        """As a JSON object: ``metric`` names the key with the value; values of single episodes to six digits."""
+        measured = {"metric": self.metric.name, "episodes": self.episodes, self.metric.name: self.value, "ci95": self.ci95}
+        return {"split": self.split, **vars(self.setting), **measured, "each": [round(value, 6) for value in self.each]}
+
+    @classmethod
+    def read(cls, line: Mapping[str, Any], metric: Metric) -> Score:
+        """The score that :meth:`plain` wrote.
+
+        Args:
+            line: the JSON object.
+            metric: of the pipeline that was measured.
+        """
+        kind = FewShot if "readout" in line else Adaptation
+        setting = kind(**{f.name: line[f.name] for f in fields(kind)})
+        return cls(line["split"], setting, metric, line["episodes"], line[metric.name], line["ci95"], tuple(line.get("each", ())))
+
+    def __str__(self) -> str:
+        return f"{self.metric.with_ci(self.value, self.ci95)}{self.metric.unit}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one value lies above another that was measured on the same episodes.
+
+    ``mean(d) ± 1.96 s(d) / sqrt(n)`` over the n differences d_i = after_i - before_i of single episodes. How hard an episode
+    is cancels out of its difference, so that this interval is narrower than the two values' own let one expect.
+
+    Attributes:
+        mean: mean difference.
+        ci95: half width of its 95 % interval.
+        metric: of what.
+    """
+
+    mean: float
+    ci95: float
+    metric: Metric = ACCURACY
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval leaves out 0, so that the episodes tell the two apart."""
+        return abs(self.mean) > self.ci95
+
+    @property
+    def worse(self) -> bool:
+        """Whether what came after is worse, beyond doubt."""
+        return self.resolved and self.metric.better(0.0, self.mean)
+
+    def __str__(self) -> str:
+        return self.metric.with_ci(self.mean, self.ci95, "+")
+
+
+def paired(before: Sequence[float], after: Sequence[float], metric: Metric = ACCURACY) -> Difference | None:
+    """The difference of two means, each given by the values of the same episodes in the same order; None where they are not at hand for both."""
+    if len(before) != len(after) or len(after) < 2:
+        return None
+    differences = [b - a for a, b in zip(before, after)]
+    return Difference(statistics.fmean(differences), ci95(statistics.stdev(differences), len(differences)), metric)
+
+
+def ci95(deviation: float, count: int) -> float:
+    """Half width of the 95 % interval of a mean over ``count`` independent values, by the normal approximation."""
+    return 1.96 * deviation / math.sqrt(count)
+
+
+def joined(values: Sequence[Tensor]) -> Tensor:
+    """The values of some batches as one list, float64 on the CPU."""
+    return torch.cat([value.double().flatten().cpu() for value in values])

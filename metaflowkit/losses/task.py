@@ -1,0 +1,27 @@
+"""What the tasks themselves are about, as the inner loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from metaflowkit.config.registry import LOSSES
+from metaflowkit.criteria import Classification, Criterion
+from metaflowkit.types import Outputs, Tree, scores_of
+
+
+@LOSSES.register("task")
+class TaskLoss:
+    """What the tasks are about: cross-entropy of classes, squared error of regression, the policy gradient of control.
+
+    Args:
+        criterion: of the tasks; None for classification.
+    """
+
+    needs_pairs = False
+
+    def __init__(self, criterion: Criterion | None = None) -> None:
+        self.criterion = criterion or Classification()
+
+    def __call__(self, outputs: Outputs | Tensor, y: Tree) -> Tensor:
+        """The loss, scalar, of outputs for n examples and their targets."""
+        return self.criterion.loss(scores_of(outputs), y)
