@@ -54,7 +54,7 @@ def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
     flow = build(chosen)
     learner = Timed(flow.learner, "outcome")
     with tempfile.TemporaryDirectory() as folder:
-        loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop())
+        loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop(), True)
         loop.run.metric_log.rewind(0)
         whole, bare = [], []
         for _ in range(steps):

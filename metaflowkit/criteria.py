@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from metaflowkit.types import Tree
-
-
-class Criterion(Protocol):
-    """What outputs [n, N] mean beside the targets of their examples."""
-
-    def loss(self, outputs: Tensor, y: Tree) -> Tensor:
-        """What the tasks are about, a mean over the examples, scalar."""
-
-    def divergence(self, p: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
-        """KL(p || q) of the distributions that two outputs stand for, the mean over the examples, scalar.
-
-        Args:
-            p: outputs [n, N].
-            q: outputs [n, N].
-            temperature: above 1 softens both.
-        """
-
-    def metrics(self, outputs: Tensor, y: Tree) -> dict[str, Tensor]:
-        """Named scalars for a run's metric log."""
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from metaflowkit.criteria import Criterion
 
 Params = dict[str, Tensor]
 State = dict[str, Any]
@@ -155,6 +152,25 @@ def scores_of(outputs: Outputs | Tensor) -> Tensor:
     return outputs.logits if isinstance(outputs, Outputs) else outputs
 
 
+class Criterion(Protocol):
+    """What outputs [n, N] mean beside the targets of their examples."""
+
+    def loss(self, outputs: Tensor, y: Tree) -> Tensor:
+        """What the tasks are about, a mean over the examples, scalar."""
+
+    def divergence(self, p: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
+        """KL(p || q) of the distributions that two outputs stand for, the mean over the examples, scalar.
+
+        Args:
+            p: outputs [n, N].
+            q: outputs [n, N].
+            temperature: above 1 softens both.
+        """
+
+    def metrics(self, outputs: Tensor, y: Tree) -> dict[str, Tensor]:
+        """Named scalars for a run's metric log."""
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A task's student: parameters after K inner steps, and how to go on from there.
@@ -168,7 +184,7 @@ class Adapted:
         descend: (params, state, loss) -> (params, state), one step of the rule on ``loss(params)``, outside the graph.
         sample: (params, draw) -> the task's query; where examples are drawn with the parameters at hand, those of the draw
             with this number, without graph.
-        criterion: what the model's outputs mean; see :class:`metaflowkit.criteria.Criterion`.
+        criterion: what the model's outputs mean; see :class:`Criterion`.
     """
 
     params: Params

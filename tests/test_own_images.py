@@ -54,7 +54,7 @@ def test_images_without_classes_train_and_are_measured_on_others(photos, fields,
     assert "test accuracy was not measured" in (run / "report.md").read_text()
     others = f"dataset={{name: folder, root: {fields}, image_size: 16, mode: color, fractions: {{test: 1.0}}}}"
     code, output = mfk("evaluate", run, "--set", others, "--readout", "prototype")
-    assert (code, output.startswith("test 2-way 1-shot prototype: ")) == (0, True)
+    assert (code, output.startswith("test 2-way 1-shot, prototype: ")) == (0, True)
     assert (json.loads((run / "evaluations.jsonl").read_text())["step"], code) == (4, 0)
     code, output = mfk("evaluate", run)
     assert (code, output) == (

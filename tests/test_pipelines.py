@@ -32,13 +32,16 @@ def test_opens_with_its_launch_line_and_an_override_that_works(path) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_reads_back_equal_builds_and_steps(path, write, overrides) -> None:
-    pipeline = read(path, [*overrides.get(read(path).dataset.name, []), "tasks.meta_batch=1"])
+    chosen = read(path)
+    fewer = [f"tasks.{key}={value}" for key, value in {"meta_batch": 1, "horizon": 5}.items() if key in chosen.tasks.settings]
+    pipeline = read(path, [*overrides.get(chosen.dataset.name if chosen.dataset else "", []), *fewer])
     assert read(write(pipeline.to_yaml())).plain() == pipeline.plain()
     flow = build(pipeline)
     episode = flow.episode(1)
     outcome = flow.learner.outcome(episode)
-    assert episode.support.x.shape[:2] == (1, pipeline.tasks.settings["way"] * pipeline.tasks.settings["shot"])
-    assert outcome.value > 0
+    if not flow.measured:
+        assert episode.support.x.shape[:2] == (1, pipeline.tasks.settings["way"] * pipeline.tasks.settings["shot"])
+    assert outcome.value.isfinite()
     norms = {name: g.norm().item() for name, g in outcome.gradients.items()}
     assert all(torch.isfinite(g).all() for g in outcome.gradients.values())
     assert sum(norms.values()) > 0

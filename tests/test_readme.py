@@ -70,7 +70,7 @@ def test_the_python_that_is_shown_trains_and_measures_what_was_trained(write, tm
     assert "run directory: runs/first" in capsys.readouterr().out
     untrained = metaflowkit.evaluate(names["flow"], "val", 5, 1, 5, 200, ["prototype"])
     (score,) = names["scores"]
-    assert score.accuracy != untrained[0].accuracy
+    assert score.value != untrained[0].value
     assert score.each != untrained[0].each
     best = checkpoint.load(tmp_path / "runs" / "first" / "checkpoints" / "best.pt").model
     assert all(torch.equal(value.cpu(), best[name]) for name, value in names["trained"].learner.model.state_dict().items())

@@ -37,7 +37,9 @@ class Stage:
                 with torch.random.fork_rng(devices=[]), torch.no_grad():
                     after = operation(like.clone())
                 if not isinstance(after, Tensor) or after.shape != like.shape or after.dtype != like.dtype:
-                    raise ValueError(f"it turns examples of {self.shape} into {tuple(getattr(after, 'shape', ()))[1:]}, and they must keep their shape and type")
+                    raise ValueError(
+                        f"it turns examples of {self.shape} into {tuple(getattr(after, 'shape', ()))[1:]}, and they must keep their shape and type"
+                    )
             except Exception as error:  # Kornia raises many types here, all about these settings
                 problems.append(
                     f"augment.{i}: {choice.name} does not work on examples of shape {self.shape}: {' '.join(str(error).split())}; correct its settings or choose another"

@@ -78,9 +78,9 @@ class ShuffleTokens:
     def __call__(self, x: Tensor) -> Tensor:
         """Other tokens of the same shape."""
         place = torch.arange(x.shape[1], device=x.device) + self.distance * torch.rand(x.shape, device=x.device)
-        return x.gather(1, place.masked_fill(x == 0, torch.inf).argsort(1, stable=True))
+        return x.gather(1, place.masked_fill(x == 0, torch.inf).argsort(dim=1, stable=True))
 
 
 def _together(x: Tensor, kept: Tensor) -> Tensor:
     """The kept tokens in their order, and 0 behind them."""
-    return x.where(kept, 0).gather(1, (~kept).to(torch.uint8).argsort(1, stable=True))
+    return x.where(kept, 0).gather(1, (~kept).to(torch.uint8).argsort(dim=1, stable=True))

@@ -25,7 +25,9 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str
     """Measure the weights in RUN, few-shot accuracy or what its tasks are measured by, and add it to the run's evaluations.jsonl."""
     from metaflowkit.training.evaluate_run import evaluate_run
 
-    scores, protocol = evaluate_run(run_dir, overrides, split, weights, readouts or None, {k: list(v) if k == "steps" else v for k, v in sizes.items() if v not in (None, ())})
+    scores, protocol = evaluate_run(
+        run_dir, overrides, split, weights, readouts or None, {k: list(v) if k == "steps" else v for k, v in sizes.items() if v not in (None, ())}
+    )
     for score in scores:
         say(f"{score.split} {score.setting}: {score} ({score.episodes} episodes)")
     say(f"± 95 % confidence of the mean; {protocol}")

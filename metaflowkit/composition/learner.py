@@ -15,7 +15,7 @@ from metaflowkit.composition.footprint import require_model
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
-from metaflowkit.criteria import Classification, Criterion
+from metaflowkit.criteria import Classification
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError
 from metaflowkit.memory import out_of_memory
@@ -25,7 +25,7 @@ from metaflowkit.rules.higher_optimizer import HigherOptimizer
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.seeding import generator_for, seed_for
-from metaflowkit.types import Call, Tree
+from metaflowkit.types import Call, Criterion, Tree
 
 V = TypeVar("V")
 
@@ -79,7 +79,9 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
         loss = made("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
         augment = None if inner.augment is None else made("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
     if head.reads_support and not interface.few_shot:
-        raise ConfigError(f"{pipeline.place('model.head')}: {pipeline.model.head.name!r} reads a support set of classes, which these tasks have not; choose another, such as linear")
+        raise ConfigError(
+            f"{pipeline.place('model.head')}: {pipeline.model.head.name!r} reads a support set of classes, which these tasks have not; choose another, such as linear"
+        )
     for norm in stored_norms(backbone):
         norm.set_steps(inner.steps)
     rule = made("inner.rule", r.RULES, inner.rule)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.checks import cross_checks
-from metaflowkit.config.registry import Choice, Kind, choose
+from metaflowkit.config.choosing import choose
+from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.types import Augment, Learn, Level, Pipeline
 from metaflowkit.config.yaml import Mark, Node, apply_overrides, as_node, read_yaml
@@ -193,7 +194,7 @@ def _with_default_name(node: Node, default: Any) -> Node:
 
 def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: list[str]) -> Any:
     if hint is Augment:
-        return _augment(node, path, problems)
+        return _augment(node, path, plugins, problems)
     if dataclasses.is_dataclass(hint):
         return section(node, hint, path, plugins, problems)  # type: ignore[arg-type]
     if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
@@ -218,7 +219,7 @@ def _learn(node: Node, path: str, plugins: Sequence[str], problems: list[str]) -
     return {key: section(child, Learn, f"{path}.{key_text(key)}", plugins, problems) for key, child in sections.items()}
 
 
-def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
+def _augment(node: Node, path: str, plugins: Sequence[str], problems: list[str]) -> Augment | None:
     if isinstance(node.value, dict):
         if set(node.value) == {"level"}:
             return Augment(level=_value(node.value["level"], Level, f"{path}.level", (), problems))
@@ -229,7 +230,7 @@ def _augment(node: Node, path: str, problems: list[str]) -> Augment | None:
         )
         return None
     if isinstance(node.value, list):
-        chosen = [choose(item, r.AUGMENTATIONS, f"{path}.{i}", (), problems) for i, item in enumerate(node.value)]
+        chosen = [choose(item, r.AUGMENTATIONS, f"{path}.{i}", plugins, problems) for i, item in enumerate(node.value)]
         return Augment(operations=tuple(c for c in chosen if c is not None))
     problems.append(f"{node.mark}: {path}: must be {{level: 1 to 4}} or a list of operations, got {node.shown()}; write augment: {{level: 3}}")
     return None

@@ -16,12 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from metaflowkit.config import schema
-from metaflowkit.config.inspection import PLAIN, inspected
-from metaflowkit.config.introspection import REQUIRED, Entry, Setting, locate, own_sources, registrations
-from metaflowkit.config.schema import Mismatch, coerce, nearest
-from metaflowkit.config.yaml import Node
-from metaflowkit.errors import ConfigError, MetaflowkitError, key_text
+from metaflowkit.config.inspection import inspected
+from metaflowkit.config.introspection import Entry, Setting, locate, own_sources, registrations
+from metaflowkit.errors import ConfigError, MetaflowkitError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -213,59 +210,6 @@ def import_plugin(module: str) -> None:
         raise ConfigError(f"plugins: {module} cannot be imported, {place}: {type(error).__name__}: {text}; correct it, or install what it needs") from error
 
 
-def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: list[str]) -> Choice | None:
-    """Check a component node (``{name: ..., settings...}`` or a bare name) against its kind.
-
-    Args:
-        node: the YAML node.
-        kind: what sort of component is wanted here.
-        path: dotted path, for messages.
-        plugins: modules that may register further components.
-        problems: every problem found is appended here.
-
-    Returns:
-        The choice with defaults filled in, or None where there were problems.
-    """
-    if not isinstance(node.value, (*PLAIN, dict, list)):
-        node = Node(kind.name_of(node.value), node.mark, node.key)
-    entries = kind.entries(plugins)
-    nodes = dict(node.value) if isinstance(node.value, dict) else {"name": node}
-    named = nodes.pop("name", None)
-    if named is None:
-        problems.append(f"{node.mark}: {path}: has no name, got only settings; add 'name:', one of {', '.join(entries)}")
-        return None
-    if not isinstance(named.value, str) or named.value not in entries:
-        problems.append(f"{named.mark}: {path}: there is no {kind.name} {named.shown()}; {nearest(str(named.plain()), entries)}")
-        return None
-    entry = entries[named.value]
-    before = len(problems)
-    values: dict[str, Any] = {}
-    for key, child in nodes.items():
-        if key not in entry.settings:
-            hint = nearest(key, entry.settings) if entry.settings else "it takes no settings"
-            if kind.renamed.get(key) in entry.settings:
-                hint = f"it is called {kind.renamed[key]} now"
-            problems.append(f"{child.key or child.mark}: {path}.{key_text(key)}: {kind.name} {entry.name!r} has no such setting; {hint}")
-            continue
-        try:
-            values[key] = coerce(child, entry.settings[key].annotation, f"{path}.{key}")
-        except Mismatch as mismatch:
-            problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
-    for key, setting in entry.settings.items():
-        if key not in nodes and setting.default is REQUIRED:
-            problems.append(f"{node.mark}: {path}.{key}: is missing and has no default; add it ({schema.describe(setting.annotation)})")
-    if len(problems) > before:
-        return None
-    foreign = entry.name in kind.foreign()
-    settings = {key: values.get(key, s.default) for key, s in entry.settings.items() if key in values or not foreign}
-    for guard in entry.guards:
-        refusal = guard.refusal(settings)
-        if refusal is not None:
-            place = next((nodes[key].mark for key in guard.names if key in nodes), node.mark)
-            problems.append(f"{place}: {path}: {refusal}")
-    return Choice(entry.name, settings) if len(problems) == before else None
-
-
 def _kornia() -> dict[str, Entry]:
     from metaflowkit.augment.catalog import operations
 
@@ -279,22 +223,26 @@ def _apply_to() -> dict[str, Setting]:
 
 
 DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",), tags={"modality": "any"})
-AUGMENTATIONS = Kind(
-    "augmentation", "metaflowkit.augment.tokens", methods=("__call__(x)",), tags={"modality": "images"}, reader=_kornia, common=_apply_to
-)
-LEARNED_AUGMENTATIONS = Kind(
-    "learned augmentation", "metaflowkit.augment.learned", injected=("shape",), methods=("forward(x, y)",), copied=True
-)
+AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment.tokens", methods=("__call__(x)",), tags={"modality": "images"}, reader=_kornia, common=_apply_to)
+LEARNED_AUGMENTATIONS = Kind("learned augmentation", "metaflowkit.augment.learned", injected=("shape",), methods=("forward(x, y)",), copied=True)
 TASKS = Kind(
     "tasks",
     "metaflowkit.tasks",
     injected=("images", "splits", "seed"),
     methods=("episode(step)",),
     tags={
-        "reads_data": True, "reads_labels": True, "measured": False, "samples": False,
-        "metric": "accuracy", "higher_is_better": True, "percent": True,
+        "reads_data": True,
+        "reads_labels": True,
+        "measured": False,
+        "samples": False,
+        "metric": "accuracy",
+        "higher_is_better": True,
+        "percent": True,
     },
-    asked={"measured": ("held_out(split, index, count, shot)", "measure(call, task)", "criterion", "shape", "outputs"), "samples": ("sample(call, batch, draw)",)},
+    asked={
+        "measured": ("held_out(split, index, count, shot)", "measure(call, task)", "criterion", "shape", "outputs"),
+        "samples": ("sample(call, batch, draw)",),
+    },
 )
 BACKBONES = Kind(
     "backbone",

@@ -9,13 +9,13 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from metaflowkit.criteria import Classification, Criterion
+from metaflowkit.criteria import Classification
 from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Exact, Order
 from metaflowkit.rules.base import Rule
 from metaflowkit.rules.learned import LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
-from metaflowkit.types import Adaptation, Call, Episode, Outcome, Params, Tree
+from metaflowkit.types import Adaptation, Call, Criterion, Episode, Outcome, Params, Tree
 
 V = TypeVar("V")
 

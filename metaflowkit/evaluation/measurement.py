@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from metaflowkit.composition.flow import FewShotFlow, Flow
@@ -45,15 +45,20 @@ def measurements(flow: Flow, split: str = "test", before_each: Callable[[], None
         yield evaluate(cast(FewShotFlow, flow), split, way, shot, settings.query, settings.episodes, settings.readouts)
 
 
-def protocol(flow: Flow) -> str:
-    """What a reader must know beside the figures."""
+def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
+    """What a reader must know beside the figures.
+
+    Args:
+        flow: with the weights that were measured.
+        readouts: of few-shot classification; None for those of the pipeline.
+    """
     settings = flow.pipeline.evaluate
     facts = []
     if flow.measured:
         facts.append(f"{flow.tasks.metric} on held-out tasks of {flow.pipeline.tasks.name} after inner steps")  # type: ignore[union-attr]
         return "; ".join([*facts, f"tasks are drawn with seed {flow.pipeline.seed}"])
     facts.append(normalisation(flow.model, flow.interface))
-    if "adapted" in settings.readouts:
+    if "adapted" in (settings.readouts if readouts is None else readouts):
         views = evaluation_views(flow.pipeline)
         shown = f"{views} augmented views of each support image" if views else "the support images"
         facts.append(f"'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}")

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from metaflowkit.config.types import Metric
 
-
 ACCURACY = Metric()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from metaflowkit.config.registry import LOSSES
-from metaflowkit.criteria import Classification, Criterion
-from metaflowkit.types import Outputs, Tree, scores_of
+from metaflowkit.criteria import Classification
+from metaflowkit.types import Criterion, Outputs, Tree, scores_of
 
 
 @LOSSES.register("task")

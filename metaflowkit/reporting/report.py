@@ -11,9 +11,10 @@ from pathlib import Path
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.config.registry import DATASETS, Choice
+from metaflowkit.config.types import Metric
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
-from metaflowkit.evaluation.scores import ACCURACY, Adaptation, Difference, Metric, Score, paired
+from metaflowkit.evaluation.scores import ACCURACY, Adaptation, Difference, Score, paired
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.training.events import Finished
 from metaflowkit.training.run_directory import Run

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaflowkit.config.yaml import read_yaml
 from metaflowkit.config.types import Metric
-from metaflowkit.evaluation.scores import Adaptation, FewShot, Score, paired
+from metaflowkit.config.yaml import read_yaml
+from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study
 from metaflowkit.training.metric_log import MetricLog
@@ -39,20 +39,17 @@ def is_finished(run: Path) -> bool:
     return (run / "report.md").is_file()
 
 
-Setting = FewShot | Adaptation
-
-
 @dataclass(frozen=True)
 class _Tested:
     """What one finished run measured on test classes.
 
     Attributes:
         drawn: what its episodes depend on beside the setting.
-        scores: those of ``evaluations.jsonl`` by setting, then by weights.
+        scores: those of ``evaluations.jsonl`` by setting in words, then by weights.
     """
 
     drawn: tuple[Any, ...]
-    scores: dict[Setting, dict[str, Score]]
+    scores: dict[str, dict[str, Score]]
 
 
 def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[str]:
@@ -77,7 +74,7 @@ def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[
             rows = {
                 seed: _row(run, tested.get(ITSELF, {}).get(seed) if name != ITSELF else None, setting) for seed, run in by_seed.items() if setting in run.scores
             }
-            head = [str(setting), name]
+            head = [setting, name]
             cells = [_spread(metric, [cell[0] for row in rows.values() if (cell := row[i]) is not None], "+" if i > 1 else "") for i in range(len(columns))]
             means.append([*head, *cells])
             singles += [[*head, str(seed), *(cell[1] if cell is not None else "" for cell in row[: len(columns)])] for seed, row in rows.items()]
@@ -92,7 +89,7 @@ def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[
 Cell = tuple[float, str] | None
 
 
-def _row(run: _Tested, baseline: _Tested | None, setting: Setting) -> list[Cell]:
+def _row(run: _Tested, baseline: _Tested | None, setting: str) -> list[Cell]:
     """Untrained, trained, their difference, and the difference to the baseline's trained: each as a number and as text."""
     untrained, best = run.scores[setting].get("untrained"), run.scores[setting].get("best")
     other = baseline.scores.get(setting, {}).get("best") if baseline is not None and baseline.drawn == run.drawn else None
@@ -112,11 +109,11 @@ def _difference(before: Score | None, after: Score | None) -> Cell:
 
 def _read(run: Path, metric: Metric) -> _Tested:
     pipeline = read_yaml(run / "pipeline.yaml").plain()
-    scores: dict[Setting, dict[str, Score]] = {}
+    scores: dict[str, dict[str, Score]] = {}
     for line in MetricLog(run / "evaluations.jsonl").read():
         if line["split"] == "test" and line["weights"] in ("untrained", "best"):
             score = Score.read(line, metric)
-            scores.setdefault(score.setting, {}).setdefault(line["weights"], score)  # the run's own come first, before what was measured again
+            scores.setdefault(str(score.setting), {}).setdefault(line["weights"], score)  # the run's own come first, before what was measured again
     return _Tested((pipeline["dataset"], pipeline["tasks"]["name"], pipeline["evaluate"]["seed"]), scores)
 
 

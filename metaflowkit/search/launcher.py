@@ -117,7 +117,7 @@ class Workers:
                     self._stop(f"the end of {name}")
         if self.stopping is not None:
             raise Interrupted(f"{folder}: stopped by {self.stopping}, all is saved; go on with the same command", self.stopping)
-        lines = final_table(runs, study.search.pipeline.metric)
+        lines = final_table(runs, self.study.search.pipeline.metric)
         if lines:
             write_atomic(folder / "test.md", "\n".join(lines).encode())
         return lines

@@ -21,6 +21,7 @@ from metaflowkit.search.distributions import Axis, Setting, changed, grid, merge
 from metaflowkit.search.settings import Settings
 from metaflowkit.search.space import Reader
 
+
 @dataclass(frozen=True)
 class Search:
     """A checked search.
@@ -60,7 +61,7 @@ class Search:
         return [self.baseline, *(point for point in grid(self.axes) if point != self.baseline)]
 
     @property
-    def metrics(self) -> dict[str, str]:
+    def metrics(self) -> dict[str, Literal["maximize", "minimize"]]:
         """Directions by metric."""
         return dict(self.settings.metrics or {})
 

@@ -6,8 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from metaflowkit.criteria import Criterion
-from metaflowkit.types import Call, Episode, Tree
+from metaflowkit.types import Call, Criterion, Episode, Tree
 
 
 class Tasks(Protocol):

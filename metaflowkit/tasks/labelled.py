@@ -1,4 +1,4 @@
-"""Few-shot episodes from labelled images: for evaluation, and for supervised meta-learning as a baseline."""
+"""Few-shot episodes from labelled examples: for evaluation, and for supervised meta-learning as a baseline."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Examples, Natural, Ways
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Episode, ImageSet, Labelled
+from metaflowkit.types import Episode, ExampleSet, Labelled
 
 
 @TASKS.register("labelled")
 class LabelledTasks:
-    """N-way episodes of true classes: N classes, S support and Q query images of each, all different.
+    """N-way episodes of true classes: N classes, S support and Q query examples of each, all different.
 
     Args:
         images: the split with its labels.
         seed: the run's seed.
         way: classes per task (N).
-        shot: support images of each class (S).
-        query: query images of each class (Q).
+        shot: support examples of each class (S).
+        query: query examples of each class (Q).
         meta_batch: tasks per outer step (T).
 
     Raises:
-        DataError: the split has fewer than N classes with S + Q images.
+        DataError: the split has fewer than N classes with S + Q examples.
     """
 
     reads_labels = True
 
-    def __init__(self, images: ImageSet, seed: Natural, way: Ways = 5, shot: Examples = 1, query: Examples = 5, meta_batch: Examples = 4) -> None:
+    def __init__(self, images: ExampleSet, seed: Natural, way: Ways = 5, shot: Examples = 1, query: Examples = 5, meta_batch: Examples = 4) -> None:
         counts = torch.bincount(images.y, minlength=len(images.classes)) if len(images.y) else torch.zeros(0, dtype=torch.int64)
         self.classes = torch.nonzero(counts >= shot + query).flatten()
         if len(self.classes) < way:

@@ -92,9 +92,9 @@ def evaluate_run(
 
 def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | None) -> tuple[Pipeline, list[str]]:
     """The pipeline with these readouts, and why one was left out; as it is where its tasks are measured by themselves."""
-    as_it_is = read(path, overrides)
-    if TASKS.entries(as_it_is.plugins)[as_it_is.tasks.name].tags["measured"] and readouts is None:
-        return as_it_is, []
+    own = read(path)
+    if TASKS.entries(own.plugins)[own.tasks.name].tags["measured"] and readouts is None:
+        return read(path, overrides), []
     if readouts is not None:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(readouts)}]"]), []
     frozen = read(path, [*overrides, "evaluate.readouts=[prototype, logistic]"])

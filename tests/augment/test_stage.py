@@ -14,23 +14,24 @@ from metaflowkit.seeding import seed_for
 AFFINE = Choice("RandomAffine", {"degrees": 20.0, "p": 1.0})
 SHAPE = (1, 16, 16)
 X = torch.rand(2, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
+LIKE = X[0, :2]
 
 
 def test_repeatable_by_name_and_different_otherwise() -> None:
-    stage = Stage([AFFINE], 0, SHAPE)
+    stage = Stage([AFFINE], 0, LIKE)
     drawn = stage(X, "support", "train", 1)
-    assert torch.equal(drawn, Stage([AFFINE], 0, SHAPE)(X, "support", "train", 1))
+    assert torch.equal(drawn, Stage([AFFINE], 0, LIKE)(X, "support", "train", 1))
     others = [
         stage(X, "query", "train", 1),
         stage(X, "support", "val", 1),
         stage(X, "support", "train", 2),
-        Stage([AFFINE], 1, SHAPE)(X, "support", "train", 1),
+        Stage([AFFINE], 1, LIKE)(X, "support", "train", 1),
     ]
     assert not any(torch.equal(drawn, other) for other in others)
 
 
 def test_isolated_from_the_global_generator_and_the_other_way_round() -> None:
-    stage = Stage([AFFINE], 0, SHAPE)
+    stage = Stage([AFFINE], 0, LIKE)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -41,18 +42,18 @@ def test_isolated_from_the_global_generator_and_the_other_way_round() -> None:
 
 def test_an_operation_removed_leaves_the_draws_of_those_before_it() -> None:
     erasing = Choice("RandomErasing", {"apply_to": "query", "p": 1.0})
-    assert torch.equal(Stage([AFFINE, erasing], 0, SHAPE)(X, "support", "train", 1), Stage([AFFINE], 0, SHAPE)(X, "support", "train", 1))
+    assert torch.equal(Stage([AFFINE, erasing], 0, LIKE)(X, "support", "train", 1), Stage([AFFINE], 0, LIKE)(X, "support", "train", 1))
 
 
 @pytest.mark.parametrize(("apply_to", "changed"), [("support", {"support"}), ("query", {"query"}), ("both", {"support", "query"})])
 def test_applied_to_the_views_asked_for(apply_to, changed) -> None:
-    stage = Stage([Choice("RandomAffine", {"degrees": 20.0, "p": 1.0, "apply_to": apply_to})], 0, SHAPE)
+    stage = Stage([Choice("RandomAffine", {"degrees": 20.0, "p": 1.0, "apply_to": apply_to})], 0, LIKE)
     assert {role for role in ("support", "query") if not torch.equal(stage(X, role, "train", 1), X)} == changed
 
 
 def test_every_image_gets_its_own_draw_and_stays_in_range() -> None:
     same = X[:1, :1].expand(2, 3, *SHAPE)
-    out = Stage([AFFINE, Choice("RandomBrightness", {"brightness": [0.5, 1.9], "p": 1.0})], 0, SHAPE)(same, "support", "train", 1)
+    out = Stage([AFFINE, Choice("RandomBrightness", {"brightness": [0.5, 1.9], "p": 1.0})], 0, LIKE)(same, "support", "train", 1)
     assert out.shape == X.shape
     assert len({image.numpy().tobytes() for image in out.flatten(0, 1)}) == 6
     assert out.min() >= 0
@@ -60,15 +61,15 @@ def test_every_image_gets_its_own_draw_and_stays_in_range() -> None:
 
 
 def test_no_operations_leave_images_alone() -> None:
-    assert torch.equal(Stage([], 0, SHAPE)(X, "support", "train", 1), X)
+    assert torch.equal(Stage([], 0, LIKE)(X, "support", "train", 1), X)
 
 
 def test_all_operations_at_fault_are_named() -> None:
     wrong = [Choice("RandomAffine", {"degrees": "far"}), AFFINE, Choice("RandomCrop", {"size": [8, 8]})]
     with pytest.raises(ConfigError) as caught:
-        Stage(wrong, 0, SHAPE)
+        Stage(wrong, 0, LIKE)
     first, second = caught.value.problems
-    assert first.startswith("augment.0: RandomAffine does not work on images of shape (1, 16, 16)")
+    assert first.startswith("augment.0: RandomAffine does not work on examples of shape (1, 16, 16)")
     assert second.startswith("augment.2: RandomCrop does not work")
     assert "must keep their shape" in second
 
@@ -76,7 +77,7 @@ def test_all_operations_at_fault_are_named() -> None:
 def test_an_operation_that_takes_tensors_is_given_the_list_as_one() -> None:
     """Oracle: Kornia's own call with tensors."""
     ranges = {"center_x": [-0.3, 0.3], "center_y": [-0.3, 0.3], "gamma": [0.9, 1.1]}
-    stage = Stage([Choice("RandomFisheye", {**ranges, "p": 1.0})], 0, SHAPE)
+    stage = Stage([Choice("RandomFisheye", {**ranges, "p": 1.0})], 0, LIKE)
     direct = K.RandomFisheye(**{key: torch.tensor(value) for key, value in ranges.items()}, p=1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(0, "augment/train/support/0", 1))

@@ -70,7 +70,7 @@ def test_run_then_evaluate(write, tmp_path) -> None:
     before = (run / "evaluations.jsonl").read_text()
     assert {json.loads(line)["readout"] for line in before.splitlines()} == {"prototype", "adapted", "logistic"}
     again = mfk(*following.removeprefix("next: mfk ").split(), "--episodes", 4, "--readout", "prototype", "--set", "dataset=digits", "--way", 3)
-    assert "test 3-way 1-shot prototype:" in again
+    assert "test 3-way 1-shot, prototype:" in again
     assert "statistics of the current set (transductive)" in again
     after = (run / "evaluations.jsonl").read_text()
     assert after.startswith(before)

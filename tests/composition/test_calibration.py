@@ -10,7 +10,8 @@ from metaflowkit.composition.flow import CALIBRATION, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation.embedding import embed
-from metaflowkit.evaluation.episodes import evaluate, protocol
+from metaflowkit.evaluation.episodes import evaluate
+from metaflowkit.evaluation.measurement import protocol
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
@@ -75,7 +76,7 @@ def test_a_run_saves_statistics_with_its_weights_and_is_measured_by_them(pipelin
     assert not torch.equal(first[key], last[key])
     scores, rules = evaluate_run(tmp_path / "run", [], "test", "last", None, {"episodes": 3})
     assert "statistics of training tasks, a set for every number of inner steps (inductive)" in rules
-    assert {score.readout for score in scores} == {"prototype", "adapted", "logistic"}
+    assert {score.setting.readout for score in scores} == {"prototype", "adapted", "logistic"}
     flow = build(chosen)
     flow.learner.model.load_state_dict(last)
     flow.calibrate()

@@ -8,8 +8,11 @@ import re
 import pytest
 import torch
 
-from metaflowkit.composition.flow import Flow, _device, build, build_learner, operations
+from metaflowkit.composition.flow import FewShotFlow, _device, build, operations
+from metaflowkit.composition.learner import Interface, build_learner
 from metaflowkit.config.pipeline import read
+from metaflowkit.config.types import Pipeline
+from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.orders import Exact, First
@@ -18,6 +21,18 @@ from tests.small import SMALL
 
 PIPELINE = "device: cpu\n" + SMALL.replace("meta_batch: 1", "meta_batch: 2")
 GREY, COLOUR = (1, 28, 28), (3, 20, 16)
+
+
+def images(channels: int) -> ImageSet:
+    """A set of one image."""
+    return ImageSet(torch.zeros(1, channels, 4, 4), torch.zeros(0, dtype=torch.int64), ())
+
+
+def learner_of(pipeline: Pipeline) -> MetaLearner:
+    """The learner for grey images."""
+    return build_learner(pipeline, Interface(GREY, pipeline.tasks.settings["way"]), CPU)
+
+
 CPU = torch.device("cpu")
 
 
@@ -29,7 +44,7 @@ def pipeline(write):
 
 
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory) -> Flow:
+def flow(tmp_path_factory) -> FewShotFlow:
     path = tmp_path_factory.mktemp("flow") / "small.yaml"
     path.write_text(PIPELINE)
     with pytest.MonkeyPatch.context() as patch:  # the cache of conftest, which a fixture of the module comes before
@@ -37,7 +52,7 @@ def flow(tmp_path_factory) -> Flow:
         return build(read(path))
 
 
-def weights(flow: Flow) -> torch.Tensor:
+def weights(flow: FewShotFlow) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in flow.learner.model.parameters()])
 
 
@@ -95,7 +110,7 @@ def test_an_episode_depends_on_the_step_and_the_seed_alone(flow, pipeline) -> No
 class Standing:
     """Tasks that are those of the first step at every step."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: FewShotFlow) -> None:
         self.first = flow.tasks.episode(1)
 
     def episode(self, step: int):
@@ -156,7 +171,7 @@ def test_support_and_query_take_their_own_operations(pipeline) -> None:
 def test_channels_lie_last_in_memory_on_a_cpu_and_values_stay(flow, shape) -> None:
     channels, _, width = shape
     x = torch.arange(2 * 3 * shape[0] * shape[1] * shape[2]).remainder(251).to(torch.uint8).reshape(2, 3, *shape)
-    floats = flow.images(x)
+    floats = flow.inputs(x)
     assert torch.equal(floats, x / 255)
     for images in (floats, flow.augmented(floats, "support", "train", 0)):
         assert images.shape == x.shape
@@ -174,22 +189,22 @@ def test_the_pipeline_reaches_the_parts_of_the_learner(pipeline) -> None:
     changed = pipeline(
         "inner={steps: 4, order: first, loss: cross_entropy, engine: higher, rule: {name: sgd, lr: 0.25}}", "model.head=linear", "tasks.way=7", "evaluate.way=7"
     )
-    learner = build_learner(changed, GREY, CPU)
+    learner = learner_of(changed)
     assert learner.steps == 4
     assert isinstance(learner.order, First)
     start, rule = {"w": torch.tensor([1.0])}, learner.rule
     assert rule.update({"w": torch.tensor([2.0])}, rule.init(start), start)[0]["w"].item() == 1.0 - 0.25 * 2.0
     assert type(learner.engine) is HigherEngine
     assert learner.model.head.weight.shape == (7, 4)  # a row per class of the tasks, a column per feature of the backbone
-    assert isinstance(build_learner(pipeline(), GREY, CPU).order, Exact)
+    assert isinstance(learner_of(pipeline()).order, Exact)
 
 
 def test_operations_are_those_listed_or_those_of_the_level_for_the_channels(pipeline) -> None:
-    listed = operations(pipeline("augment=[{name: RandomInvert, apply_to: query, p: 0.5}]"), 1)
+    listed = operations(pipeline("augment=[{name: RandomInvert, apply_to: query, p: 0.5}]"), images(1))
     assert [(choice.name, choice.settings["apply_to"], choice.settings["p"]) for choice in listed] == [("RandomInvert", "query", 0.5)]
-    assert operations(pipeline("augment=[]"), 3) == []
-    assert [choice.name for choice in operations(pipeline(), 1)] == ["RandomAffine"]
-    assert [choice.name for choice in operations(pipeline(), 3)] == ["RandomHorizontalFlip", "RandomAffine"]
+    assert operations(pipeline("augment=[]"), images(3)) == []
+    assert [choice.name for choice in operations(pipeline(), images(1))] == ["RandomAffine"]
+    assert [choice.name for choice in operations(pipeline(), images(3))] == ["RandomHorizontalFlip", "RandomAffine"]
 
 
 def test_a_data_set_without_training_images_serves_evaluation_only(pipeline) -> None:
@@ -244,7 +259,7 @@ def test_what_a_component_refuses_bears_its_path(pipeline, override, message) ->
 
 def test_an_operation_that_is_refused_bears_its_place(pipeline) -> None:
     crop = "{name: RandomCrop, size: [8, 8]}"
-    with pytest.raises(ConfigError, match=r"^augment\.1: RandomCrop does not work on images of shape \(1, 28, 28\): .* must keep their shape"):
+    with pytest.raises(ConfigError, match=r"^augment\.1: RandomCrop does not work on examples of shape \(1, 28, 28\): .* must keep their shape"):
         build(pipeline(f"augment=[RandomInvert, {crop}]"))
 
 
@@ -289,8 +304,8 @@ def test_float_images_of_a_plugin_are_not_scaled_again(floats) -> None:
     x = torch.linspace(0, 1, 60 * 256).reshape(60, 1, 16, 16)[:30]
     for image in flow.episode(1).query.x.flatten(0, 1):
         assert (x == image).flatten(1).all(1).any()
-    assert torch.equal(flow.images(x.double()), x)
-    assert flow.images(x.double()).dtype == torch.float32
+    assert torch.equal(flow.inputs(x.double()), x)
+    assert flow.inputs(x.double()).dtype == torch.float32
 
 
 def test_a_data_set_that_breaks_its_contract_is_refused_before_the_run(floats) -> None:
@@ -334,7 +349,7 @@ def test_a_flow_is_a_value(flow) -> None:
 )
 def test_what_the_inner_loop_cannot_do_bears_its_place(pipeline, overrides, says) -> None:
     with pytest.raises(ConfigError, match=says):
-        build_learner(pipeline("model.head=linear", "evaluate.way=3", *overrides), GREY, CPU)
+        learner_of(pipeline("model.head=linear", "evaluate.way=3", *overrides))
 
 
 @pytest.mark.parametrize("others", ["shared", "frozen"])
@@ -342,7 +357,7 @@ def test_patterns_choose_what_adapts_and_what_is_learned(pipeline, others) -> No
     changed = pipeline(
         "model.head=linear", "inner.adapt=['head.*']", f"inner.others={others}", "inner.learn={lr: {per: layer, per_step: true}}", "inner.steps=3"
     )
-    learner = build_learner(changed, GREY, CPU)
+    learner = learner_of(changed)
     names = {name for name, _ in learner.model.named_parameters()}
     assert learner.adapts == {"head.weight", "head.bias"}
     assert learner.model.rule.get_parameter("lr/head").shape == (3,)

@@ -15,12 +15,17 @@ from metaflowkit.models.heads.base import Head
 from metaflowkit.objectives.base import Objective
 from metaflowkit.orders.base import Order
 from metaflowkit.rules.base import Rule
-from metaflowkit.tasks.base import Tasks
+from metaflowkit.tasks.base import MeasuredTasks, Tasks
 
 CONTRACTS = {
     r.DATASETS: DataSet, r.TASKS: Tasks, r.BACKBONES: Backbone, r.HEADS: Head, r.RULES: Rule, r.LOSSES: Loss, r.OBJECTIVES: Objective,
     r.ORDERS: Order, r.ENGINES: Engine,
 }  # fmt: skip
+
+
+def tags_of(protocol) -> dict[str, object]:
+    """The class-level constants of a protocol."""
+    return {n: v for n, v in vars(protocol).items() if not n.startswith("_") and not callable(v) and not isinstance(v, property)}
 
 
 @pytest.mark.parametrize(("kind", "protocol"), CONTRACTS.items(), ids=lambda x: getattr(x, "name", ""))
@@ -29,7 +34,17 @@ def test_methods_attributes_and_tags(kind, protocol) -> None:
         name, _, arguments = method.rstrip(")").partition("(")
         parameters = list(inspect.signature(getattr(protocol, name)).parameters)[1:]
         assert parameters == [argument for argument in arguments.split(", ") if argument]
-    public = {name for name, value in vars(protocol).items() if not name.startswith("_") and not callable(value) and not isinstance(value, property)}
-    assert {name: getattr(protocol, name) for name in public} == dict(kind.tags)
+    public = tags_of(protocol)
+    further = {r.TASKS: tags_of(MeasuredTasks) | {"measured": False}}.get(kind, {})  # that protocol's own value is what distinguishes it
+    assert {**further, **public} == dict(kind.tags)
     annotated = set(inspect.get_annotations(protocol)) - set(kind.tags) - {"description"}
     assert annotated == set(kind.attributes)
+
+
+@pytest.mark.parametrize("member", [member for members in r.TASKS.asked.values() for member in members])
+def test_what_is_asked_of_measured_tasks_stands_in_their_protocol(member) -> None:
+    name, _, arguments = member.rstrip(")").partition("(")
+    if not member.endswith(")"):
+        assert name in inspect.get_annotations(MeasuredTasks)
+        return
+    assert list(inspect.signature(getattr(MeasuredTasks, name)).parameters)[1:] == arguments.split(", ")

@@ -25,7 +25,7 @@ def test_everything_names_every_kind_and_component() -> None:
         section = lines[start + 1 : lines.index("", start)]
         assert [line.split()[0] for line in section] == list(kind.entries())
         assert section == describe_components(name)[1:]
-    assert [line.split()[0] for line in lines[lines.index("level") + 1 :]] == [f"{color}{i}" for color in ("grey", "color") for i in range(1, 5)]
+    assert [line.split()[0] for line in lines[lines.index("level") + 1 :]] == [f"{sort}{i}" for sort in ("grey", "color", "tokens") for i in range(1, 5)]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k.name, name) for k in NAMES.values() for name in k.entries()])
@@ -65,7 +65,7 @@ def test_a_section_of_a_pipeline_shows_every_key_with_its_default_and_meaning(wr
     written_out = read(write("dataset: glyphs\n")).plain()[section]
     shown = keys(section)
     assert list(shown) == list(written_out)
-    for key, value in written_out.items():
+    for key, value in {**written_out, **({"shot": None} if section == "evaluate" else {})}.items():  # what follows from the tasks is written out
         line, meaning = shown[key]
         default = value["name"] if isinstance(value, dict) and "name" in value else value
         assert parse_yaml(line.partition(", default ")[2], "f").plain() == default
@@ -75,7 +75,7 @@ def test_a_section_of_a_pipeline_shows_every_key_with_its_default_and_meaning(wr
 
 def test_the_whole_pipeline_and_a_search_show_the_keys_that_can_be_written(write) -> None:
     assert set(keys("pipeline")) == set(read(write("dataset: glyphs\n")).plain())
-    assert keys("pipeline")["dataset"] == ("a component (see mfk components dataset), required", "      where images come from.")
+    assert keys("pipeline")["dataset"] == ("a component (see mfk components dataset), default null", "      where examples come from; left out where the tasks make their own.")
     assert keys("pipeline")["inner"][0] == "a section (see mfk components inner)"
     assert keys("pipeline")["augment"][0] == "a section (see mfk components augment), default {level: 3}"
     write("dataset: glyphs\n", "p.yaml")
@@ -149,7 +149,7 @@ def test_a_plugin_that_is_not_there(write, tmp_path, monkeypatch, options, says)
     assert (done.exit_code, done.output.strip()) == (2, says)
 
 
-@pytest.mark.parametrize("level", [f"{color}{i}" for color in ("grey", "color") for i in range(1, 5)])
+@pytest.mark.parametrize("level", [f"{sort}{i}" for sort in ("grey", "color", "tokens") for i in range(1, 5)])
 def test_a_printed_level_can_be_pasted_into_a_pipeline(write, level) -> None:
     pipeline = read(write("dataset: glyphs\n" + "\n".join(describe_components("level", level))))
     (line,) = [line for line in describe_components("level") if line.startswith(f"  {level} ")]
@@ -165,7 +165,7 @@ def test_a_printed_level_can_be_pasted_into_a_pipeline(write, level) -> None:
         (("pipeline", "places"), "components: the section 'pipeline' has no key 'places'; "),
         (("levl",), "did you mean 'level'?"),
         (("rule", "sdg"), "components: there is no rule 'sdg'; did you mean 'sgd'?"),
-        (("level", "grey5"), "components: there is no level 'grey5'; use grey1 to grey4 or color1 to color4"),
+        (("level", "grey5"), "components: there is no level 'grey5'; use grey1 to grey4, color1 to color4, tokens1 to tokens4"),
         (("level", "blue1"), "there is no level 'blue1'"),
         (("level", "grey"), "there is no level 'grey'"),
         (("level", ""), "there is no level ''"),

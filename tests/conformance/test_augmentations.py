@@ -38,10 +38,10 @@ def test_operations_run_on_color_images_or_are_refused_by_name(name) -> None:
 
     choice = Choice(name, {"p": 1.0} if "p" in operations()[name].settings else {})
     if name in UNFIT:
-        with pytest.raises(ConfigError, match=rf"augment\.0: {name} does not work on images of shape \(3, 32, 32\)"):
-            Stage([choice], 0, (3, 32, 32))
+        with pytest.raises(ConfigError, match=rf"augment\.0: {name} does not work on examples of shape \(3, 32, 32\)"):
+            Stage([choice], 0, torch.rand(2, 3, 32, 32))
         return
-    stage = Stage([choice], 0, (3, 32, 32))
+    stage = Stage([choice], 0, torch.rand(2, 3, 32, 32))
     x = torch.rand(4, 3, 32, 32)
     out = stage(x, "support", "train", 1)
     assert out.shape == x.shape

@@ -8,7 +8,14 @@ import torch
 from metaflowkit.config.registry import LOSSES, Choice
 from metaflowkit.types import Outputs
 
-CASES = [("contrastive", {}), ("contrastive", {"temperature": 0.5}), ("cross_entropy", {}), ("prototype", {}), ("prototype", {"metric": "euclidean"})]
+CASES = [
+    ("contrastive", {}),
+    ("contrastive", {"temperature": 0.5}),
+    ("cross_entropy", {}),
+    ("task", {}),
+    ("prototype", {}),
+    ("prototype", {"metric": "euclidean"}),
+]
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 
 

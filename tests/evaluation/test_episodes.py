@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from metaflowkit.composition.flow import Flow, build, build_learner
+from metaflowkit.composition.flow import Flow, build
+from metaflowkit.composition.learner import build_learner
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.evaluation.episodes import Score, evaluate, protocol
+from metaflowkit.evaluation.episodes import evaluate
+from metaflowkit.evaluation.measurement import protocol
+from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.tasks.labelled import LabelledTasks
 from tests.small import SMALL
 
@@ -88,10 +91,10 @@ def test_prototype_accuracy_and_interval_are_those_of_numpy(make, drawn, metric)
     each = [nearest_mean(task, metric) for task in embedded(flow, drawn)]
     mean = sum(each) / COUNT
     deviation = math.sqrt(sum((value - mean) ** 2 for value in each) / (COUNT - 1))
-    assert score.accuracy == pytest.approx(mean, abs=1e-9)
+    assert score.value == pytest.approx(mean, abs=1e-9)
     assert score.ci95 == pytest.approx(1.96 * deviation / math.sqrt(COUNT), abs=1e-9)
-    assert 1 / 3 < score.accuracy < 1
-    assert score == Score("test", 3, 2, 3, "prototype", COUNT, score.accuracy, score.ci95)
+    assert 1 / 3 < score.value < 1
+    assert score == Score("test", FewShot(3, 2, 3, "prototype"), ACCURACY, COUNT, score.value, score.ci95)
 
 
 def test_logistic_accuracy_is_that_of_scikit_learn(flow, drawn) -> None:
@@ -100,9 +103,9 @@ def test_logistic_accuracy_is_that_of_scikit_learn(flow, drawn) -> None:
     for support, y, query, labels in embedded(flow, drawn):
         support, query = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (support, query))
         each.append(LogisticRegression(C=10.0, max_iter=1000).fit(support, y).score(query, labels))
-    assert score.accuracy == pytest.approx(np.mean(each), abs=1e-9)
+    assert score.value == pytest.approx(np.mean(each), abs=1e-9)
     assert score.ci95 == pytest.approx(1.96 * np.std(each, ddof=1) / math.sqrt(COUNT), abs=1e-9)
-    assert 1 / 3 < score.accuracy < 1
+    assert 1 / 3 < score.value < 1
 
 
 ADAPTED = ["model.head=linear", "inner.loss=cross_entropy", "inner.rule={name: sgd, lr: 0.5}"]
@@ -125,9 +128,9 @@ def test_adapted_accuracy_is_that_of_plain_descent_and_not_that_of_the_initialis
     flow = make(*ADAPTED, "inner.steps=3", "evaluate.views=0")
     (score,) = evaluate(flow, "test", **SIZES, readouts=["adapted"])
     each = [descended(flow, task, 3) for task in tasks_of(drawn)]
-    assert score.accuracy == pytest.approx(np.mean(each), abs=1e-9)
+    assert score.value == pytest.approx(np.mean(each), abs=1e-9)
     assert score.ci95 == pytest.approx(1.96 * np.std(each, ddof=1) / math.sqrt(COUNT), abs=1e-9)
-    assert score.accuracy != pytest.approx(np.mean([descended(flow, task, 0) for task in tasks_of(drawn)]), abs=0.05)
+    assert score.value != pytest.approx(np.mean([descended(flow, task, 0) for task in tasks_of(drawn)]), abs=0.05)
 
 
 def test_no_inner_steps_leave_the_linear_head_as_it_is(make, drawn) -> None:
@@ -135,14 +138,14 @@ def test_no_inner_steps_leave_the_linear_head_as_it_is(make, drawn) -> None:
     (score,) = evaluate(flow, "test", **SIZES, readouts=["adapted"])
     weight, bias = (p.detach().double().numpy() for p in (flow.learner.model.head.weight, flow.learner.model.head.bias))
     each = [np.mean((query @ weight.T + bias).argmax(1) == labels) for _, _, query, labels in embedded(flow, drawn)]
-    assert score.accuracy == pytest.approx(np.mean(each), abs=1e-9)
+    assert score.value == pytest.approx(np.mean(each), abs=1e-9)
 
 
 @pytest.mark.parametrize("views", [0, 2])
 def test_no_inner_steps_leave_the_prototypes_of_the_clean_support_images(make, views) -> None:
     flow = make("inner.steps=0", f"evaluate.views={views}", "augment.level=4")
     adapted, prototype = evaluate(flow, "test", **SIZES, readouts=["adapted", "prototype"])
-    assert dataclasses.replace(adapted, readout="prototype") == prototype
+    assert dataclasses.replace(adapted, setting=dataclasses.replace(adapted.setting, readout="prototype")) == prototype
 
 
 class Recorder:
@@ -184,12 +187,12 @@ def test_views_of_an_image_differ_and_are_the_same_again(flow) -> None:
 def test_every_readout_sees_the_same_episodes_alone_or_beside_others_and_again(flow, drawn) -> None:
     together = evaluate(flow, "test", **SIZES, readouts=READOUTS)
     first = list(drawn)
-    assert [score.readout for score in together] == list(READOUTS)
+    assert [score.setting.readout for score in together] == list(READOUTS)
     for readout, score in zip(READOUTS, together):
         drawn.clear()
         assert evaluate(flow, "test", **SIZES, readouts=iter([readout])) == [score]
         assert all(torch.equal(a.support.x, b.support.x) and torch.equal(a.query.x, b.query.x) for a, b in zip(first, drawn, strict=True))
-    assert len({score.accuracy for score in together}) > 1
+    assert len({score.value for score in together}) > 1
 
 
 def test_episodes_depend_on_the_seed_of_the_evaluation_and_not_on_that_of_the_run(make, flow, drawn) -> None:
@@ -205,7 +208,7 @@ def test_exactly_so_many_episodes_are_measured_and_fewer_are_the_first_of_more(f
     (score,) = evaluate(flow, "test", 3, 1, 2, count, readouts=["prototype"])
     assert score.episodes == count
     evaluated = [nearest_mean(task, "cosine") for task in embedded(flow, drawn, count)]
-    assert score.accuracy == pytest.approx(np.mean(evaluated), abs=1e-9)
+    assert score.value == pytest.approx(np.mean(evaluated), abs=1e-9)
     drawn.clear()
     evaluate(flow, "test", 3, 1, 2, 40, readouts=["prototype"])
     assert [nearest_mean(task, "cosine") for task in embedded(flow, drawn, count)] == evaluated
@@ -284,7 +287,7 @@ ON_IMAGES = "'adapted' takes 4 inner steps on the support images"
 def test_protocol_says_what_is_shared_and_what_is_adapted_on(flow, write, overrides, readouts, facts) -> None:
     pipeline = read(write(PIPELINE), overrides)
     seed = f"episodes are drawn with seed {pipeline.evaluate.seed}"
-    built = dataclasses.replace(flow, pipeline=pipeline, learner=build_learner(pipeline, flow.shape, flow.device))
+    built = dataclasses.replace(flow, pipeline=pipeline, learner=build_learner(pipeline, flow.interface, flow.device))
     assert protocol(built, readouts) == "; ".join([*facts, seed])
 
 

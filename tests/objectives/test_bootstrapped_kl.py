@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from metaflowkit.criteria import Classification
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.types import Adapted, Episode, Labelled
 
@@ -27,7 +28,7 @@ def adapted(taken: list) -> Adapted:
         return params, state
 
     student = {"scores": STUDENT.clone().requires_grad_()}
-    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend, lambda params, draw: QUERY)
+    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend, lambda params, draw: QUERY, Classification())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

@@ -44,8 +44,8 @@ def mfk(folder: Path, *commands: str) -> list[str]:
 
 
 def test_the_page_has_a_component_of_every_kind(folder) -> None:
-    registered = re.findall(r"^@([A-Z]+)\.register", (folder / "my_lab.py").read_text(), re.MULTILINE)
-    assert sorted(registered) == sorted(set(KINDS) - {"AUGMENTATIONS"})
+    registered = re.findall(r"^@([A-Z_]+)\.register", (folder / "my_lab.py").read_text(), re.MULTILINE)
+    assert sorted(registered) == sorted([*KINDS, "TASKS"])  # few-shot tasks, and such that measure themselves
 
 
 def test_they_check_train_and_are_measured(folder) -> None:
@@ -62,7 +62,7 @@ def test_they_check_train_and_are_measured(folder) -> None:
     assert "3-way 1-shot, adapted" in trained
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"train/objective", "train/largest_score"} <= {key for line in lines for key in line}
-    assert "test 3-way 1-shot prototype: " in measured
+    assert "test 3-way 1-shot, prototype: " in measured
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from metaflowkit.doctor.reduced import in_double
 from metaflowkit.engines.recomputation import REFUSAL
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation.embedding import embed
-from metaflowkit.evaluation.episodes import evaluate, protocol
+from metaflowkit.evaluation.episodes import evaluate
+from metaflowkit.evaluation.measurement import protocol
 from metaflowkit.evaluation.protocol import depends_on_others
 from metaflowkit.training import checkpoint
 from metaflowkit.training.run_directory import Run
@@ -63,7 +64,7 @@ def test_the_protocol_follows_from_the_modules_and_what_they_do(pipeline, backbo
     flow = build(pipeline(backbone))
     before = state(flow)
     assert protocol(flow, ["prototype"]).startswith(f"{says}; episodes are drawn")
-    assert depends_on_others(flow.model, flow.shape) is shared
+    assert depends_on_others(flow.model, flow.interface) is shared
     if "noisy" not in backbone:
         images = torch.rand(2, 6, *flow.shape)
         images[:, :2] = images[0, :2].clone()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
-from metaflowkit.evaluation.episodes import Difference, Score, paired
+from metaflowkit.evaluation.scores import ACCURACY, Difference, FewShot, Score, paired
 from metaflowkit.reporting.report import Report, _following
 from metaflowkit.reporting.train import train
 from metaflowkit.training.run_directory import Run
@@ -28,7 +28,7 @@ HARD = np.random.default_rng(0).normal(0, 0.08, 600)  # how hard each episode is
 
 def score(accuracy: float, noise: float = 0.0, seed: int = 1) -> Score:
     each = accuracy + HARD - HARD.mean() + noise * _centred(seed)
-    return Score("test", 5, 1, 15, "prototype", 600, accuracy, 1.96 * float(each.std(ddof=1)) / math.sqrt(600), tuple(each))
+    return Score("test", FewShot(5, 1, 15, "prototype"), ACCURACY, 600, accuracy, 1.96 * float(each.std(ddof=1)) / math.sqrt(600), tuple(each))
 
 
 def _centred(seed: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def report(before: Score, after: Score, validation: Difference | None = None, be
         Path("runs/x"),
         [before],
         [after],
-        {"step": 50, "accuracy": best},
+        {"step": 50, "value": best},
         None if math.isnan(best) else 0.6,
         61.0,
         "protocol",
@@ -77,8 +77,8 @@ def test_lines_show_both_scores_the_difference_the_place_and_the_next_command() 
     assert any("difference: trained minus untrained, episode by episode; protocol)" in line for line in lines)
     assert lines[-2:] == ["run directory: runs/x", "next: mfk evaluate runs/x --way 10 --shot 1"]
     assert not any("WORSE" in line or "unresolved" in line for line in lines)
-    assert "| test episodes | readout | untrained | trained | difference |\n|---|---|---|---|---|\n" in found.markdown()
-    assert "| 5-way 1-shot | prototype | 61.3 ± 0.6 % | 75.4 ± 1.2 % | +14.1 ± 1.1 |" in found.markdown()
+    assert "| test accuracy | untrained | trained | difference |\n|---|---|---|---|\n" in found.markdown()
+    assert "| 5-way 1-shot, prototype | 61.3 ± 0.6 % | 75.4 ± 1.2 % | +14.1 ± 1.1 |" in found.markdown()
 
 
 def test_a_fall_that_the_episodes_do_not_resolve_is_unresolved_and_not_worse() -> None:
@@ -120,10 +120,10 @@ def test_the_differences_of_a_run_are_those_of_its_episodes_also_after_a_resume(
     pipeline = read(write(SMALL), ["evaluate.val_episodes=20", "evaluate.episodes=20"])
     found = train(pipeline, tmp_path / "run")
     assert found.validation is not None
-    assert found.validation.mean == pytest.approx(found.best["accuracy"] - found.untrained)
+    assert found.validation.mean == pytest.approx(found.best["value"] - found.untrained)
     assert found.validation.ci95 > 0
     for before, after, difference in zip(found.before, found.after, found.differences(), strict=True):
-        assert difference.mean == pytest.approx(after.accuracy - before.accuracy)
+        assert difference.mean == pytest.approx(after.value - before.value)
     (tmp_path / "run" / "checkpoints" / "step-0000004.pt").unlink()  # goes on from step 2, in a process that has not seen step 0
     again = train(pipeline, tmp_path / "run", resume=True)
     assert again.validation == found.validation
@@ -144,7 +144,8 @@ def test_the_differences_of_a_run_are_those_of_its_episodes_also_after_a_resume(
 def test_the_next_command_fits_the_classes_there_are_and_measures_something_new(counts, command, shown) -> None:
     splits = {split: ImageSet(torch.zeros(2 * n, 1, 2, 2), torch.arange(n).repeat(2), tuple(map(str, range(n)))) for split, n in counts.items()}
     evaluate = SimpleNamespace(query=1, settings=lambda: shown)
-    flow = SimpleNamespace(splits=splits, shape=(1, 8, 8), pipeline=SimpleNamespace(evaluate=evaluate, seed=3))
+    interface = SimpleNamespace(shape=(1, 8, 8))
+    flow = SimpleNamespace(splits=splits, interface=interface, measured=False, pipeline=SimpleNamespace(evaluate=evaluate, seed=3))
     if shown != [(5, 1)] and "--split" not in command and counts:
         command = "mfk evaluate 'runs/a b' --way 10 --shot 1 --split val"
     assert _following(Run(Path("runs/a b")), flow) == command

@@ -12,8 +12,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from metaflowkit.composition.flow import FewShotFlow
 from metaflowkit.config.pipeline import read
-from metaflowkit.evaluation.episodes import Score
+from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.reporting import terminal as module
 from metaflowkit.reporting.terminal import Bar, Lines, Silent, _clock, choose_progress
 from metaflowkit.reporting.train import train
@@ -25,15 +26,16 @@ def images(count: int, classes: str) -> ImageSet:
     return ImageSet(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), torch.arange(count) % len(classes), tuple(classes))
 
 
-def a_flow() -> SimpleNamespace:
+def a_flow() -> FewShotFlow:
     """A flow as far as a display looks at it: seven unlabelled training images, two and three classes."""
     learner = SimpleNamespace(engine=SimpleNamespace(description="higher (because)"))
     splits = {"val": images(4, "ab"), "test": images(6, "abc")}
-    return SimpleNamespace(splits=splits, images_to_learn_from=7, device=torch.device("cpu"), learner=learner)
+    interface = SimpleNamespace(sample=None)
+    return FewShotFlow(None, torch.device("cpu"), interface, learner, None, splits, stage=None, pool=7)
 
 
 def score(accuracy: float, readout: str = "prototype", shot: int = 1) -> Score:
-    return Score("val", 3, shot, 2, readout, 4, accuracy, 0.0123)
+    return Score("val", FewShot(3, shot, 2, readout), ACCURACY, 4, accuracy, 0.0123)
 
 
 class Clock:
@@ -85,7 +87,7 @@ def test_lines_print_a_validation_before_the_first_step_without_a_rate() -> None
     lines = Lines(said.append)
     lines.start(Path("runs/x"), a_flow(), 4)
     lines.validated(0, score(0.5))
-    assert said[-1].split() == ["step", "0/4", "val", "3w1s", "50.0", "±", "1.2", "%"]
+    assert said[-1].split() == ["step", "0/4", "val", "3w1s", "prototype", "50.0", "±", "1.2", "%"]
 
 
 @pytest.mark.parametrize("first", [1, 901], ids=["from the start", "resumed"])
@@ -100,7 +102,7 @@ def test_lines_print_step_objective_accuracy_rate_and_time_left(clock, first) ->
     lines.validated(first + 99, score(0.456))
     *words, rate, unit, left, end = said[-1].split()
     objective = f"{(first + 99) / 100:.4f}"
-    assert words == ["step", f"{first + 99}/10000", "objective", objective, "val", "3w1s", "45.6", "±", "1.2", "%"]
+    assert words == ["step", f"{first + 99}/10000", "objective", objective, "val", "3w1s", "prototype", "45.6", "±", "1.2", "%"]
     assert (unit, end) == ("images/s", "left")
     assert float(rate.replace(",", "")) == pytest.approx(50 / 0.02, rel=0.02)
     minutes, seconds = map(int, left.split(":"))
@@ -142,9 +144,9 @@ def test_a_run_tells_its_course_in_order(write, tmp_path) -> None:
     place, _, *rest = said
     assert place == f"run directory {tmp_path / 'run'}"
     assert [line.split()[1] for line in rest[:3]] == ["0/4", "2/4", "4/4"]
-    assert f" val 3w1s {100 * report.untrained:.1f} ±" in rest[0]
+    assert f" val 3w1s prototype {100 * report.untrained:.1f} ±" in rest[0]
     pairs = [("untrained", s) for s in report.before] + [("trained", s) for s in report.after]
-    assert rest[3:] == [f"test 3w1s {s.readout}, {label}: {s}" for label, s in pairs]
+    assert rest[3:] == [f"test 3w1s {s.setting.readout}, {label}: {s}" for label, s in pairs]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from metaflowkit.composition.flow import build_learner
+from metaflowkit.composition.learner import Interface, build_learner
 from metaflowkit.config.pipeline import read
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.vectorized import VectorizedEngine
@@ -99,12 +99,12 @@ def test_another_engine_is_refused_by_hand_too() -> None:
 
 def test_from_a_pipeline(write) -> None:
     text = "dataset: glyphs\nmodel: {backbone: {name: conv4, width: 2}}\ninner: {rule: {name: higher, optimizer: Rprop, options: {lr: 0.01}}}\n"
-    learner = build_learner(read(write(text)), (1, 16, 16), torch.device("cpu"))
+    learner = build_learner(read(write(text)), Interface((1, 16, 16), 3), torch.device("cpu"))
     assert isinstance(learner.engine, HigherEngine)
     assert learner.engine.description == "higher, task by task (its own optimisers run nowhere else)"
     with pytest.raises(ConfigError, match=r"inner\.engine: the optimisers of higher run in its engine alone; set inner\.engine: higher, or auto"):
-        build_learner(read(write(text), ["inner.engine=vectorized"]), (1, 16, 16), torch.device("cpu"))
+        build_learner(read(write(text), ["inner.engine=vectorized"]), Interface((1, 16, 16), 3), torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"inner\.rule: Invalid learning rate: -1"):
-        build_learner(read(write(text), ["inner.rule.options={lr: -1}"]), (1, 16, 16), torch.device("cpu"))
+        build_learner(read(write(text), ["inner.rule.options={lr: -1}"]), Interface((1, 16, 16), 3), torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"inner\.learn: the rule 'higher' has no|inner\.learn\.lr: the rule 'higher' has no such number"):
-        build_learner(read(write(text), ["inner.learn={lr: all}"]), (1, 16, 16), torch.device("cpu"))
+        build_learner(read(write(text), ["inner.learn={lr: all}"]), Interface((1, 16, 16), 3), torch.device("cpu"))

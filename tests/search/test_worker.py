@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from metaflowkit.config import registry
 from metaflowkit.errors import DataError, Interrupted, RunError
-from metaflowkit.evaluation.episodes import Score
+from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.search import report as page
 from metaflowkit.search import results
 from metaflowkit.search import trial as trials
@@ -357,7 +357,7 @@ def _validating(accuracy):
         yield Started(folder, SimpleNamespace(splits={"val": SimpleNamespace(classes=["a"])}, device=torch.device("cpu")), 8)
         for step in range(1, 9):
             each = tuple(accuracy(pipeline) + 0.01 * ((7 * i + step) % 5) for i in range(60))
-            yield Validated(step, Score("val", 5, 1, 5, "prototype", 60, sum(each) / 60, 0.01, each))
+            yield Validated(step, Score("val", FewShot(5, 1, 5, "prototype"), ACCURACY, 60, sum(each) / 60, 0.01, each))
         yield from _ended(accuracy(pipeline))
 
     return run
@@ -365,7 +365,7 @@ def _validating(accuracy):
 
 def _ended(accuracy):
     """The last event of a run with such a validation accuracy."""
-    yield Finished(None, None, [], [], {"step": 8, "accuracy": accuracy}, None, None, 0.0, "")
+    yield Finished(None, None, [], [], {"step": 8, "value": accuracy}, None, None, 0.0, "")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
 
 
 def snapshot(model, optimizer, **changed) -> Snapshot:
-    values = {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "journal": 120, "best": {"step": 2, "accuracy": 0.1 + 0.2}}
+    values = {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "journal": 120, "best": {"step": 2, "value": 0.1 + 0.2}}
     return Snapshot(**{**values, "untrained": 0.2, "pipeline": "dataset: glyphs\n", **changed})
 
 
@@ -176,7 +176,9 @@ def test_a_missing_file(path) -> None:
         load(path)
 
 
-@pytest.mark.parametrize("content", [{"other": 1}, [1, 2], torch.zeros(3), {"format": 1, "step": 1}, {"format": 1, "step": 1, "more": 2}], ids=str)
+@pytest.mark.parametrize(
+    "content", [{"other": 1}, [1, 2], torch.zeros(3), {"format": checkpoint.FORMAT, "step": 1}, {"format": checkpoint.FORMAT, "step": 1, "more": 2}], ids=str
+)
 def test_a_file_of_torch_that_is_no_checkpoint(path, content) -> None:
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="is no whole checkpoint"):

@@ -14,7 +14,9 @@ import torch
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
-from metaflowkit.evaluation.episodes import Score, evaluate, protocol
+from metaflowkit.evaluation.episodes import evaluate
+from metaflowkit.evaluation.measurement import protocol
+from metaflowkit.evaluation.scores import Score
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
 from metaflowkit.training.evaluate_run import evaluate_run, load
@@ -72,7 +74,7 @@ def test_best_and_last_weights_are_those_of_their_files(run) -> None:
     best, last = measure(run, weights="best"), measure(run, weights="last")
     assert best == [direct(run, "best.pt")]
     assert last == [direct(run, "step-0000004.pt")]
-    assert best[0].accuracy != last[0].accuracy
+    assert best[0].value != last[0].value
 
 
 @pytest.mark.parametrize(("weights", "name"), [("best", "best.pt"), ("last", "step-0000004.pt")])
@@ -101,7 +103,7 @@ def test_a_line_is_added_for_each_score_and_no_other_byte_changes(run, weights, 
     overrides, readouts = ["evaluate.shot=[1, 2]", "evaluate.episodes=4"], ["logistic", "prototype", "adapted"]
     scores, text = evaluate_run(run, overrides, "val", weights, readouts, {})
     lines = appended(run, before)
-    assert [(s.shot, s.readout) for s in scores] == [(shot, readout) for shot in (1, 2) for readout in readouts]
+    assert [(s.setting.shot, s.setting.readout) for s in scores] == [(shot, readout) for shot in (1, 2) for readout in readouts]
     for score, line in zip(scores, lines, strict=True):
         assert datetime.strptime(line.pop("time"), "%Y-%m-%d %H:%M:%S") <= datetime.now()
         assert line == {"weights": weights, "step": step, "overrides": overrides, "protocol": text, **score.plain()}
@@ -119,18 +121,18 @@ def test_the_protocol_is_that_of_the_pipeline_with_its_overrides(run) -> None:
 
 def test_sizes_reach_the_scores(run) -> None:
     (score,) = measure(run, way=4, shot=2, query=3, episodes=25)
-    assert (score.way, score.shot, score.query, score.episodes) == (4, 2, 3, 25)
+    assert (score.setting.way, score.setting.shot, score.setting.query, score.episodes) == (4, 2, 3, 25)
     assert score == direct(run, "best.pt", way=4, shot=2, query=3, episodes=25)
 
 
 def test_sizes_that_are_not_given_come_from_the_pipeline(run) -> None:
     (score,) = measure(run, shot=2)
-    assert (score.way, score.shot, score.query, score.episodes) == (3, 2, 2, 30)
+    assert (score.setting.way, score.setting.shot, score.setting.query, score.episodes) == (3, 2, 2, 30)
 
 
 def test_a_size_prevails_over_an_override(run) -> None:
     (score,) = measure(run, "evaluate.way=5", "evaluate.episodes=4", way=2)
-    assert (score.way, score.episodes) == (2, 4)
+    assert (score.setting.way, score.episodes) == (2, 4)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -145,9 +147,9 @@ def test_weights_of_letters_are_measured_on_digits(run) -> None:
     (score,) = measure(run, "dataset=digits", way=10, shot=5)
     (line,) = appended(run, before)
     assert score == direct(run, "best.pt", "dataset=digits", way=10, shot=5)
-    assert score.accuracy > 1 / 10
+    assert score.value > 1 / 10
     assert "adapted" not in line["protocol"]
-    assert (line["overrides"], line["way"], line["accuracy"]) == (["dataset=digits"], 10, score.accuracy)
+    assert (line["overrides"], line["way"], line["accuracy"]) == (["dataset=digits"], 10, score.value)
     with pytest.raises(DataError, match=r"^way 11 with shot 1 and query 2 needs 11 classes of 3 images, the split has 10 of its 10 classes"):
         measure(run, "dataset=digits", way=11)
 
@@ -217,8 +219,12 @@ def test_a_head_with_a_row_per_class_is_measured_at_other_ways_without_adapting(
     path.write_text(SMALL + "\n".join(["", "seed: 1"]))
     train(read(path, ["model.head=linear", "inner.loss=cross_entropy", "outer.steps=1"]), other)
     scores, text = evaluate_run(other, [], "test", "best", None, {"way": 5, "episodes": 4})
-    assert [score.readout for score in scores] == ["prototype", "logistic"]
+    assert [score.setting.readout for score in scores] == ["prototype", "logistic"]
     assert "'adapted' is left out: evaluate.way: must be 3 as in training, since the head 'linear' has a row per class, got 5" in text
-    assert [score.readout for score in evaluate_run(other, [], "test", "best", None, {"way": 3, "episodes": 4})[0]] == ["prototype", "adapted", "logistic"]
+    assert [score.setting.readout for score in evaluate_run(other, [], "test", "best", None, {"way": 3, "episodes": 4})[0]] == [
+        "prototype",
+        "adapted",
+        "logistic",
+    ]
     with pytest.raises(ConfigError, match=r"evaluate\.way: must be 3 as in training"):
         evaluate_run(other, [], "test", "best", ["adapted"], {"way": 5})

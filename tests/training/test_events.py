@@ -54,7 +54,7 @@ def test_the_order_of_events_and_what_they_carry(pipeline, tmp_path) -> None:
     last = told[-1]
     assert isinstance(last, Finished)
     assert last.best is not None
-    assert last.best["accuracy"] == max(event.score.accuracy for event in told if isinstance(event, Validated) and event.step)
+    assert last.best["value"] == max(event.score.value for event in told if isinstance(event, Validated) and event.step)
     assert [*last.before, *last.after] == [score for event in told if isinstance(event, module.Tested) for score in event.scores]
 
 

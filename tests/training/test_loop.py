@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation.episodes import Score
+from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.reporting.report import Report
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
@@ -113,9 +113,9 @@ def test_gradients_are_clipped_to_the_norm_and_the_schedule_sets_the_rate(write,
 
 
 def _untrained(pipeline):
-    from metaflowkit.composition.flow import build_learner
+    from metaflowkit.composition.learner import Interface, build_learner
 
-    return build_learner(pipeline, (1, 28, 28), torch.device("cpu")).model.state_dict()
+    return build_learner(pipeline, Interface((1, 28, 28), pipeline.tasks.settings["way"]), torch.device("cpu")).model.state_dict()
 
 
 def test_a_run_keeps_the_best_of_its_validations_and_what_it_was_before(write, tmp_path) -> None:
@@ -124,12 +124,12 @@ def test_a_run_keeps_the_best_of_its_validations_and_what_it_was_before(write, t
     assert len(set(validated)) > 1
     assert report.untrained == validated[0]
     assert report.best is not None
-    assert report.best["accuracy"] == max(validated[1:])
+    assert report.best["value"] == max(validated[1:])
 
 
 def _score(shot: int, accuracy: float) -> Score:
     each = tuple(accuracy + 0.02 * (-1) ** i for i in range(200))
-    return Score("test", 5, shot, 15, "prototype", 200, accuracy, 0.003, each)
+    return Score("test", FewShot(5, shot, 15, "prototype"), ACCURACY, 200, accuracy, 0.003, each)
 
 
 def test_the_report_warns_of_what_training_made_worse_and_of_nothing_else(tmp_path) -> None:
