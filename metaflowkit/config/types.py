@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
@@ -34,14 +35,12 @@ class Metric(NamedTuple):
 
     def text(self, value: float, sign: str = "") -> str:
         """A value without its unit: per cent to a tenth, others to three digits."""
-        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}#.3g}"
+        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}.{_places(value)}f}"
 
     def with_ci(self, value: float, ci95: float, sign: str = "") -> str:
         """A value, ± the half width of its interval to as many places."""
-        text = self.text(value, sign)
-        places = len(text.partition(".")[2])
-        half = 100 * ci95 if self.percent else ci95
-        return f"{text} ± {half:.{places}f}"
+        half = f"{100 * ci95:.1f}" if self.percent else f"{ci95:.{_places(value)}f}"
+        return f"{self.text(value, sign)} ± {half}"
 
     @property
     def unit(self) -> str:
@@ -244,6 +243,11 @@ class Pipeline:
 
 
 KEYS = ("seed", "device", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate")
+
+
+def _places(value: float) -> int:
+    """Decimal places with which a number has three digits."""
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if 1e-6 < abs(value) < math.inf else 2
 
 
 def listed(value: int | list[int]) -> list[int]:

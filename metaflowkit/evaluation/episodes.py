@@ -72,7 +72,7 @@ def evaluate(
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
     accuracies: dict[str, list[Tensor]] = {readout: [] for readout in readouts}
-    for i, episode in enumerate(_batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
+    for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
         embedded = None
         for readout in readouts:
             if readout == "adapted":
@@ -93,7 +93,8 @@ def _checked(readouts: Iterable[str]) -> list[str]:
     return names
 
 
-def _batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
+def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
+    """Episodes of labelled tasks as the model reads them, as many as asked for, in batches."""
     for i in range(math.ceil(episodes / BATCH)):
         drawn = tasks.episode(i, purpose)
         count = min(BATCH, episodes - i * BATCH)

@@ -1,7 +1,9 @@
 """Tasks: from an index to an episode, pure. The import lines below are the list of what exists."""
 
+from metaflowkit.tasks.gym import GymnasiumTasks
 from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.tasks.navigation import Navigation
 from metaflowkit.tasks.sinusoid import Sinusoid
 from metaflowkit.tasks.views import Views
 
-__all__ = ["LabelledTasks", "Sinusoid", "Views"]
+__all__ = ["GymnasiumTasks", "LabelledTasks", "Navigation", "Sinusoid", "Views"]

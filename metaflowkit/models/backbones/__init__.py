@@ -4,5 +4,6 @@ from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.backbones.mlp import MLP
 from metaflowkit.models.backbones.resnet12 import ResNet12
 from metaflowkit.models.backbones.resnet18 import ResNet18
+from metaflowkit.models.backbones.text import TextEncoder
 
-__all__ = ["MLP", "Conv4", "ResNet12", "ResNet18"]
+__all__ = ["MLP", "Conv4", "ResNet12", "ResNet18", "TextEncoder"]

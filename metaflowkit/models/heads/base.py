@@ -22,11 +22,11 @@ class Head(Protocol):
     fixed_way: bool = False
     metric: str = "cosine"
 
-    def forward(self, features: Tensor, support: Labelled, way: int) -> Tensor:
+    def forward(self, features: Tensor, support: Labelled | None, way: int) -> Tensor:
         """Scores [n, N].
 
         Args:
             features: [n, D].
-            support: embedded support examples [m, D] with labels [m].
+            support: embedded support examples [m, D] with labels [m]; None where tasks are no few-shot classification.
             way: number of classes N.
         """

@@ -1,0 +1,159 @@
+"""Reinforcement learning in environments of Gymnasium whose physics differ from task to task."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metaflowkit.config.registry import TASKS
+from metaflowkit.config.schema import Count, Examples, Fraction, Natural
+from metaflowkit.criteria import Decisions, Policy, advantages
+from metaflowkit.seeding import generator_for, seed_for
+from metaflowkit.types import Call, Episode, Labelled
+
+
+class Drawn(NamedTuple):
+    """What a task's trajectories are made of.
+
+    Attributes:
+        physics: value of each attribute that is varied, [P].
+        seed: of starts and actions, int64 [].
+        size: how many trajectories are drawn, int64 [].
+    """
+
+    physics: Tensor
+    seed: Tensor
+    size: Tensor
+
+
+@TASKS.register("gymnasium")
+class GymnasiumTasks:
+    """A task is an environment of Gymnasium in which some attributes, such as a force or gravity, have values of their own.
+
+    Trajectories of each inner step are drawn with the parameters at hand. Measured is the mean sum of rewards of further trajectories under
+    held-out physics. Environments run outside torch, so that tasks cannot be batched: choose inner.engine: {name: vectorized, chunk: 1}.
+
+    Args:
+        seed: the run's seed.
+        env: id of an environment with observations [O] and discrete or bounded continuous actions, such as CartPole-v1.
+        physics: attributes that are varied, each with its range [low, high]; uniform.
+        signs: those of them whose sign is drawn too, such as of a force, which turns the controls round.
+        shot: trajectories of each inner step.
+        query: trajectories that the objective, and the return, is read on.
+        meta_batch: tasks per outer step (T).
+        horizon: steps of a trajectory at most.
+        discount: of later rewards in advantages.
+
+    Raises:
+        ValueError: Gymnasium is not installed, there is no such environment or attribute, or its spaces are others.
+
+    Reference:
+        C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.3; M. Towers et al., Gymnasium, 2024.
+    """
+
+    reads_data = False
+    reads_labels = False
+    measured = True
+    samples = True
+    metric = "return"
+    higher_is_better = True
+    percent = False
+
+    def __init__(
+        self,
+        seed: Natural,
+        env: str = "CartPole-v1",
+        physics: dict[str, list[float]] = {"force_mag": [5.0, 15.0], "gravity": [5.0, 15.0]},  # noqa: B006
+        signs: list[str] = ["force_mag"],  # noqa: B006
+        shot: Examples = 10,
+        query: Examples = 10,
+        meta_batch: Examples = 8,
+        horizon: Count = 200,
+        discount: Fraction = 0.99,
+    ) -> None:
+        self.seed, self.env, self.shot, self.query, self.meta_batch, self.horizon, self.discount = seed, env, shot, query, meta_batch, horizon, discount
+        self.physics = {name: (float(low), float(high)) for name, (low, high) in physics.items()}
+        if unknown := set(signs) - set(physics):
+            raise ValueError(f"signs must name attributes of physics, got {', '.join(sorted(unknown))}; give each a range in physics")
+        self.signs = [name in signs for name in self.physics]
+        environment = self._made(1, torch.tensor([low for low, _ in self.physics.values()]))
+        observed, acted = environment.single_observation_space, environment.single_action_space
+        if observed.shape is None or len(observed.shape) != 1:
+            raise ValueError(f"observations of {env} must be a row of numbers, got {observed}; choose another environment")
+        self.discrete = hasattr(acted, "n")
+        if not self.discrete and (acted.shape is None or len(acted.shape) != 1):
+            raise ValueError(f"actions of {env} must be discrete or a row of numbers, got {acted}; choose another environment")
+        self.bounds = None if self.discrete else (acted.low, acted.high)
+        self.criterion = Policy(self.discrete)
+        self.shape, self.outputs = tuple(observed.shape), int(acted.n if self.discrete else acted.shape[0])
+
+    def episode(self, step: int) -> Episode:
+        """Physics and seeds of an outer step's tasks."""
+        return self._drawn("train", step, self.meta_batch, self.shot)
+
+    def held_out(self, split: str, index: int, count: int, shot: int) -> Episode:
+        """Physics of another stream; see :class:`metaflowkit.tasks.base.MeasuredTasks`."""
+        return self._drawn(split, index, count, shot)
+
+    def _drawn(self, purpose: str, index: int, count: int, shot: int) -> Episode:
+        generator = generator_for(self.seed, f"tasks/{purpose}", index)
+        low, high = (torch.tensor(bounds) for bounds in zip(*self.physics.values()))
+        physics = low + (high - low) * torch.rand(count, len(low), generator=generator)
+        sign = torch.where(torch.rand(count, len(low), generator=generator) < 0.5, -1.0, 1.0)
+        physics = torch.where(torch.tensor(self.signs), sign * physics, physics)
+        seeds = torch.randint(2**31, (2, count), generator=generator)
+        return Episode(*(Drawn(physics, seeds[i], torch.full((count,), size)) for i, size in enumerate((shot, self.query))))
+
+    def sample(self, call: Call, batch: Drawn, draw: int) -> Labelled:
+        """Trajectories by the policy at hand, as observations [n, O] and what was decided there."""
+        observations, actions, rewards, alive = self._played(call, batch, draw)
+        advantage = advantages(rewards, alive, self.discount)
+        return Labelled(observations.flatten(0, 1), Decisions(actions.flatten(0, 1), advantage.flatten(), (alive / alive.sum()).flatten()))
+
+    def measure(self, call: Call, task: Episode) -> Tensor:
+        """The mean over trajectories of the sum of their rewards."""
+        _, _, rewards, alive = self._played(call, task.query, 0)
+        return (rewards * alive).sum(1).mean()
+
+    def _played(self, call: Call, batch: Drawn, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Observations [S, H, O], actions, rewards [S, H], and 1 where a trajectory has not ended [S, H]; H is the length of the longest."""
+        size, like = int(batch.size.item()), batch.physics
+        seed = seed_for(int(batch.seed.item()), "trajectories", draw)
+        generator = torch.Generator().manual_seed(seed)
+        environment = self._made(size, like)
+        observed, _ = environment.reset(seed=seed % 2**31)
+        going, steps = np.ones(size, dtype=bool), []
+        for _ in range(self.horizon):
+            x = torch.as_tensor(np.asarray(observed), dtype=like.dtype, device=like.device)
+            noise = torch.rand(size, generator=generator) if self.discrete else torch.randn(size, self.outputs, generator=generator)
+            action = self.criterion.act(call(x).logits, noise.to(like))
+            taken = action.cpu().numpy()
+            observed, reward, terminated, truncated, _ = environment.step(taken if self.bounds is None else taken.clip(*self.bounds).astype(self.bounds[0].dtype))
+            steps.append((x, action, torch.as_tensor(reward, dtype=like.dtype), torch.as_tensor(going.copy(), dtype=like.dtype)))
+            going &= ~(terminated | truncated)
+            if not going.any():
+                break
+        environment.close()
+        observations, actions, rewards, alive = (torch.stack(column, 1).to(like.device) for column in zip(*steps))
+        return observations, actions, rewards, alive
+
+    def _made(self, size: int, physics: Tensor) -> Any:
+        """So many environments with these attributes, stepped together."""
+        try:
+            import gymnasium
+        except ImportError:
+            raise ValueError("gymnasium is not installed; install it with pip install 'metaflowkit[gymnasium]'") from None
+        try:
+            environment = gymnasium.make_vec(self.env, num_envs=size)
+        except gymnasium.error.Error as error:
+            raise ValueError(f"env {self.env!r} cannot be made: {error}; give the id of an installed environment") from None
+        owners = [one.unwrapped for one in environment.unwrapped.envs] if hasattr(environment.unwrapped, "envs") else [environment.unwrapped]
+        for name, value in zip(self.physics, physics.tolist()):
+            for owner in owners:
+                if not hasattr(owner, name):
+                    raise ValueError(f"physics names {name!r}, and {type(owner).__name__} has no such attribute; name one that its source computes with")
+                setattr(owner, name, value)
+        return environment

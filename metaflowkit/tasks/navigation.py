@@ -1,0 +1,112 @@
+"""Reinforcement learning: a point in the plane that must find a goal it does not see."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metaflowkit.config.registry import TASKS
+from metaflowkit.config.schema import Count, Examples, Fraction, Natural
+from metaflowkit.criteria import Decisions, Policy, advantages
+from metaflowkit.seeding import generator_for
+from metaflowkit.types import Call, Episode, Labelled
+
+SIDE = 0.5  # of the square of goals, from the start to each side
+SPEED = 0.1  # an action's components are clipped to it
+NEAR = 0.01  # of the goal, where a trajectory ends
+
+
+class Walks(NamedTuple):
+    """What walks are made of.
+
+    Attributes:
+        goal: [2].
+        noise: standard normal, of every draw, trajectory and time, [draws, S, H, 2].
+    """
+
+    goal: Tensor
+    noise: Tensor
+
+
+@TASKS.register("navigation")
+class Navigation:
+    """A task is a goal in the square [-0.5, 0.5]^2; a point starts at the origin, sees where it is, and moves by its action, clipped to 0.1 each way.
+
+    The reward is minus the squared distance to the goal, after each of H moves or until the point is within 0.01. Trajectories of an inner
+    step are drawn with the parameters at hand, from noise that belongs to the task and the step. Measured is the mean
+    sum of rewards of further trajectories on held-out goals.
+
+    Args:
+        seed: the run's seed.
+        shot: trajectories of each inner step (S).
+        query: trajectories that the objective, and the return, is read on.
+        meta_batch: goals per outer step (T).
+        horizon: moves of a trajectory (H).
+        discount: of later rewards in advantages.
+        draws: how many inner steps have noise of their own; raise it for more of them, those of a target and of evaluation included.
+
+    Reference:
+        C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.3.
+        Differs from the paper: advantages subtract the mean over trajectories instead of a fitted linear baseline.
+    """
+
+    reads_data = False
+    reads_labels = False
+    measured = True
+    samples = True
+    metric = "return"
+    higher_is_better = True
+    percent = False
+    criterion = Policy(discrete=False)
+    shape = (2,)
+    outputs = 2
+
+    def __init__(
+        self, seed: Natural, shot: Examples = 20, query: Examples = 20, meta_batch: Examples = 20, horizon: Count = 100, discount: Fraction = 0.99, draws: Count = 8
+    ) -> None:
+        self.seed, self.shot, self.query, self.meta_batch = seed, shot, query, meta_batch
+        self.horizon, self.discount, self.draws = horizon, discount, draws
+
+    def episode(self, step: int) -> Episode:
+        """Goals, and the noise of their walks."""
+        return self._drawn("train", step, self.meta_batch, self.shot)
+
+    def held_out(self, split: str, index: int, count: int, shot: int) -> Episode:
+        """Goals of another stream; see :class:`metaflowkit.tasks.base.MeasuredTasks`."""
+        return self._drawn(split, index, count, shot)
+
+    def _drawn(self, purpose: str, index: int, count: int, shot: int) -> Episode:
+        generator = generator_for(self.seed, f"tasks/{purpose}", index)
+        goal = SIDE * (2 * torch.rand(count, 2, generator=generator) - 1)
+        noise = [torch.randn(count, self.draws, size, self.horizon, 2, generator=generator) for size in (shot, self.query)]
+        return Episode(Walks(goal, noise[0]), Walks(goal, noise[1]))
+
+    def sample(self, call: Call, batch: Walks, draw: int) -> Labelled:
+        """Walks by the policy at hand, as places [S H, 2] and what was decided there."""
+        places, actions, rewards, alive = self._walked(call, batch, draw)
+        advantage = advantages(rewards, alive, self.discount)
+        return Labelled(places.flatten(0, 1), Decisions(actions.flatten(0, 1), advantage.flatten(), (alive / alive.sum()).flatten()))
+
+    def measure(self, call: Call, task: Episode) -> Tensor:
+        """The mean over trajectories of the sum of their rewards."""
+        _, _, rewards, alive = self._walked(call, task.query, 0)
+        return (rewards * alive).sum(1).mean()
+
+    def _walked(self, call: Call, batch: Walks, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Places before each move [S, H, 2], actions [S, H, 2], rewards [S, H], and 1 until the goal is reached [S, H]."""
+        if draw >= len(batch.noise):
+            raise ValueError(f"tasks.draws: must be at least {draw + 1}, since so many inner steps are taken, got {len(batch.noise)}; raise it")
+        noise = batch.noise[draw]
+        place, going = torch.zeros_like(noise[:, 0]), torch.ones_like(noise[:, 0, 0])
+        steps = []
+        for t in range(self.horizon):
+            action = self.criterion.act(call(place).logits, noise[:, t])
+            after = place + action.clamp(-SPEED, SPEED)
+            distance = (after - batch.goal).square().sum(-1)
+            steps.append((place, action, -distance, going))
+            going = going * (distance > NEAR**2)
+            place = after
+        places, actions, rewards, alive = (torch.stack(column, 1) for column in zip(*steps))
+        return places, actions, rewards, alive
