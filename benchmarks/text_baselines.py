@@ -27,6 +27,7 @@ def counts(x: torch.Tensor, vocabulary: int) -> torch.Tensor:
 
 
 def main() -> None:
+    """Print a line for each baseline, way and shot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline")
     parser.add_argument("--set", action="append", default=[], dest="overrides")

@@ -73,15 +73,15 @@ def refilled(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 class Labelled(NamedTuple):
-    """A batch ``(inputs, targets)``, the examples of a few-shot task.
+    """A batch ``(inputs, targets)``, the examples of a task.
 
     Attributes:
         x: inputs, [..., n, *input]; images are [..., n, C, H, W], float in 0..1.
-        y: labels, [..., n]; class labels are int64 in 0..N-1.
+        y: targets, [..., n]; class labels are int64 in 0..N-1. Of policies, what was decided: :class:`metaflowkit.criteria.Decisions`.
     """
 
     x: Tensor
-    y: Tensor
+    y: Any
 
 
 class Episode(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -87,3 +88,25 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image = np.clip(tone + rng.normal(0, 25, (32, 32, 3)), 0, 255).astype(np.uint8)
                 archive.writestr(f"EuroSAT_RGB/Class{c}/Class{c}_{i}.png", png(image))
     return path
+
+
+def write_clinc150(folder: Path) -> Path:
+    """Texts in CLINC150's form: three domains of two intents with 30 texts each, in which the intent's own words stand among others."""
+    intents = {"money": ["balance", "transfer"], "home": ["lights", "heating"], "travel": ["flight", "hotel"]}
+    rng = np.random.default_rng(0)
+    rows = [
+        [" ".join(rng.permutation([intent, intent[::-1], *(f"word{i}" for i in rng.integers(0, 40, 4))])), intent]
+        for domain in intents.values()
+        for intent in domain
+        for _ in range(30)
+    ]
+    parts = {"train": rows[::3], "val": rows[1::3], "test": rows[2::3], "oos_train": [["nothing of that", "oos"]]}
+    (folder / "data_full.json").write_text(json.dumps(parts))
+    (folder / "domains.json").write_text(json.dumps(intents))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in CLINC150's form; see :func:`write_clinc150`."""
+    return write_clinc150(tmp_path_factory.mktemp("clinc150"))

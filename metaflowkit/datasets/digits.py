@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
 from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.schema import Natural, Side
-from metaflowkit.datasets.splits import draw_fractions, select
+from metaflowkit.datasets.splits import draw_fractions, draw_images, select
 from metaflowkit.memory import require_memory
 from metaflowkit.types import ImageSet
 
@@ -18,7 +20,8 @@ class Digits:
 
     Args:
         image_size: side in pixels; the 8x8 originals are enlarged bilinearly.
-        fractions: share of the ten classes in each split; by default all of them are test classes.
+        fractions: share of each split; by default everything is for the test.
+        by: whether ``class`` or ``image`` are what the shares are of: classes that are apart, or images of all ten classes in each split.
         split_seed: seed of the draw where the shares ask for one.
 
     Reference:
@@ -27,9 +30,11 @@ class Digits:
 
     modality = "images"
 
-    def __init__(self, image_size: Side = 28, fractions: dict[str, float] | None = None, split_seed: Natural = 0) -> None:
-        self.image_size = image_size
-        self.chosen = draw_fractions(10, fractions or {"test": 1.0}, split_seed)
+    def __init__(
+        self, image_size: Side = 28, fractions: dict[str, float] | None = None, by: Literal["class", "image"] = "class", split_seed: Natural = 0
+    ) -> None:
+        self.image_size, self.by, self.fractions, self.split_seed = image_size, by, fractions or {"test": 1.0}, split_seed
+        self.chosen = draw_fractions(10, self.fractions, split_seed)
 
     def load(self) -> dict[str, ImageSet]:
         """The splits, white on black."""
@@ -46,4 +51,7 @@ class Digits:
         x = small if size == (8, 8) else F.interpolate(small, size, mode="bilinear", align_corners=False)
         y = torch.from_numpy(bunch.target).long()
         names = [str(digit) for digit in range(10)]
+        if self.by == "image":
+            drawn = draw_images([names[digit] for digit in y.tolist()], self.fractions, self.split_seed)
+            return {name: ImageSet(x[rows].round().to(torch.uint8), y[rows], tuple(names)) for name, rows in drawn.items()}
         return {name: select(x.round().to(torch.uint8), y, names, chosen) for name, chosen in self.chosen.items()}

@@ -55,7 +55,7 @@ class Eager:
     def grad(self, function: Function, params: Params, create_graph: bool) -> Params:
         """See :class:`Autodiff`."""
         with torch.enable_grad():
-            at = params if create_graph else _leaves(params)
+            at = tracked(params) if create_graph else _leaves(params)
             return dict(zip(at, _grad([function(at)], list(at.values()), None, create_graph=create_graph)))
 
     def value_and_grad(self, function: Callable[[Params], tuple[Tensor, Any]], params: Params) -> tuple[Params, Tensor, Any]:
@@ -71,6 +71,11 @@ class Eager:
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in inputs]
             return _grad(function(*leaves), leaves, cotangents)
+
+
+def tracked(params: Params) -> Params:
+    """The parameters, each a leaf of its own where it carries no graph: one that the outer loop does not move still adapts."""
+    return {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
 
 
 def _leaves(params: Params) -> Params:

@@ -14,7 +14,7 @@ from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
 from metaflowkit.config.registry import ENGINES
-from metaflowkit.engines.autodiff import Autodiff, Eager, Function
+from metaflowkit.engines.autodiff import Autodiff, Eager, Function, tracked
 from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.inner_loop import InnerLoop
@@ -92,7 +92,8 @@ class _Stepper:
     def step(self, params: Params, state: State, rule: Rule, loss: Function, create_graph: bool) -> tuple[Params, State]:
         with torch.enable_grad():
             if not self.tracked:
-                params = {name: p.detach().requires_grad_() if name in self.fast else p.detach() for name, p in params.items()}
+                params = {name: p.detach() for name, p in params.items()}
+            params = {**params, **tracked({name: params[name] for name in self.fast})}
             value = loss(params)
             if not self.fast:
                 return params, state

@@ -2,7 +2,8 @@
 
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.losses.cross_entropy import CrossEntropy
+from metaflowkit.losses.example_weights import ExampleWeights
 from metaflowkit.losses.prototype import PrototypeLoss
 from metaflowkit.losses.task import TaskLoss
 
-__all__ = ["Contrastive", "CrossEntropy", "PrototypeLoss", "TaskLoss"]
+__all__ = ["Contrastive", "CrossEntropy", "ExampleWeights", "PrototypeLoss", "TaskLoss"]

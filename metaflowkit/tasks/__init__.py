@@ -2,8 +2,9 @@
 
 from metaflowkit.tasks.gym import GymnasiumTasks
 from metaflowkit.tasks.labelled import LabelledTasks
+from metaflowkit.tasks.mislabelled import Mislabelled
 from metaflowkit.tasks.navigation import Navigation
 from metaflowkit.tasks.sinusoid import Sinusoid
 from metaflowkit.tasks.views import Views
 
-__all__ = ["GymnasiumTasks", "LabelledTasks", "Navigation", "Sinusoid", "Views"]
+__all__ = ["GymnasiumTasks", "LabelledTasks", "Mislabelled", "Navigation", "Sinusoid", "Views"]

@@ -105,7 +105,8 @@ class GymnasiumTasks:
         sign = torch.where(torch.rand(count, len(low), generator=generator) < 0.5, -1.0, 1.0)
         physics = torch.where(torch.tensor(self.signs), sign * physics, physics)
         seeds = torch.randint(2**31, (2, count), generator=generator)
-        return Episode(*(Drawn(physics, seeds[i], torch.full((count,), size)) for i, size in enumerate((shot, self.query))))
+        support, query = (Drawn(physics, seeds[i], torch.full((count,), size)) for i, size in enumerate((shot, self.query)))
+        return Episode(support, query)
 
     def sample(self, call: Call, batch: Drawn, draw: int) -> Labelled:
         """Trajectories by the policy at hand, as observations [n, O] and what was decided there."""
@@ -131,7 +132,9 @@ class GymnasiumTasks:
             noise = torch.rand(size, generator=generator) if self.discrete else torch.randn(size, self.outputs, generator=generator)
             action = self.criterion.act(call(x).logits, noise.to(like))
             taken = action.cpu().numpy()
-            observed, reward, terminated, truncated, _ = environment.step(taken if self.bounds is None else taken.clip(*self.bounds).astype(self.bounds[0].dtype))
+            observed, reward, terminated, truncated, _ = environment.step(
+                taken if self.bounds is None else taken.clip(*self.bounds).astype(self.bounds[0].dtype)
+            )
             steps.append((x, action, torch.as_tensor(reward, dtype=like.dtype), torch.as_tensor(going.copy(), dtype=like.dtype)))
             going &= ~(terminated | truncated)
             if not going.any():

@@ -64,7 +64,14 @@ class Navigation:
     outputs = 2
 
     def __init__(
-        self, seed: Natural, shot: Examples = 20, query: Examples = 20, meta_batch: Examples = 20, horizon: Count = 100, discount: Fraction = 0.99, draws: Count = 8
+        self,
+        seed: Natural,
+        shot: Examples = 20,
+        query: Examples = 20,
+        meta_batch: Examples = 20,
+        horizon: Count = 100,
+        discount: Fraction = 0.99,
+        draws: Count = 8,
     ) -> None:
         self.seed, self.shot, self.query, self.meta_batch = seed, shot, query, meta_batch
         self.horizon, self.discount, self.draws = horizon, discount, draws

@@ -75,7 +75,10 @@ def test_a_section_of_a_pipeline_shows_every_key_with_its_default_and_meaning(wr
 
 def test_the_whole_pipeline_and_a_search_show_the_keys_that_can_be_written(write) -> None:
     assert set(keys("pipeline")) == set(read(write("dataset: glyphs\n")).plain())
-    assert keys("pipeline")["dataset"] == ("a component (see mfk components dataset), default null", "      where examples come from; left out where the tasks make their own.")
+    assert keys("pipeline")["dataset"] == (
+        "a component (see mfk components dataset), default null",
+        "      where examples come from; left out where the tasks make their own.",
+    )
     assert keys("pipeline")["inner"][0] == "a section (see mfk components inner)"
     assert keys("pipeline")["augment"][0] == "a section (see mfk components augment), default {level: 3}"
     write("dataset: glyphs\n", "p.yaml")
@@ -151,7 +154,8 @@ def test_a_plugin_that_is_not_there(write, tmp_path, monkeypatch, options, says)
 
 @pytest.mark.parametrize("level", [f"{sort}{i}" for sort in ("grey", "color", "tokens") for i in range(1, 5)])
 def test_a_printed_level_can_be_pasted_into_a_pipeline(write, level) -> None:
-    pipeline = read(write("dataset: glyphs\n" + "\n".join(describe_components("level", level))))
+    texts = "clinc150\nmodel: {backbone: text}"
+    pipeline = read(write(f"dataset: {texts if level.startswith('tokens') else 'glyphs'}\n" + "\n".join(describe_components("level", level))))
     (line,) = [line for line in describe_components("level") if line.startswith(f"  {level} ")]
     assert [choice.name for choice in pipeline.augment.operations] == line.removeprefix(f"  {level}").strip().split(", ")
 

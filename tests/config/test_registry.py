@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from metaflowkit.config import registry as r
+from metaflowkit.config.choosing import choose
 from metaflowkit.config.introspection import REQUIRED, Setting, argument_docs
 from metaflowkit.config.pipeline import read
-from metaflowkit.config.choosing import choose
 from metaflowkit.config.registry import KINDS, Choice
 from metaflowkit.config.yaml import parse_yaml
 from metaflowkit.errors import ConfigError

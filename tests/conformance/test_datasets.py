@@ -28,10 +28,10 @@ CASES: dict[str, Callable[[Path, Path, Path], dict]] = {
 
 
 def test_every_dataset_has_a_case() -> None:
-    assert set(CASES) == set(DATASETS.entries())
+    assert set(CASES) == {name for name, entry in DATASETS.entries().items() if entry.tags["modality"] == "images"}
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.entries()))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_splits_have_the_one_form(name, strokes, fields, tmp_path) -> None:
     choice = Choice(name, CASES[name](strokes, fields, tmp_path))
     splits, again = DATASETS.build(choice).load(), DATASETS.build(choice).load()

@@ -33,7 +33,7 @@ RULES = [
     Choice("adamax", {"lr": 0.5, "eps": 0.5}),
     Choice("nadam", {"lr": 0.1, "eps": 0.1}),
 ]
-LOSSES = list(r.LOSSES.entries())
+LOSSES = [name for name in r.LOSSES.entries() if name not in ("example_weights", "task")]  # a part of the model; one of the others under another name
 HEADS = [Choice("prototype"), Choice("prototype", {"metric": "euclidean", "temperature": 5.0}), Choice("linear")]
 OBJECTIVES = [
     Choice("bootstrapped_kl", {"delta": 2}),
@@ -57,9 +57,9 @@ ENGINES = {
 
 def test_every_component_is_covered() -> None:
     assert {c.name for c in RULES} == set(r.RULES.entries()) - {"higher"}  # which runs in one engine alone
-    assert {c.name for c in HEADS} == set(r.HEADS.entries())
+    assert {c.name for c in HEADS} == set(r.HEADS.entries()) - {"normal"}  # of policies
     assert {c.name for c in OBJECTIVES} == set(r.OBJECTIVES.entries())
-    assert {name.split("-")[0] for name in BACKBONES} == set(r.BACKBONES.entries())
+    assert {name.split("-")[0] for name in BACKBONES} == set(r.BACKBONES.entries()) - {"text"}  # which reads no images
 
 
 def parts_of(rule, loss, head, objective, backbone=None, steps=2, **more):

@@ -34,7 +34,13 @@ class TextEncoder(nn.Module):
     reads = "tokens"
 
     def __init__(
-        self, shape: tuple[int, ...], vocabulary: int, width: Width = 64, layers: Natural = 1, features: Width = 64, pool: Literal["attention", "mean"] = "attention"
+        self,
+        shape: tuple[int, ...],
+        vocabulary: int,
+        width: Width = 64,
+        layers: Natural = 1,
+        features: Width = 64,
+        pool: Literal["attention", "mean"] = "attention",
     ) -> None:
         super().__init__()
         if len(shape) != 1 or not vocabulary:
@@ -42,6 +48,8 @@ class TextEncoder(nn.Module):
         self.embed = nn.Embedding(vocabulary, width)
         self.layers = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(layers))
         self.score = nn.Linear(width, 1) if pool == "attention" else None
+        if self.score is not None:
+            nn.init.zeros_(self.score.weight)  # every token counts alike to begin with
         self.out = nn.Linear(width, features)
         self.features = features
 
