@@ -29,5 +29,5 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str
         run_dir, overrides, split, weights, readouts or None, {k: list(v) if k == "steps" else v for k, v in sizes.items() if v not in (None, ())}
     )
     for score in scores:
-        say(f"{score.split} {score.setting}: {score} ({score.episodes} episodes)")
+        say(f"{score.split} {score.setting}: {score} ({score.episodes} {score.counted})")
     say(f"± 95 % confidence of the mean; {protocol}")

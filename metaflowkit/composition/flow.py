@@ -195,9 +195,19 @@ def _measured(pipeline: Pipeline, device: torch.device) -> Flow:
     splits = {} if pipeline.dataset is None else _loaded(pipeline, ())
     tasks: MeasuredTasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, splits=splits, images=splits.get("train"), seed=pipeline.seed))
     examples = placed(pipeline, "tasks", lambda: check_measured(tasks))
+    _check_draws(pipeline, tasks)
     sample = tasks.sample if tasks.samples else None
     interface = Interface(tuple(tasks.shape), tasks.outputs, 0, examples, tasks.criterion, False, sample)
     return Flow(pipeline, device, interface, build_learner(pipeline, interface, device), tasks, splits)
+
+
+def _check_draws(pipeline: Pipeline, tasks: MeasuredTasks) -> None:
+    """There is a draw for every inner step: of a student, its target, and what is measured."""
+    needed = max(pipeline.inner.steps + int(pipeline.objective.settings.get("delta", 0)), *(pipeline.evaluate.steps or [0]))
+    if tasks.samples and tasks.draws is not None and tasks.draws < needed:
+        raise ConfigError(
+            f"{pipeline.place('tasks')}: draws must be at least {needed}, since so many inner steps are taken, got {tasks.draws}; raise tasks.draws"
+        )
 
 
 def _few_shot(pipeline: Pipeline, device: torch.device, train: bool) -> FewShotFlow:

@@ -235,6 +235,7 @@ TASKS = Kind(
         "reads_labels": True,
         "measured": False,
         "samples": False,
+        "draws": None,
         "metric": "accuracy",
         "higher_is_better": True,
         "percent": True,

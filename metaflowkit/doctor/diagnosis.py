@@ -82,7 +82,9 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
         return
     if not (yield from _finite(reference)):
         return
-    if length(reference.gradients) > 0:
+    if learner.sample is not None:
+        yield fact("examples are drawn with the parameters at hand, so that gradients are estimates, to which finite differences do not apply")
+    elif length(reference.gradients) > 0:
         oracle = Oracle(exact, episode, evaluate)
         measured = list(slopes(oracle, reference.gradients, directions, tell))
         yield compare_slopes(exact, reference, name, oracle, measured)

@@ -39,19 +39,25 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
         raise ConfigError("evaluate: these tasks are few-shot classification; call metaflowkit.evaluate")
     if split not in ("val", "test"):
         raise DataError(f"split {split!r}: tasks are held out for val and test; choose one of them")
-    for argument, value, least in (("shot", shot, 1), ("episodes", episodes, 2), ("steps", min(steps, default=-1), 0)):
+    counts = list(dict.fromkeys(steps))
+    for argument, value, least in (("shot", shot, 1), ("episodes", episodes, 2), ("steps", min(counts, default=-1), 0)):
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
-    values: dict[int, list[torch.Tensor]] = {count: [] for count in dict.fromkeys(steps)}
-    done = 0
+    values: dict[int, list[torch.Tensor]] = {count: [] for count in counts}
+    asked = done = 0
     for i in range(math.ceil(episodes / BATCH)):
-        episode = tasks.held_out(split, i, min(BATCH, episodes - i * BATCH), shot)  # type: ignore[attr-defined]
+        asked += min(BATCH, episodes - asked)
+        episode = tasks.held_out(split, i, asked - done, shot)  # type: ignore[attr-defined]
         support, query = tree_map(lambda x: x.to(flow.device), (episode.support, episode.query))
         episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.seed, f"inner/{split}", i))
         for count, batches in values.items():
             learner = dataclasses.replace(flow.learner, steps=count)
             batches.append(learner.adapt(episode.support, episode, tasks.measure).read)  # type: ignore[attr-defined]
         done += task_count(episode)
-        if values and batches[-1].numel() > task_count(episode):
-            break  # a value for each example: there is one task, whose examples are counted
-    return [Score.of(split, Adaptation(shot, count), flow.pipeline.metric, joined(batches)) for count, batches in values.items()]
+        if done < asked:
+            break  # there are no more
+    joint = {count: joined(batches) for count, batches in values.items()}
+    return [
+        Score.of(split, Adaptation(shot, count), flow.pipeline.metric, each, counted="held-out tasks" if len(each) == done else "held-out examples")
+        for count, each in joint.items()
+    ]

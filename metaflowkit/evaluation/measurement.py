@@ -55,8 +55,7 @@ def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
     settings = flow.pipeline.evaluate
     facts = []
     if flow.measured:
-        facts.append(f"{flow.tasks.metric} on held-out tasks of {flow.pipeline.tasks.name} after inner steps")  # type: ignore[union-attr]
-        return "; ".join([*facts, f"tasks are drawn with seed {flow.pipeline.seed}"])
+        return f"{flow.pipeline.metric.name} after inner steps; tasks are drawn with seed {flow.pipeline.seed}"
     facts.append(normalisation(flow.model, flow.interface))
     if "adapted" in (settings.readouts if readouts is None else readouts):
         views = evaluation_views(flow.pipeline)

@@ -58,10 +58,11 @@ class Score:
         split: what it was measured on.
         setting: how.
         metric: what was measured.
-        episodes: how many.
+        episodes: how many; examples, where one task has a value for each of them.
         value: the mean.
         ci95: half width of the 95 % interval of the mean, 1.96 s / sqrt(episodes).
         each: the value of every episode.
+        counted: what ``episodes`` counts.
     """
 
     split: str
@@ -71,15 +72,20 @@ class Score:
     value: float
     ci95: float
     each: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    counted: str = field(default="episodes", compare=False)
 
     @classmethod
-    def of(cls, split: str, setting: FewShot | Adaptation, metric: Metric, values: Tensor) -> Score:
+    def of(cls, split: str, setting: FewShot | Adaptation, metric: Metric, values: Tensor, counted: str = "episodes") -> Score:
         """The score of some episodes.
 
         Args:
+            split: what was measured on.
+            setting: how.
+            metric: what was measured.
             values: of each, float64 [n].
+            counted: what the values are of.
         """
-        return cls(split, setting, metric, len(values), values.mean().item(), ci95(values.std().item(), len(values)), tuple(values.tolist()))
+        return cls(split, setting, metric, len(values), values.mean().item(), ci95(values.std().item(), len(values)), tuple(values.tolist()), counted)
 
     def plain(self) -> dict[str, Any]:
         """As a JSON object: ``metric`` names the key with the value; values of single episodes to six digits."""

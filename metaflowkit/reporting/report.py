@@ -73,7 +73,7 @@ class Report:
             lines.append(f"{f'test {self.metric.name}':<24}{'untrained':>16}{'trained':>18}    difference")
             for b, a, difference in zip(self.before, self.after, self.differences()):
                 lines.append(f"{a.setting!s:<24}{b!s:>16}  ->{a!s:>14}    {_shown(difference)}".rstrip())
-            lines.append(f"({self.after[0].episodes} episodes, ± 95 % confidence of the mean; {self._compared()}; {self.protocol})")
+            lines.append(f"({self.after[0].episodes} {self.after[0].counted}, ± 95 % confidence of the mean; {self._compared()}; {self.protocol})")
         else:
             lines.append(UNMEASURED)
         if self.best is not None:
@@ -102,7 +102,8 @@ class Report:
     def _compared(self) -> str:
         """How the column of differences is to be read."""
         unresolved = any(difference is not None and not difference.resolved for difference in self.differences())
-        return "difference: trained minus untrained, episode by episode" + (", unresolved where its interval contains 0" if unresolved else "")
+        one = self.after[0].counted.split()[-1].removesuffix("s")
+        return f"difference: trained minus untrained, {one} by {one}" + (", unresolved where its interval contains 0" if unresolved else "")
 
     def _chosen(self) -> str:
         """Which weights were evaluated, and what validation says about them."""

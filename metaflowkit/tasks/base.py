@@ -41,6 +41,7 @@ class MeasuredTasks(Tasks, Protocol):
 
     Attributes:
         samples: whether examples are drawn with the parameters at hand, by :meth:`sample`.
+        draws: how many draws a support has, hence inner steps can be taken; None for any number.
         metric: name of what :meth:`measure` gives, one word, such as ``mse``.
         higher_is_better: of that.
         percent: whether it is a share, to be shown in per cent.
@@ -51,6 +52,7 @@ class MeasuredTasks(Tasks, Protocol):
 
     measured: bool = True
     samples: bool = False
+    draws: int | None = None
     metric: str = "accuracy"
     higher_is_better: bool = True
     percent: bool = True
