@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from metaflowkit.config.pipeline import read
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
@@ -41,6 +43,12 @@ def test_the_tour_runs() -> None:
     names: dict = {}
     exec(blocks("index.md", "python")[0][1], names)
     assert all(p.grad is not None for p in names["net"].parameters())
+
+
+@pytest.mark.parametrize("text", [text for _, text in blocks("tasks.md", "yaml")], ids=lambda text: text.split()[3])
+def test_pipelines_on_the_page_of_tasks_are_those_that_are_shipped(text, write) -> None:
+    shipped = read(ROOT / text.split()[3])
+    assert read(write(text, shipped.name + ".yaml")).plain() == shipped.plain()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

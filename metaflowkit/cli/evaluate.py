@@ -19,7 +19,7 @@ from metaflowkit.cli.base import overriding, say
 @click.option("--episodes", type=click.IntRange(2), help="Number of episodes.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--readout", "readouts", multiple=True, type=click.Choice(["prototype", "adapted", "logistic"]), help="May be repeated; all three by default.")
+@click.option("--readout", "readouts", multiple=True, help="How to classify (mfk components readout); may be repeated; all by default.")
 @overriding
 def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], **sizes: Any) -> None:
     """Measure the weights in RUN, few-shot accuracy or what its tasks are measured by, and add it to the run's evaluations.jsonl."""

@@ -77,11 +77,12 @@ def _few_shot_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> 
         problems.append(
             f"{_mark(root, 'tasks', 'shot')}: tasks.shot: must be at least 2, since the loss {loss!r} compares members of a class, got 1; raise it or choose inner.loss: cross_entropy"
         )
-    if "adapted" in pipeline.evaluate.readouts:
+    adapting = [choice.name for choice in pipeline.evaluate.readouts if _tags(r.READOUTS, choice, plugins)["adapts"]]
+    if adapting:
         way = pipeline.tasks.settings.get("way")
         if _tags(r.HEADS, pipeline.model.head, plugins)["fixed_way"] and any(w != way for w, _ in pipeline.evaluate.settings()):
             problems.append(
-                f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave 'adapted' out of evaluate.readouts"
+                f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave {adapting[0]!r} out of evaluate.readouts"
             )
         if needs_pairs and 1 in shots and evaluation_views(pipeline, plugins) < 2:
             problems.append(
@@ -114,10 +115,11 @@ def _modality_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> 
 
 def _inner_checks(pipeline: Pipeline, root: Node, order: dict[str, Any], settings: dict[str, Setting]) -> list[str]:
     inner, problems = pipeline.inner, []
-    last = inner.order.settings.get("last", 0)
-    if inner.order.name == "truncate" and last > inner.steps:
+    key = order["steps_in"]
+    if key is not None and inner.order.settings[key] > inner.steps:
         problems.append(
-            f"{_mark(root, 'inner', 'order', 'last')}: inner.order.last: must be at most inner.steps, {inner.steps}, got {last}; lower it, or choose the order exact"
+            f"{_mark(root, 'inner', 'order', key)}: inner.order.{key}: must be at most inner.steps, {inner.steps}, got {inner.order.settings[key]}; "
+            "lower it, or choose the order exact"
         )
     if order["needs_proximal"] and not inner.proximal:
         problems.append(

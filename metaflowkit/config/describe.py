@@ -94,6 +94,8 @@ def _section(section: str, key: str | None) -> list[str]:
 
 def _what(hint: Any) -> str:
     """The type of a key; what has a help of its own is referred to."""
+    if typing.get_origin(hint) is list and typing.get_origin(inside := typing.get_args(hint)[0]) is Annotated and typing.get_args(inside)[0] is Choice:
+        return f"a list of components (see mfk components {typing.get_args(inside)[1].name})"
     if typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] in (Choice, Choice | None):
         kind = typing.get_args(hint)[1].name
         return f"a component (see mfk components {kind})"
@@ -108,7 +110,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if "default" in field.metadata:
         return f"default {field.metadata['default']}"
     if field.default_factory is not dataclasses.MISSING:
-        return f"default {_yaml(field.default_factory())}"
+        return f"default {_yaml(plain(field.default_factory()))}"
     if field.default is dataclasses.MISSING:
         return "required"
     if isinstance(field.default, Choice):

@@ -199,6 +199,8 @@ def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: l
         return section(node, hint, path, plugins, problems)  # type: ignore[arg-type]
     if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Learn:
         return _learn(node, path, plugins, problems)
+    if typing.get_origin(hint) is list and _is_choice(typing.get_args(hint)[0]):
+        return _choices(node, _kind(typing.get_args(hint)[0]), path, plugins, problems)
     if _is_choice(hint):
         if node.value is None and _optional(hint):
             return None
@@ -208,6 +210,16 @@ def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: l
     except Mismatch as mismatch:
         problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
         return None
+
+
+def _choices(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: list[str]) -> list[Choice | None]:
+    """A list of components."""
+    if not isinstance(node.value, list):
+        problems.append(
+            f"{node.mark}: {path}: must be a list, each one of {', '.join(kind.entries(plugins))}, got {node.shown()}; write such as [{next(iter(kind.entries(plugins)))}]"
+        )
+        return []
+    return [choose(item, kind, f"{path}.{i}", plugins, problems) for i, item in enumerate(node.value)]
 
 
 def _learn(node: Node, path: str, plugins: Sequence[str], problems: list[str]) -> dict[str, Learn | None]:

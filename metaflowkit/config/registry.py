@@ -269,9 +269,12 @@ ORDERS = Kind(
     "order",
     "metaflowkit.orders",
     methods=("gradient(loop, meta)",),
-    tags={"unrolled": False, "exact": False, "converges": False, "second": True, "needs_proximal": False},
+    tags={"unrolled": False, "exact": False, "converges": False, "second": True, "needs_proximal": False, "steps_in": None},
 )
 OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",))
+READOUTS = Kind("readout", "metaflowkit.evaluation.readouts", methods=("__call__(shown)",), tags={"adapts": False})
+SCHEDULES = Kind("schedule", "metaflowkit.training.schedules", injected=("steps",), methods=("__call__(step)",))
+METRIC_LOGGERS = Kind("metric logger", "metaflowkit.training.metric_loggers", methods=("log(event)",))
 OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters",))
 SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", injected=("seed",), renamed={"startup": "n_startup_trials", "population": "population_size"})
 PRUNERS = Kind(
@@ -283,5 +286,6 @@ PRUNERS = Kind(
 KINDS = {
     "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "LEARNED_AUGMENTATIONS": LEARNED_AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
     "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,
+    "SCHEDULES": SCHEDULES, "READOUTS": READOUTS, "METRIC_LOGGERS": METRIC_LOGGERS,
     "SAMPLERS": SAMPLERS, "PRUNERS": PRUNERS,
 }  # fmt: skip

@@ -17,7 +17,6 @@ Episodes = Annotated[int, Range(2, most=10_000_000)]
 OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
 Level = Annotated[int, Range(1, 4)]
 Per = Literal["all", "layer", "parameter", "element"]
-Readout = Literal["prototype", "adapted", "logistic"]
 
 
 class Metric(NamedTuple):
@@ -139,7 +138,7 @@ class Outer:
     optimizer: Annotated[Choice, r.OPTIMIZERS] = Choice("adam")
     steps: OuterSteps = 1000
     learn: list[str] | None = None
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Annotated[Choice, r.SCHEDULES] = Choice("cosine")
     clip: Positive | None = 10.0
     save_every: OuterSteps | None = None
 
@@ -157,7 +156,7 @@ class Evaluate:
         steps: numbers of inner steps after which tasks without classes are measured; null for 0 and inner.steps. Validation is after inner.steps.
         episodes: test episodes.
         val_episodes: validation episodes.
-        readouts: how a query image is classified: by the nearest class mean, by the head after the inner steps, or by logistic regression.
+        readouts: how a query example is classified, such as by the nearest class mean, by the head after the inner steps, or by logistic regression.
         views: augmented copies of each support image that the adapted readout adapts on; 0 for the images themselves, null for as
             many as tasks.shot for self-supervised tasks and 0 for labelled ones.
         seed: of the episodes.
@@ -170,7 +169,7 @@ class Evaluate:
     steps: list[InnerSteps] | None = None
     episodes: Episodes = 600
     val_episodes: Episodes = 200
-    readouts: list[Readout] = field(default_factory=lambda: ["prototype", "adapted"])
+    readouts: list[Annotated[Choice, r.READOUTS]] = field(default_factory=lambda: [Choice("prototype"), Choice("adapted")])
     views: Annotated[int, Range(0, most=10_000)] | None = None
     seed: Natural = 0
 
@@ -203,6 +202,7 @@ class Pipeline:
         objective: what the outer loop minimises.
         outer: how the initialisation is improved.
         evaluate: what is measured.
+        loggers: what else is told of the metrics, beside the run's metrics.jsonl.
         places: where every key stands, for messages.
     """
 
@@ -218,6 +218,7 @@ class Pipeline:
     objective: Annotated[Choice, r.OBJECTIVES] = Choice("bootstrapped_kl")
     outer: Outer = Outer()
     evaluate: Evaluate = Evaluate()
+    loggers: list[Annotated[Choice, r.METRIC_LOGGERS]] = field(default_factory=list)
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def place(self, path: str) -> str:
@@ -242,7 +243,7 @@ class Pipeline:
         return to_yaml(self.plain())
 
 
-KEYS = ("seed", "device", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate")
+KEYS = ("seed", "device", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate", "loggers")
 
 
 def _places(value: float) -> int:
@@ -263,6 +264,8 @@ def plain(value: Any) -> Any:
         return value.plain()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [item.name if isinstance(item, Choice) and not item.settings else plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return value

@@ -26,9 +26,10 @@ def small(pipeline: Pipeline) -> Pipeline:
     """The same pipeline with few ways, views, tasks and inner steps, on the CPU."""
     settings = {key: min(value, MOST.get(key, value)) if isinstance(value, int) else value for key, value in pipeline.tasks.settings.items()}
     order = pipeline.inner.order
-    steps = min(pipeline.inner.steps, 3) if order.name != "implicit" else pipeline.inner.steps
-    if "last" in order.settings:
-        order = dataclasses.replace(order, settings={**order.settings, "last": min(order.settings["last"], steps)})
+    tags = r.ORDERS.entries(pipeline.plugins)[order.name].tags
+    steps = pipeline.inner.steps if tags["converges"] else min(pipeline.inner.steps, 3)
+    if (key := tags["steps_in"]) is not None:
+        order = dataclasses.replace(order, settings={**order.settings, key: min(order.settings[key], steps)})
     inner = dataclasses.replace(pipeline.inner, steps=steps, order=order)
     return dataclasses.replace(pipeline, device="cpu", tasks=dataclasses.replace(pipeline.tasks, settings=settings), inner=inner)
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import cast, get_args
+from collections.abc import Iterable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
-from metaflowkit.composition.few_shot import query_scores
 from metaflowkit.composition.flow import FewShotFlow, Flow
-from metaflowkit.config.checks import evaluation_views
+from metaflowkit.config.registry import READOUTS, Choice
 from metaflowkit.config.schema import nearest
-from metaflowkit.config.types import Readout
 from metaflowkit.criteria import accuracy
-from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.evaluation.embedding import embed
+from metaflowkit.evaluation.readouts import Readout, Shown
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.seeding import seed_for
@@ -34,7 +29,7 @@ def evaluate(
     shot: int = 1,
     query: int = 15,
     episodes: int = 600,
-    readouts: Iterable[str] = ("prototype", "adapted"),
+    readouts: str | Iterable[str | Choice] = ("prototype", "adapted"),
 ) -> list[Score]:
     """Adapt and classify.
 
@@ -45,9 +40,7 @@ def evaluate(
         shot: support images per class.
         query: query images per class.
         episodes: number of episodes; the same for every readout, drawn from ``evaluate.seed``.
-        readouts: ``prototype`` (nearest class mean of the embedding), ``adapted`` (the head after K inner steps on the
-            labelled support, each image shown in ``evaluate.views`` augmented copies), ``logistic`` (logistic regression
-            on the frozen embedding).
+        readouts: names of readouts (:mod:`metaflowkit.evaluation.readouts`), or choices with their settings.
 
     Returns:
         One score per readout.
@@ -64,33 +57,34 @@ def evaluate(
         raise DataError(
             f"split {split!r}: has no classes, so accuracy cannot be measured on it; choose another split, or another data set with --set dataset=..."
         )
-    readouts = _checked(readouts)
+    chosen = _chosen(readouts, flow.pipeline.plugins)
     if any(norm.means.isnan().any() for norm in stored_norms(flow.learner.model)):
         raise ConfigError("model.backbone.norm: its statistics have not been taken yet; load the weights of a run, or call flow.calibrate(start=True)")
     for argument, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1), ("episodes", episodes, 2)):
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
-    accuracies: dict[str, list[Tensor]] = {readout: [] for readout in readouts}
+    accuracies: dict[str, list[Tensor]] = {name: [] for name in chosen}
     for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
-        embedded = None
-        for readout in readouts:
-            if readout == "adapted":
-                scores = flow.learner.adapt(_shown(flow, episode, split, i), episode, query_scores).read
-            else:
-                embedded = embedded or tuple(embed(flow.model, examples.x) for examples in (episode.support, episode.query))
-                scores = (_prototype if readout == "prototype" else _logistic)(flow, episode, *embedded)
-            accuracies[readout].append(accuracy(scores.double(), episode.query.y))
-    return [Score.of(split, FewShot(way, shot, query, readout), ACCURACY, joined(batches)) for readout, batches in accuracies.items()]
+        shown = Shown(flow, episode, f"evaluate/{split}", i)
+        for name, readout in chosen.items():
+            accuracies[name].append(accuracy(readout(shown).double(), episode.query.y))
+    return [Score.of(split, FewShot(way, shot, query, readout), ACCURACY, joined(each)) for readout, each in accuracies.items()]
 
 
-def _checked(readouts: Iterable[str]) -> list[str]:
-    """The readouts, each once, all known."""
-    names = list(dict.fromkeys([readouts] if isinstance(readouts, str) else readouts))
-    for name in names:
-        if name not in get_args(Readout):
-            raise ConfigError(f"readouts: there is no {name!r}; {nearest(name, get_args(Readout))}")
-    return names
+def _chosen(readouts: str | Iterable[str | Choice], plugins: Sequence[str]) -> dict[str, Readout]:
+    """The readouts by name, each once."""
+    entries = READOUTS.entries(plugins)
+    chosen: dict[str, Readout] = {}
+    for readout in [readouts] if isinstance(readouts, str) else readouts:
+        choice = Choice(readout) if isinstance(readout, str) else readout
+        if choice.name not in entries:
+            raise ConfigError(f"readouts: there is no {choice.name!r}; {nearest(choice.name, entries)}")
+        try:
+            chosen.setdefault(choice.name, READOUTS.build(choice))
+        except ValueError as error:
+            raise ConfigError(f"evaluate.readouts: {error}") from None
+    return chosen
 
 
 def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
@@ -100,28 +94,3 @@ def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int
         count = min(BATCH, episodes - i * BATCH)
         support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
         yield Episode(support, query, drawn.way, seed_for(tasks.seed, f"inner/{purpose}", i))
-
-
-def _shown(flow: FewShotFlow, episode: Episode, split: str, index: int) -> Labelled:
-    """What the inner loop adapts on: augmented copies of the support images, or the images themselves."""
-    views = evaluation_views(flow.pipeline)
-    if not views:
-        return cast(Labelled, episode.support)
-    x = episode.support.x.repeat_interleave(views, dim=1)
-    return Labelled(flow.augmented(x, "support", f"evaluate/{split}", index), episode.support.y.repeat_interleave(views, dim=1))
-
-
-def _prototype(flow: FewShotFlow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
-    means = [prototypes(s, y, episode.way) for s, y in zip(support, episode.support.y)]
-    return torch.stack([similarity(q, m, str(flow.model.head.metric)) for q, m in zip(query, means)])
-
-
-def _logistic(flow: FewShotFlow, episode: Episode, support: Tensor, query: Tensor) -> Tensor:
-    from sklearn.linear_model import LogisticRegression
-
-    scores = []
-    for s, y, q in zip(support, episode.support.y, query):
-        s, q = (torch.nn.functional.normalize(f, dim=-1).double().cpu() for f in (s, q))
-        model = LogisticRegression(C=10.0, max_iter=1000).fit(s.numpy(), y.cpu().numpy())
-        scores.append(torch.from_numpy(model.predict_log_proba(q.numpy())).to(episode.query.y.device))
-    return torch.stack(scores)

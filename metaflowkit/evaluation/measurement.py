@@ -7,6 +7,7 @@ from typing import cast
 
 from metaflowkit.composition.flow import FewShotFlow, Flow
 from metaflowkit.config.checks import evaluation_views
+from metaflowkit.config.registry import READOUTS
 from metaflowkit.evaluation.adaptation import evaluate_adaptation
 from metaflowkit.evaluation.episodes import evaluate
 from metaflowkit.evaluation.protocol import normalisation
@@ -57,9 +58,11 @@ def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
     if flow.measured:
         return f"{flow.pipeline.metric.name} after inner steps; tasks are drawn with seed {flow.pipeline.seed}"
     facts.append(normalisation(flow.model, flow.interface))
-    if "adapted" in (settings.readouts if readouts is None else readouts):
-        views = evaluation_views(flow.pipeline)
-        shown = f"{views} augmented views of each support image" if views else "the support images"
-        facts.append(f"'adapted' takes {flow.pipeline.inner.steps} inner steps on {shown}")
+    entries = READOUTS.entries(flow.pipeline.plugins)
+    for name in [choice.name for choice in settings.readouts] if readouts is None else readouts:
+        if entries[name].tags["adapts"]:
+            views = evaluation_views(flow.pipeline)
+            shown = f"{views} augmented views of each support image" if views else "the support images"
+            facts.append(f"{name!r} takes {flow.pipeline.inner.steps} inner steps on {shown}")
     facts += dict.fromkeys(examples.note for examples in flow.splits.values() if examples.note)
     return "; ".join([*facts, f"episodes are drawn with seed {settings.seed}"])

@@ -69,6 +69,7 @@ class Order(ABC):
         converges: the gradient is that of an inner loop run to its end, and right only where it has got there.
         second: second derivatives are taken.
         needs_proximal: ``inner.proximal`` must be positive.
+        steps_in: name of a setting that counts inner steps, of which there must be so many; None without one.
     """
 
     unrolled = False
@@ -76,6 +77,7 @@ class Order(ABC):
     converges = False
     second = True
     needs_proximal = False
+    steps_in: str | None = None
 
     @abstractmethod
     def gradient(self, loop: Loop, meta: Params) -> Result:

@@ -19,6 +19,8 @@ class Truncate(Unrolled):
         earlier steps are constants instead of cutting the graph, since the initialisation stands before all of them.
     """
 
+    steps_in = "last"
+
     def __init__(self, last: Count = 1) -> None:
         self.last = last
 

@@ -174,7 +174,7 @@ def _validated(flow: Flow) -> str:
     if flow.measured:
         return str(Adaptation(evaluate.shots()[0], flow.pipeline.inner.steps))
     way, shot = evaluate.settings()[0]
-    return f"{way}-way {shot}-shot ({evaluate.readouts[0]})"
+    return f"{way}-way {shot}-shot ({evaluate.readouts[0].name})"
 
 
 def _curve(run: Run, flow: Flow) -> bytes:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+from metaflowkit.composition.learner import placed
+from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.types import Pipeline
 from metaflowkit.reporting.report import Report, write_report
 from metaflowkit.reporting.terminal import Progress, Silent
 from metaflowkit.training.events import Finished, Started
 from metaflowkit.training.loop import Stop, events
+from metaflowkit.training.metric_loggers import MetricLogger
 from metaflowkit.training.run_directory import Run
 
 
@@ -38,12 +42,15 @@ def train(
         ConfigError, DataError, RunError, CheckpointError, DivergenceError, Interrupted: see :func:`metaflowkit.training.loop.events`.
     """
     display, stop, folder = progress or Silent(), Stop(), None
+    loggers: list[MetricLogger] = [placed(pipeline, f"loggers.{i}", partial(METRIC_LOGGERS.build, choice)) for i, choice in enumerate(pipeline.loggers)]
     with display, closing(events(pipeline, run_dir, resume, overwrite, test, stop)) as told:
         try:
             for event in told:
                 if isinstance(event, Started):
                     folder = event.folder
                 display.show(event)
+                for logger in loggers:
+                    logger.log(event)
                 if isinstance(event, Finished):
                     return write_report(event)
         except KeyboardInterrupt:  # while something was shown

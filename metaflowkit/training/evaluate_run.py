@@ -9,7 +9,7 @@ from typing import Any
 
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
-from metaflowkit.config.registry import TASKS
+from metaflowkit.config.registry import READOUTS, TASKS
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError
@@ -97,8 +97,10 @@ def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | N
         return read(path, overrides), []
     if readouts is not None:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(readouts)}]"]), []
-    frozen = read(path, [*overrides, "evaluate.readouts=[prototype, logistic]"])
+    entries = READOUTS.entries(own.plugins)
+    frozen = read(path, [*overrides, f"evaluate.readouts=[{', '.join(name for name, entry in entries.items() if not entry.tags['adapts'])}]"])
     try:
-        return read(path, [*overrides, "evaluate.readouts=[prototype, adapted, logistic]"]), []
+        return read(path, [*overrides, f"evaluate.readouts=[{', '.join(entries)}]"]), []
     except ConfigError as error:
-        return frozen, [f"'adapted' is left out: {error.problems[0].partition(': ')[2]}"]
+        adapting = ", ".join(repr(name) for name, entry in entries.items() if entry.tags["adapts"])
+        return frozen, [f"{adapting} is left out: {error.problems[0].partition(': ')[2]}"]

@@ -25,7 +25,6 @@ from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
 from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated
 from metaflowkit.training.metric_log import resume_command
-from metaflowkit.training.optimizers import schedule_factor
 from metaflowkit.training.run_directory import PUT_BACK, Run, default_folder, hold_run
 from metaflowkit.training.signals import on_stop
 
@@ -129,6 +128,7 @@ class _Loop:
         parameters = list(self.parameters.values())
         self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, parameters=parameters))
         self.lr = self.optimizer.param_groups[0]["lr"]
+        self.schedule = placed(flow.pipeline, "outer.schedule", lambda: registry.SCHEDULES.build(self.outer.schedule, steps=self.outer.steps))
         self.step = 0
         self.saved: int | None = None
         self.best: dict[str, float] | None = None
@@ -181,7 +181,7 @@ class _Loop:
         for name, parameter in self.parameters.items():
             parameter.grad = outcome.gradients[name].to(parameter.dtype) * scale
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * schedule_factor(self.outer.schedule, step, self.outer.steps)
+            group["lr"] = self.lr * self.schedule(step)
         self.optimizer.step()
         self.step = step
         metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}

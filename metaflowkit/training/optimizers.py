@@ -1,8 +1,7 @@
-"""The outer loop's optimisers (torch's own) and learning-rate schedule."""
+"""The outer loop's optimisers, torch's own."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -58,18 +57,3 @@ def sgd(
     if nesterov and not momentum:
         raise ValueError("nesterov needs momentum, got momentum 0; set momentum, such as 0.9, or leave nesterov out")
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
-
-
-def schedule_factor(schedule: str, step: int, steps: int) -> float:
-    """What the learning rate is multiplied with at an outer step.
-
-    Args:
-        schedule: ``constant``, or ``cosine`` for (1 + cos(pi (step - 1) / steps)) / 2.
-        step: from 1 to ``steps``.
-        steps: of the whole run.
-
-    Example:
-        >>> [round(schedule_factor("cosine", step, 4), 3) for step in (1, 3)]
-        [1.0, 0.5]
-    """
-    return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))

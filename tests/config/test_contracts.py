@@ -9,6 +9,7 @@ import pytest
 from metaflowkit.config import registry as r
 from metaflowkit.datasets.base import DataSet
 from metaflowkit.engines.base import Engine
+from metaflowkit.evaluation.readouts import Readout
 from metaflowkit.losses.base import Loss
 from metaflowkit.models.backbones.base import Backbone
 from metaflowkit.models.heads.base import Head
@@ -16,10 +17,12 @@ from metaflowkit.objectives.base import Objective
 from metaflowkit.orders.base import Order
 from metaflowkit.rules.base import Rule
 from metaflowkit.tasks.base import MeasuredTasks, Tasks
+from metaflowkit.training.metric_loggers import MetricLogger
+from metaflowkit.training.schedules import Schedule
 
 CONTRACTS = {
     r.DATASETS: DataSet, r.TASKS: Tasks, r.BACKBONES: Backbone, r.HEADS: Head, r.RULES: Rule, r.LOSSES: Loss, r.OBJECTIVES: Objective,
-    r.ORDERS: Order, r.ENGINES: Engine,
+    r.ORDERS: Order, r.ENGINES: Engine, r.READOUTS: Readout, r.SCHEDULES: Schedule, r.METRIC_LOGGERS: MetricLogger,
 }  # fmt: skip
 
 

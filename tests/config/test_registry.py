@@ -368,7 +368,7 @@ def test_inherited_constructors_dataclass_fields_and_computed_defaults_of_a_plug
     }
     assert list(keywords.settings) == ["floor", *own.settings]
     order = r.ORDERS.entries([name])["outside_derived"]
-    assert order.tags == {"unrolled": True, "exact": True, "converges": False, "second": False, "needs_proximal": False}
+    assert order.tags == {"unrolled": True, "exact": True, "converges": False, "second": False, "needs_proximal": False, "steps_in": None}
 
     text = f"dataset: glyphs\nplugins: [{name}]\n"
     pipeline = read(write(text + "inner: {loss: outside_dataclass, rule: {name: outside_inherited, lr: 0.7}, order: outside_derived}"))

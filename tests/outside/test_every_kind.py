@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from metaflowkit.config.registry import KINDS
 from tests.test_docs import blocks
@@ -49,20 +50,27 @@ def test_the_page_has_a_component_of_every_kind(folder) -> None:
 
 
 def test_they_check_train_and_are_measured(folder) -> None:
-    checked, listed, trained, measured = mfk(
+    checked, listed, trained, measured, family = mfk(
         folder,
-        "check my_lab.yaml my_search.yaml",
+        "check my_lab.yaml my_search.yaml my_family.yaml",
         "components rule sign_sgd --pipeline my_lab.yaml",
         "run my_lab.yaml --run-dir run",
         "evaluate run --way 3 --shot 1",
+        "run my_family.yaml --run-dir family",
     )
-    assert checked == "my_lab.yaml: valid\nmy_search.yaml: valid\n"
+    assert checked == "my_lab.yaml: valid\nmy_search.yaml: valid\nmy_family.yaml: valid\n"
+    assert "test absolute_error" in family
+    assert "3-shot, 3 steps" in family
     assert "length of a step." in listed
     assert "engine double precision" in trained
     assert "3-way 1-shot, adapted" in trained
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"train/objective", "train/largest_score"} <= {key for line in lines for key in line}
     assert "test 3-way 1-shot, prototype: " in measured
+    assert "test 3-way 1-shot, neighbour: " in measured
+    assert "at step" in (folder / "longest.txt").read_text()
+    weights = torch.load(folder / "run" / "checkpoints" / "best.pt", weights_only=True)["model"]
+    assert weights["augment.strength"] != 0.1
 
 
 @pytest.mark.slow

@@ -1,14 +1,11 @@
-"""The outer optimisers against torch's own, and golden values of the schedule."""
+"""The outer optimisers against torch's own."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 
 from metaflowkit.config.registry import OPTIMIZERS, Choice
-from metaflowkit.training.optimizers import schedule_factor
 
 CASES = [
     ("adam", {"lr": 0.02, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.1}, torch.optim.Adam, {"lr": 0.02, "betas": (0.7, 0.8), "weight_decay": 0.1}),
@@ -41,31 +38,3 @@ def test_settings_reach_torch(name, settings, cls, arguments) -> None:
     assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == {k: v for k, v in other.param_groups[0].items() if k != "params"}
     assert optimizer.param_groups[0]["params"][0] is p
     assert torch.equal(descend(optimizer, p), descend(other, q))
-
-
-@pytest.mark.parametrize(
-    ("schedule", "step", "steps", "factor"),
-    [
-        ("cosine", 1, 4, 1.0),
-        ("cosine", 2, 4, (1 + math.sqrt(0.5)) / 2),
-        ("cosine", 3, 4, 0.5),
-        ("cosine", 4, 4, (1 - math.sqrt(0.5)) / 2),
-        ("cosine", 1, 1, 1.0),
-        ("constant", 1, 4, 1.0),
-        ("constant", 4, 4, 1.0),
-    ],
-)
-def test_schedule_values(schedule, step, steps, factor) -> None:
-    assert schedule_factor(schedule, step, steps) == pytest.approx(factor, rel=1e-14)
-
-
-def test_cosine_equals_torch_and_falls_without_reaching_zero() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30)
-    factors = [schedule_factor("cosine", step, 30) for step in range(1, 31)]
-    assert factors == sorted(factors, reverse=True)
-    assert factors[-1] > 0
-    for factor in factors:
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(factor, rel=1e-9)
-        optimizer.step()
-        scheduler.step()
