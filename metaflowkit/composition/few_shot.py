@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.recomputation import no_recomputation
+from metaflowkit.errors import ConfigError
 from metaflowkit.losses.base import Loss
 from metaflowkit.models.model import Model
 from metaflowkit.seeding import seeded
@@ -56,7 +57,13 @@ class BatchLoss:
     loss: Loss
 
     def __call__(self, call: Call, batch: Labelled) -> Tensor:
-        """The loss, scalar."""
+        """The loss, scalar.
+
+        Raises:
+            ConfigError: what was drawn is no ``(x, y)``.
+        """
+        if not (isinstance(batch, tuple) and len(batch) == 2):
+            raise ConfigError(f"tasks: sample(call, batch, draw) must return (x, y), got {type(batch).__name__}; return Labelled(x, y)")
         x, y = batch
         return self.loss(call(x), y)
 

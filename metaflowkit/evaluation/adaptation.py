@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -12,9 +14,22 @@ from metaflowkit.composition.flow import Flow
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.scores import Adaptation, Score, joined
 from metaflowkit.seeding import seed_for
-from metaflowkit.types import task_count, tree_map
+from metaflowkit.types import Call, Episode, task_count, tree_map
 
 BATCH = 20
+
+
+def _measured(tasks: Any, call: Call, task: Episode) -> torch.Tensor:
+    """What the tasks measure, once it is known to be a scalar or a value for each example.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    value = tasks.measure(call, task)
+    if not isinstance(value, torch.Tensor) or value.dim() > 1:
+        came = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ConfigError(f"tasks: measure(call, task) must return a tensor, a scalar or [n], got {came}; reduce it")
+    return value
 
 
 def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: Iterable[int] = (0, 1), episodes: int = 600) -> list[Score]:
@@ -52,7 +67,7 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
         episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.seed, f"inner/{split}", i))
         for count, batches in values.items():
             learner = dataclasses.replace(flow.learner, steps=count)
-            batches.append(learner.adapt(episode.support, episode, tasks.measure).read)  # type: ignore[attr-defined]
+            batches.append(learner.adapt(episode.support, episode, partial(_measured, tasks)).read)
         done += task_count(episode)
         if done < asked:
             break  # there are no more
