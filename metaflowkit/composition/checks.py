@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from metaflowkit.config.schema import nearest
 from metaflowkit.engines.base import MetaLearner
-from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError
-from metaflowkit.rules.higher_optimizer import ELSEWHERE, HigherOptimizer
+from metaflowkit.rules.base import is_native
+from metaflowkit.rules.higher_optimizer import ELSEWHERE
 
 
 def matching(names: Sequence[str], patterns: Iterable[str], place: Callable[[int], str]) -> frozenset[str]:
@@ -35,7 +35,6 @@ def matching(names: Sequence[str], patterns: Iterable[str], place: Callable[[int
 def engine_problems(learner: MetaLearner) -> list[str]:
     """Why the learner's engine must not run its model and rule, one line each."""
     model, engine = learner.model, learner.engine
-    on_higher = isinstance(engine, HigherEngine)
-    if isinstance(learner.rule, HigherOptimizer) and not on_higher:
+    if is_native(learner.rule) and not engine.takes_native:
         return [ELSEWHERE]
-    return unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=on_higher)
+    return unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=not engine.calls_hooks)

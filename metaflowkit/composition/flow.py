@@ -16,6 +16,7 @@ from metaflowkit.composition.calibration import calibrate
 from metaflowkit.composition.footprint import require_episodes
 from metaflowkit.composition.learner import Interface, build_learner, placed, trained_parameters
 from metaflowkit.config import registry as r
+from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
@@ -177,7 +178,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
         DataError: the data cannot be read, or cannot serve these tasks.
     """
     for plugin in pipeline.plugins:
-        r.import_plugin(plugin)
+        import_plugin(plugin)
     device = _device(pipeline.device)
     flow = _measured(pipeline, device) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train)
     if train:

@@ -18,8 +18,7 @@ from metaflowkit.engines.base import Engine, Loss, MetaLearner
 from metaflowkit.errors import ConfigError
 from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Order
-from metaflowkit.rules import HigherOptimizer
-from metaflowkit.rules.base import Rule
+from metaflowkit.rules.base import Rule, is_native
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.types import Adapted, Call, Episode, Tree
@@ -81,7 +80,7 @@ def meta_learner(
     if (outer_loss is None) == (objective is None):
         raise ConfigError("outer_loss: give it or objective, one of the two")
     _require_callable(inner_loss=inner_loss, outer_loss=outer_loss, objective=objective, sample=sample)
-    _require(rule, "rule", ("over",) if isinstance(rule, HigherOptimizer) else ("init", "update"))
+    _require(rule, "rule", ("over",) if is_native(rule) else ("init", "update"))
     names = [name for name, _ in model.named_parameters()]
     adapts = None if adapt is None else matching(names, adapt, lambda i: "adapt")
     learner = MetaLearner(
@@ -180,7 +179,7 @@ def _named(kind: Kind, argument: str, value: Any, methods: tuple[str, ...], **gi
     """A component by its registered name, or the component itself."""
     if not isinstance(value, str):
         _require(value, argument, methods)
-        return value
+        return kind.tagged(value)
     if value not in (entries := kind.entries(())):
         raise ConfigError(f"{argument}: there is no {kind.name} {value!r}; {nearest(value, entries)}, or give an object")
     return kind.build(Choice(value), **given)

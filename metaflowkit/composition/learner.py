@@ -21,9 +21,8 @@ from metaflowkit.errors import ConfigError
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
-from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.base import is_learnable, is_native
 from metaflowkit.rules.learned import Learned, LearnedSettings
-from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.seeding import generator_for, seed_for
 from metaflowkit.types import Call, Criterion, Tree
 
@@ -109,7 +108,7 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
     )
     if problems := engine_problems(learner):
         raise ConfigError([f"{pipeline.place('inner.engine')}: {problem}" for problem in problems])
-    if isinstance(rule, HigherOptimizer):
+    if is_native(rule):
         placed(pipeline, "inner.rule", lambda: rule.over(list(model.parameters())))
     return learner
 
@@ -159,7 +158,7 @@ def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> Le
     if not inner.learn:
         return None
     place = "inner.learn"
-    if not isinstance(rule, PerTensor):
+    if not is_learnable(rule):
         raise ConfigError(f"{pipeline.place(place)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
     settings = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
     learned = [Learned(key, rule.settings[key], get_args(settings[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from metaflowkit.config import registry as r
 from metaflowkit.config.checks import cross_checks
 from metaflowkit.config.choosing import choose
+from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.types import Augment, Learn, Level, Pipeline
@@ -138,7 +139,7 @@ def _plugins(root: Node, problems: list[str]) -> list[str]:
     try:
         names = coerce(node, list[str], "plugins") if node is not None else []
         for name in names:
-            r.import_plugin(name)
+            import_plugin(name)
         return list(names)
     except Mismatch as mismatch:
         problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")

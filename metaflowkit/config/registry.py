@@ -10,15 +10,14 @@ import copy
 import importlib
 import inspect
 import itertools
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from metaflowkit.config.inspection import inspected
-from metaflowkit.config.introspection import Entry, Setting, locate, own_sources, registrations
-from metaflowkit.errors import ConfigError, MetaflowkitError
+from metaflowkit.config.introspection import Entry, Setting, own_sources, registrations
+from metaflowkit.config.plugins import import_plugin, of_plugin
+from metaflowkit.errors import ConfigError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -103,7 +102,7 @@ class Kind:
         for module in plugins:
             import_plugin(module)
             for name, component in self.classes.items():
-                if not _of_plugin(component, module):
+                if not of_plugin(component, module):
                     continue
                 entry = inspected(name, component, self.tags)
                 if name in entries and entries[name].origin != entry.origin:
@@ -149,15 +148,20 @@ class Kind:
         for attribute in self.attributes:
             if not hasattr(component, attribute):
                 raise self._lacks(name, f"the attribute {attribute}", component)
-        for tag, default in self.tags.items():
-            if not hasattr(component, tag):
-                setattr(component, tag, default)  # here and nowhere else, so that no two places take its absence for different things
+        self.tagged(component)
         for tag, members in self.asked.items():
             for member in members if getattr(component, tag) else ():
                 if member.endswith(")"):
                     self._require(component, name, member)
                 elif not hasattr(component, member):
                     raise self._lacks(name, f"the attribute {member}", component)
+        return component
+
+    def tagged(self, component: C) -> C:
+        """The component, with the kind's default for every tag that it does not have: here and nowhere else, so that no two places take its absence for different things."""
+        for tag, default in self.tags.items():
+            if not hasattr(component, tag):
+                object.__setattr__(component, tag, default)  # also where its class is frozen
         return component
 
     def _lacks(self, name: str, methods: str, component: Any) -> ValueError:
@@ -179,35 +183,6 @@ def _class_name(component: Any) -> str:
     """Module and name of a class or function, or of the class of a component."""
     owner = component if inspect.isfunction(component) or inspect.isclass(component) else type(component)
     return f"{owner.__module__}.{owner.__qualname__}"
-
-
-def _of_plugin(component: Any, module: str) -> bool:
-    """Whether a plugin brings a component: its own, one of its submodules', or one that it imports by name."""
-    home = component.__module__
-    if home == module or home.startswith(module + "."):
-        return True
-    return not home.startswith("metaflowkit.") and vars(sys.modules[module]).get(component.__name__) is component
-
-
-def import_plugin(module: str) -> None:
-    """Import a module that registers components.
-
-    Raises:
-        ConfigError: with the place, where it cannot be imported for whatever reason.
-    """
-    locate(module)
-    try:
-        importlib.import_module(module)
-    except MetaflowkitError:
-        raise
-    except (Exception, SystemExit) as error:  # the module runs its own code
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-        own = [frame for frame in frames if frame.filename == str(locate(module))] or frames
-        place = f"{own[-1].filename}:{own[-1].lineno}"
-        if isinstance(error, SyntaxError):
-            place = f"{error.filename}:{error.lineno}"
-        text = " ".join(str(error).split())
-        raise ConfigError(f"plugins: {module} cannot be imported, {place}: {type(error).__name__}: {text}; correct it, or install what it needs") from error
 
 
 def _kornia() -> dict[str, Entry]:
@@ -262,9 +237,21 @@ HEADS = Kind(
     copied=True,
     tags={"reads_support": True, "fixed_way": False, "metric": "cosine"},
 )
-RULES = Kind("rule", "metaflowkit.rules", methods=("init(params)", "update(grads, state, params)"))
+RULES = Kind(
+    "rule",
+    "metaflowkit.rules",
+    methods=("init(params)", "update(grads, state, params)"),
+    tags={"learnable": False, "native": False},
+    asked={"learnable": ("settings",), "native": ("over(params)",)},
+)
 LOSSES = Kind("loss", "metaflowkit.losses", injected=("criterion", "examples"), methods=("__call__(outputs, y)",), copied=True, tags={"needs_pairs": False})
-ENGINES = Kind("engine", "metaflowkit.engines", injected=("model", "rule"), methods=("outcome(learner, episode)", "adapt(learner, support, episode, read)"))
+ENGINES = Kind(
+    "engine",
+    "metaflowkit.engines",
+    injected=("model", "rule"),
+    methods=("outcome(learner, episode)", "adapt(learner, support, episode, read)"),
+    tags={"takes_native": False, "calls_hooks": True},
+)
 ORDERS = Kind(
     "order",
     "metaflowkit.orders",

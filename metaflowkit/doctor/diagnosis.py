@@ -27,7 +27,7 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.memory import peak_memory
 from metaflowkit.orders import Exact
-from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.base import is_native
 from metaflowkit.types import Episode, Outcome, Params, first_tasks, task_count
 
 CONVERGED = 0.05  # of an implicit gradient, against the one after more inner steps
@@ -66,7 +66,7 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
     tell("the meta-gradient by a plain loop")
     evaluate: Evaluate = plain_value
     try:
-        if isinstance(learner.rule, HigherOptimizer):
+        if is_native(learner.rule):
             name, evaluate = "engine higher", lambda learner, episode: HigherEngine().outcome(learner, episode).value
             yield fact("an optimiser of higher runs in its engine alone: finite differences are of that engine's own values")
             reference = HigherEngine().outcome(exact, episode)
@@ -110,7 +110,7 @@ def _engines(flow: Flow) -> tuple[dict[str, Engine], str]:
     """The pipeline's engine and the others by name, and the name of the first."""
     own = f"{flow.pipeline.inner.engine.name} (the pipeline's)"
     engines: dict[str, Engine] = {own: flow.learner.engine, "higher": HigherEngine()}
-    if not isinstance(flow.learner.rule, HigherOptimizer):
+    if not is_native(flow.learner.rule):
         engines |= {"vectorized, chunk 1": VectorizedEngine(chunk=1), "vectorized": VectorizedEngine()}
     return engines, own
 

@@ -11,7 +11,7 @@ from metaflowkit.engines.base import Engine, MetaLearner, Read
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
-from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.base import is_native
 from metaflowkit.types import Adaptation, Episode, Outcome, Tree, task_count
 
 MANY = 4  # tasks from which a batch of small matrix products is faster than threads: measured on two cores with layers of 64
@@ -32,6 +32,8 @@ class Chosen:
     few: VectorizedEngine
     remat: bool
     description: str
+    takes_native: bool = False
+    calls_hooks: bool = True
 
     @property
     def batches(self) -> bool:
@@ -60,13 +62,13 @@ class Chosen:
 
 def simplest(rule: object) -> Engine:
     """The engine with the least about it that runs a rule: one task after the other."""
-    return HigherEngine() if isinstance(rule, HigherOptimizer) else VectorizedEngine(chunk=1, workers=1)
+    return HigherEngine() if is_native(rule) else VectorizedEngine(chunk=1, workers=1)
 
 
 @ENGINES.register("auto")
 def auto(model: nn.Module, rule: object = None) -> Engine:
     """The faster engine that is right for model and rule on the device, with the reason in its description."""
-    if isinstance(rule, HigherOptimizer):
+    if is_native(rule):
         chosen = HigherEngine()
         chosen.description += " (its own optimisers run nowhere else)"
         return chosen

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from metaflowkit.criteria import Classification
 from metaflowkit.objectives.base import Objective
 from metaflowkit.orders import Exact, Order
-from metaflowkit.rules.base import Rule
+from metaflowkit.rules.base import Rule, is_learnable
 from metaflowkit.rules.learned import LearnedSettings
-from metaflowkit.rules.per_tensor import PerTensor
 from metaflowkit.types import Adaptation, Call, Criterion, Episode, Outcome, Params, Tree
 
 V = TypeVar("V")
@@ -29,9 +28,13 @@ class Engine(Protocol):
 
     Attributes:
         description: what it does, and where it was chosen by itself, why.
+        takes_native: whether it runs ``higher``'s own optimisers as inner rules.
+        calls_hooks: whether it calls the forward hooks of modules.
     """
 
     description: str
+    takes_native: bool = False
+    calls_hooks: bool = True
 
     @property
     def batches(self) -> bool:
@@ -133,6 +136,7 @@ class MetaLearner:
     def rule_at(self, meta: Params, step: int) -> Rule:
         """The rule of an inner step (from 0; the last step's where it goes on), with what is learned of it."""
         learned = getattr(self.model, "rule", None)
-        if not (isinstance(learned, LearnedSettings) and isinstance(self.rule, PerTensor)):
+        if not (isinstance(learned, LearnedSettings) and is_learnable(self.rule)):
             return self.rule
-        return learned.rule_at(self.rule, {name.removeprefix("rule."): p for name, p in meta.items() if name.startswith("rule.")}, step)
+        rule: Rule = learned.rule_at(self.rule, {name.removeprefix("rule."): p for name, p in meta.items() if name.startswith("rule.")}, step)
+        return rule

@@ -21,8 +21,7 @@ from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.batch_statistics import AccurateNorms
-from metaflowkit.rules.base import Rule
-from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.base import Rule, is_native
 from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, task_of, tree_map, tree_stack
 
 
@@ -69,7 +68,8 @@ class _Stepper:
         self.fast = list(fast)
         if not fast:  # no step is taken, and torch refuses an optimiser of nothing
             return
-        shell = learner.rule.over(list(fast.values())) if isinstance(learner.rule, HigherOptimizer) else _Shell(fast.values())
+        native: Any = learner.rule
+        shell = native.over(list(fast.values())) if is_native(native) else _Shell(fast.values())
         with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests hold against finite differences
             warnings.filterwarnings("ignore", "Differentiable R")
             self.optimizer = higher.get_diff_optim(shell, list(learner.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
@@ -100,7 +100,7 @@ class _Stepper:
             if not value.requires_grad:  # it depends on none of them: their gradient is zero, where torch would refuse to take one
                 value = value + 0 * params[self.fast[0]].sum()
         self.network.update_params([params[name] for name in self.names])
-        state = (self._take_native if isinstance(rule, HigherOptimizer) else self._take)(value, state, rule, create_graph)
+        state = (self._take_native if is_native(rule) else self._take)(value, state, rule, create_graph)
         return dict(zip(self.names, self.network.fast_params)), state
 
     def _take(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
@@ -124,6 +124,9 @@ class HigherEngine:
     Reference:
         E. Grefenstette et al., Generalized Inner Loop Meta-Learning, 2019.
     """
+
+    takes_native = True
+    calls_hooks = False
 
     def __init__(self) -> None:
         self.description = "higher, task by task"

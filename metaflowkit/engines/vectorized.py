@@ -64,6 +64,9 @@ class VectorizedEngine:
             with the memory of a task; null for as many as torch has threads, 1 for one task after the other.
     """
 
+    takes_native = False
+    calls_hooks = True
+
     def __init__(self, chunk: Count | None = None, workers: Count | None = None) -> None:
         self.chunk, self.batches, self._workers, self._map = chunk, chunk != 1, workers, TaskMap()
         self.description = "vectorized, " + ("all tasks at once" if chunk is None else "task by task" if chunk == 1 else f"{chunk} tasks at a time")

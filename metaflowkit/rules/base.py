@@ -8,7 +8,17 @@ from metaflowkit.types import Params, State
 
 
 class Rule(Protocol):
-    """An update rule: pure, and differentiable in every argument."""
+    """An update rule: pure, and differentiable in every argument.
+
+    Attributes:
+        learnable: whether its settings can be meta-learned: it has them as ``settings``, and ``replace(**settings)`` gives the same rule
+            with others.
+        native: whether it is an optimiser of ``higher``'s own, which takes its steps itself in an engine that ``takes_native``; it
+            has ``over(params)`` in place of a pure update.
+    """
+
+    learnable: bool = False
+    native: bool = False
 
     def init(self, params: Params) -> State:
         """The state before the first step: nested dicts of tensors and numbers.
@@ -28,3 +38,13 @@ class Rule(Protocol):
         Returns:
             Parameters and state after it.
         """
+
+
+def is_learnable(rule: object) -> bool:
+    """See :class:`Rule`, also of an object that says nothing about itself."""
+    return bool(getattr(rule, "learnable", Rule.learnable))
+
+
+def is_native(rule: object) -> bool:
+    """See :class:`Rule`, also of an object that says nothing about itself."""
+    return bool(getattr(rule, "native", Rule.native))

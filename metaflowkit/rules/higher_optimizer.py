@@ -33,6 +33,9 @@ class HigherOptimizer:
         E. Grefenstette et al., Generalized Inner Loop Meta-Learning, 2019.
     """
 
+    learnable = False
+    native = True
+
     def __init__(
         self,
         optimizer: Literal["SGD", "Adam", "Adadelta", "Adagrad", "Adamax", "ASGD", "RMSprop", "Rprop"],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metaflowkit.config.schema import Range
-from metaflowkit.rules.per_tensor import PerTensor
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class LearnedSettings(nn.Module):
                 if key not in self._parameters:
                     self.register_parameter(key, nn.Parameter(torch.full(size, learned.raw())))
 
-    def rule_at(self, rule: PerTensor, values: Mapping[str, Tensor], step: int) -> PerTensor:
+    def rule_at(self, rule: Any, values: Mapping[str, Tensor], step: int) -> Any:
         """The rule of an inner step.
 
         Args:
-            rule: the rule with its plain settings.
+            rule: a learnable rule with its plain settings.
             values: this module's parameters by name.
             step: from 0.
         """

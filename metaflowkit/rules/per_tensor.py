@@ -26,6 +26,8 @@ class PerTensor(abc.ABC):
             or a mapping from parameter name to either.
     """
 
+    learnable = True
+    native = False
     settings: Mapping[str, Any]
 
     def init(self, params: Params) -> State:
