@@ -104,7 +104,10 @@ class _Stepper:
         return dict(zip(self.names, self.network.fast_params)), state
 
     def _take(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
-        """A step of one of this library's rules."""
+        """A step of one of this library's rules.
+
+        Rule and state are attributes of the optimiser, since ``higher`` calls ``_update`` with the gradients alone.
+        """
         self.optimizer.rule, self.optimizer.rule_state, self.optimizer.create_graph = rule, state, create_graph
         self.optimizer.step(value)
         return self.optimizer.rule_state  # type: ignore[no-any-return]

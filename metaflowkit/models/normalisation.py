@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# A layer is called by the forward of a network that may be anybody's: there is no argument by which the inner loop could tell it
+# how many steps are done, or that accuracy is measured. Threads that run tasks side by side each have values of their own.
 _STEPS_DONE: ContextVar[int] = ContextVar("steps_done", default=0)
 _MEASURED: ContextVar[bool] = ContextVar("measured", default=False)
 
