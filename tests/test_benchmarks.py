@@ -83,3 +83,14 @@ def test_workers_of_a_search() -> None:
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^workers (\d), threads each (\d): +\d+ trials/h", done.stdout, re.MULTILINE) == [("1", "1"), ("1", "2"), ("2", "1")]
     assert re.search(r"the search around the runs takes \d+\.\d\d % of their time", done.stdout)
+
+
+def test_text_baselines_on_texts_whose_intents_have_words_of_their_own(questions) -> None:
+    domains = ["dataset.train=[money]", "dataset.val=[home]", "dataset.test=[travel]", f"dataset.root={questions}"]
+    evaluate = "evaluate={way: 2, shot: [1, 5], query: 5, episodes: 20}"
+    sets = [part for change in [*domains, evaluate] for part in ("--set", change)]
+    done = run(ROOT / "pipelines" / "clinc150_bmssl.yaml", *sets, script="text_baselines.py")
+    assert done.returncode == 0, done.stderr
+    shares = {(line.split()[0], line.split()[-1]): float(line.split()[1]) for line in done.stdout.splitlines()}
+    assert shares.keys() == {(name, shot) for name in ("words", "TF-IDF") for shot in ("1-shot", "5-shot")}
+    assert min(shares.values()) > 90  # two words of six are the intent's own

@@ -77,10 +77,6 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
         head = made("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way)
         loss = made("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
         augment = None if inner.augment is None else made("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
-    if head.reads_support and not interface.few_shot:
-        raise ConfigError(
-            f"{pipeline.place('model.head')}: {pipeline.model.head.name!r} reads a support set of classes, which these tasks have not; choose another, such as linear"
-        )
     for norm in stored_norms(backbone):
         norm.set_steps(inner.steps)
     rule = made("inner.rule", r.RULES, inner.rule)

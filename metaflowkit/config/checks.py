@@ -20,7 +20,7 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
     problems = []
     tasks = r.TASKS.entries(plugins)[pipeline.tasks.name].tags
     if tasks["measured"]:
-        problems += _measured_checks(pipeline, root, bool(tasks["reads_data"]))
+        problems += _measured_checks(pipeline, root, bool(tasks["reads_data"]), plugins)
     else:
         problems += _few_shot_checks(pipeline, root, plugins)
     problems += _inner_checks(pipeline, root, _tags(r.ORDERS, pipeline.inner.order, plugins), r.RULES.entries(plugins)[pipeline.inner.rule.name].settings)
@@ -35,9 +35,17 @@ def _tags(kind: Kind, choice: Choice, plugins: Sequence[str]) -> dict[str, Any]:
     return kind.entries(plugins)[choice.name].tags
 
 
-def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool) -> list[str]:
-    """What is written although tasks that are measured by themselves never read it."""
+def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool, plugins: Sequence[str]) -> list[str]:
+    """What does not go with tasks that are measured by themselves, or is never read by them."""
     problems, name = [], pipeline.tasks.name
+    if _tags(r.HEADS, pipeline.model.head, plugins)["reads_support"]:
+        problems.append(
+            f"{_mark(root, 'model', 'head')}: model.head: {pipeline.model.head.name!r} reads a support set of classes, which the tasks {name!r} have not; choose another, such as linear"
+        )
+    if pipeline.inner.augment is not None:
+        problems.append(
+            f"{_mark(root, 'inner', 'augment')}: inner.augment: is of few-shot tasks, got {pipeline.inner.augment.name!r} with {name!r}; leave it out"
+        )
     if pipeline.dataset is not None and not reads_data:
         problems.append(f"{_mark(root, 'dataset')}: dataset: is not read, since the tasks {name!r} make their own examples; leave it out")
     if pipeline.augment != Augment():

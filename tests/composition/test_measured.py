@@ -79,9 +79,10 @@ def test_keys_that_do_not_belong_together_are_refused(write, overrides, says) ->
         (
             SINUSOID,
             ["model.head=prototype"],
-            "model.head: 'prototype' reads a support set of classes, which these tasks have not; choose another, such as linear",
+            "model.head: 'prototype' reads a support set of classes, which the tasks 'sinusoid' have not; choose another, such as linear",
         ),
         (SINUSOID, ["model.backbone=conv4"], "model.backbone: "),
+        (SINUSOID, ["inner.augment=affine"], "inner.augment: is of few-shot tasks, got 'affine' with 'sinusoid'; leave it out"),
         (WALK, ["inner.loss=example_weights"], "inner.loss: example_weights needs tasks whose support is the same at every step"),
         (WALK, ["evaluate.steps=[9]"], "tasks: draws must be at least 9, since so many inner steps are taken, got 8; raise tasks.draws"),
         (WALK, ["objective.delta=8"], "tasks: draws must be at least 9"),
