@@ -194,7 +194,8 @@ def _tags(pipeline: Pipeline) -> Mapping[str, Any]:
 def _measured(pipeline: Pipeline, device: torch.device) -> Flow:
     """The flow of tasks that say themselves what is measured."""
     splits = {} if pipeline.dataset is None else _loaded(pipeline, ())
-    tasks: MeasuredTasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, splits=splits, images=splits.get("train"), seed=pipeline.seed))
+    given = {"splits": splits, "images": splits.get("train"), "seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed}
+    tasks: MeasuredTasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, **given))
     examples = placed(pipeline, "tasks", lambda: check_measured(tasks))
     _check_draws(pipeline, tasks)
     sample = tasks.sample if tasks.samples else None

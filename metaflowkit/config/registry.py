@@ -203,7 +203,7 @@ LEARNED_AUGMENTATIONS = Kind("learned augmentation", "metaflowkit.augment.learne
 TASKS = Kind(
     "tasks",
     "metaflowkit.tasks",
-    injected=("images", "splits", "seed"),
+    injected=("images", "splits", "seed", "evaluation_seed"),
     methods=("episode(step)",),
     tags={
         "reads_data": True,

@@ -104,7 +104,7 @@ def _measured(engine: Engine, learner: MetaLearner, exact: MetaLearner, task: Ep
 def _judged(engine: str, measured: list[Precision], way: int) -> Finding:
     errors = [p.error for p in measured]
     typical = median(errors)
-    count = f"{len(measured)} task{'s' * (len(measured) != 1)} of {way} ways"
+    count = f"{len(measured)} task{'s' * (len(measured) != 1)}{f' of {way} ways' if way else ''}"
     text = f"engine {engine}, float32: the meta-gradient is {typical:.0e} away from the one in float64 in the median of {count}, {max(errors):.0e} at worst (relative)"
     if not math.isfinite(typical):
         return wrong(

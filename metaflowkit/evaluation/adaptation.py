@@ -64,7 +64,7 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
         asked += min(BATCH, episodes - asked)
         episode = tasks.held_out(split, i, asked - done, shot)  # type: ignore[attr-defined]
         support, query = tree_map(lambda x: x.to(flow.device), (episode.support, episode.query))
-        episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.seed, f"inner/{split}", i))
+        episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.evaluate.seed, f"inner/{split}", i))
         for count, batches in values.items():
             learner = dataclasses.replace(flow.learner, steps=count)
             batches.append(learner.adapt(episode.support, episode, partial(_measured, tasks)).read)

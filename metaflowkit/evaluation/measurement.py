@@ -56,7 +56,7 @@ def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
     settings = flow.pipeline.evaluate
     facts = []
     if flow.measured:
-        return f"{flow.pipeline.metric.name} after inner steps; tasks are drawn with seed {flow.pipeline.seed}"
+        return f"{flow.pipeline.metric.name} after inner steps; held-out tasks are drawn with seed {settings.seed}"
     facts.append(normalisation(flow.model, flow.interface))
     entries = READOUTS.entries(flow.pipeline.plugins)
     for name in [choice.name for choice in settings.readouts] if readouts is None else readouts:

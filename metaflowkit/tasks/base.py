@@ -37,7 +37,8 @@ class MeasuredTasks(Tasks, Protocol):
     """Tasks that are no few-shot classification: regression, control, a bilevel problem.
 
     Their episodes are ``(x, y)`` in support and query, or whatever :meth:`sample` makes ``(x, y)`` of. The constructor may also
-    ask for ``splits``, all the examples of the data set where they read one.
+    ask for ``splits``, all the examples of the data set where they read one, and for ``evaluation_seed``, the seed of the tasks to
+    measure on (``evaluate.seed``), so that runs with other seeds are measured on the same.
 
     Attributes:
         samples: whether examples are drawn with the parameters at hand, by :meth:`sample`.
@@ -61,7 +62,7 @@ class MeasuredTasks(Tasks, Protocol):
     outputs: int
 
     def held_out(self, split: str, index: int, count: int, shot: int) -> Episode:
-        """Tasks to measure on, none of those that are learned from; the same for the same seed, split and index.
+        """Tasks to measure on, none of those that are learned from; the same for the same evaluation seed, split and index.
 
         Args:
             split: ``val`` or ``test``.

@@ -38,6 +38,7 @@ class GymnasiumTasks:
 
     Args:
         seed: the run's seed.
+        evaluation_seed: of the tasks that are measured.
         env: id of an environment with observations [O] and discrete or bounded continuous actions, such as CartPole-v1.
         physics: attributes that are varied, each with its range [low, high]; uniform.
         signs: those of them whose sign is drawn too, such as of a force, which turns the controls round.
@@ -65,6 +66,7 @@ class GymnasiumTasks:
     def __init__(
         self,
         seed: Natural,
+        evaluation_seed: Natural = 0,
         env: str = "CartPole-v1",
         physics: dict[str, list[float]] = {"force_mag": [5.0, 15.0], "gravity": [5.0, 15.0]},  # noqa: B006
         signs: list[str] = ["force_mag"],  # noqa: B006
@@ -74,7 +76,8 @@ class GymnasiumTasks:
         horizon: Count = 200,
         discount: Fraction = 0.99,
     ) -> None:
-        self.seed, self.env, self.shot, self.query, self.meta_batch, self.horizon, self.discount = seed, env, shot, query, meta_batch, horizon, discount
+        self.seed, self.evaluation_seed, self.env, self.horizon, self.discount = seed, evaluation_seed, env, horizon, discount
+        self.shot, self.query, self.meta_batch = shot, query, meta_batch
         self.physics = {name: (float(low), float(high)) for name, (low, high) in physics.items()}
         if unknown := set(signs) - set(physics):
             raise ValueError(f"signs must name attributes of physics, got {', '.join(sorted(unknown))}; give each a range in physics")
@@ -92,14 +95,14 @@ class GymnasiumTasks:
 
     def episode(self, step: int) -> Episode:
         """Physics and seeds of an outer step's tasks."""
-        return self._drawn("train", step, self.meta_batch, self.shot)
+        return self._drawn(self.seed, "train", step, self.meta_batch, self.shot)
 
     def held_out(self, split: str, index: int, count: int, shot: int) -> Episode:
         """Physics of another stream; see :class:`metaflowkit.tasks.base.MeasuredTasks`."""
-        return self._drawn(split, index, count, shot)
+        return self._drawn(self.evaluation_seed, split, index, count, shot)
 
-    def _drawn(self, purpose: str, index: int, count: int, shot: int) -> Episode:
-        generator = generator_for(self.seed, f"tasks/{purpose}", index)
+    def _drawn(self, seed: int, purpose: str, index: int, count: int, shot: int) -> Episode:
+        generator = generator_for(seed, f"tasks/{purpose}", index)
         low, high = (torch.tensor(bounds) for bounds in zip(*self.physics.values()))
         physics = low + (high - low) * torch.rand(count, len(low), generator=generator)
         sign = torch.where(torch.rand(count, len(low), generator=generator) < 0.5, -1.0, 1.0)

@@ -40,6 +40,7 @@ class Navigation:
 
     Args:
         seed: the run's seed.
+        evaluation_seed: of the tasks that are measured.
         shot: trajectories of each inner step (S).
         query: trajectories that the objective, and the return, is read on.
         meta_batch: goals per outer step (T).
@@ -66,6 +67,7 @@ class Navigation:
     def __init__(
         self,
         seed: Natural,
+        evaluation_seed: Natural = 0,
         shot: Examples = 20,
         query: Examples = 20,
         meta_batch: Examples = 20,
@@ -73,19 +75,19 @@ class Navigation:
         discount: Fraction = 0.99,
         draws: Count = 8,
     ) -> None:
-        self.seed, self.shot, self.query, self.meta_batch = seed, shot, query, meta_batch
+        self.seed, self.evaluation_seed, self.shot, self.query, self.meta_batch = seed, evaluation_seed, shot, query, meta_batch
         self.horizon, self.discount, self.draws = horizon, discount, draws
 
     def episode(self, step: int) -> Episode:
         """Goals, and the noise of their walks."""
-        return self._drawn("train", step, self.meta_batch, self.shot)
+        return self._drawn(self.seed, "train", step, self.meta_batch, self.shot)
 
     def held_out(self, split: str, index: int, count: int, shot: int) -> Episode:
         """Goals of another stream; see :class:`metaflowkit.tasks.base.MeasuredTasks`."""
-        return self._drawn(split, index, count, shot)
+        return self._drawn(self.evaluation_seed, split, index, count, shot)
 
-    def _drawn(self, purpose: str, index: int, count: int, shot: int) -> Episode:
-        generator = generator_for(self.seed, f"tasks/{purpose}", index)
+    def _drawn(self, seed: int, purpose: str, index: int, count: int, shot: int) -> Episode:
+        generator = generator_for(seed, f"tasks/{purpose}", index)
         goal = SIDE * (2 * torch.rand(count, 2, generator=generator) - 1)
         noise = [torch.randn(count, self.draws, size, self.horizon, 2, generator=generator) for size in (shot, self.query)]
         return Episode(Walks(goal, noise[0]), Walks(goal, noise[1]))

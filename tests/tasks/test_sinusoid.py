@@ -36,6 +36,8 @@ def test_pure_in_seed_and_step_and_streams_apart() -> None:
     others = [Sinusoid(1).episode(3), tasks.episode(4), tasks.held_out("val", 3, 25, 10), tasks.held_out("test", 3, 25, 10)]
     assert not any(torch.equal(first, other.support.x) for other in others)
     assert tasks.held_out("test", 0, 7, 4).support.x.shape == (7, 4, 1)
+    assert torch.equal(Sinusoid(1).held_out("test", 0, 7, 4).support.x, tasks.held_out("test", 0, 7, 4).support.x)  # whatever the run's seed
+    assert not torch.equal(Sinusoid(0, 1).held_out("test", 0, 7, 4).support.x, tasks.held_out("test", 0, 7, 4).support.x)
 
 
 def test_the_error_is_the_mean_square() -> None:
