@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 
+from metaflowkit.augment.base import Augmentation, LearnedAugmentation
 from metaflowkit.config import registry as r
 from metaflowkit.datasets.base import DataSet
 from metaflowkit.engines.base import Engine
@@ -22,6 +23,7 @@ from metaflowkit.training.schedules import Schedule
 
 CONTRACTS = {
     r.DATASETS: DataSet, r.TASKS: Tasks, r.BACKBONES: Backbone, r.HEADS: Head, r.RULES: Rule, r.LOSSES: Loss, r.OBJECTIVES: Objective,
+    r.AUGMENTATIONS: Augmentation, r.LEARNED_AUGMENTATIONS: LearnedAugmentation,
     r.ORDERS: Order, r.ENGINES: Engine, r.READOUTS: Readout, r.SCHEDULES: Schedule, r.METRIC_LOGGERS: MetricLogger,
 }  # fmt: skip
 
