@@ -58,6 +58,7 @@ class Watch:
         self.limit = search.settings.limits.seconds
         self.pruning = len(search.metrics) == 1 and search.settings.pruner.name != "none"
         self.grouped = search.settings.pruner.name == "wilcoxon"
+        self.metric = f"val/{search.pipeline.metric.name}"
         self.started = time.monotonic() - spent
         self.steps = 0
         self.device: torch.device | None = None
@@ -74,8 +75,8 @@ class Watch:
         self.steps = steps
         self.device, self.held = flow.device, peak_memory(reset=True, device=flow.device)
         for line in MetricLog(folder / "metrics.jsonl").read():
-            if line["step"] and f"val/{flow.pipeline.metric.name}" in line and self.pruning and not self.grouped:
-                self.trial.report(line[f"val/{flow.pipeline.metric.name}"], line["step"])
+            if line["step"] and self.metric in line and self.pruning and not self.grouped:
+                self.trial.report(line[self.metric], line["step"])
 
     def judge(self, step: int, score: Score) -> str | None:
         """Why the trial should end at a validation, in words; None where it should go on."""
@@ -138,7 +139,7 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
                         if ended is not None:
                             return Ended(TrialState.PRUNED, ended, watch.costs())
                     case Finished() if event.best is not None:
-                        metrics[f"val/{event.flow.pipeline.metric.name}"] = event.best["value"]
+                        metrics[f"val/{pipeline.metric.name}"] = event.best["value"]
     except DivergenceError as error:
         state, reason = TrialState.PRUNED, f"diverged: {error}"
     except ConfigError as error:

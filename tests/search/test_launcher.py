@@ -90,7 +90,7 @@ def test_the_pipeline_itself_may_be_trained_like_the_best_one(tmp_path, monkeypa
         run.mkdir(parents=True)
         pipeline = read(arguments[1])
         (run / "pipeline.yaml").write_text(pipeline.to_yaml())
-        score = {"split": "test", "way": 5, "shot": 1, "query": 2, "readout": "prototype", "ci95": 0.01}
+        score = {"split": "test", "way": 5, "shot": 1, "query": 2, "readout": "prototype", "episodes": 2, "ci95": 0.01}
         accuracies = {"untrained": 0.1, "best": pipeline.objective.settings["delta"] / 10}
         lines = [{**score, "weights": weights, "accuracy": a, "each": [a - 0.05, a + 0.05]} for weights, a in accuracies.items()]
         (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from metaflowkit.config import registry
 from metaflowkit.errors import DataError, Interrupted, RunError
+from metaflowkit.evaluation import measurement
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.search import report as page
 from metaflowkit.search import results
@@ -26,7 +27,6 @@ from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter
 from metaflowkit.search.trial_queue import AGAIN, ENDED, GOES_ON
 from metaflowkit.search.worker import work
-from metaflowkit.training import loop as training
 from metaflowkit.training.events import Finished, Started, Validated
 from metaflowkit.training.loop import _Loop
 from metaflowkit.training.metric_log import MetricLog
@@ -47,8 +47,8 @@ def _work(study, lines=None) -> None:
 
 def test_trials_are_runs_that_report_validation_and_never_see_test_classes(entered, monkeypatch) -> None:
     seen = []
-    evaluate = training.evaluate
-    monkeypatch.setattr(training, "evaluate", lambda flow, split, *rest: seen.append((split, set(flow.splits))) or evaluate(flow, split, *rest))
+    evaluate = measurement.evaluate
+    monkeypatch.setattr(measurement, "evaluate", lambda flow, split, *rest: seen.append((split, set(flow.splits))) or evaluate(flow, split, *rest))
     study = entered()
     _work(study)
     first, second = study.queue.trials()
@@ -354,7 +354,7 @@ def _validating(accuracy):
     """In place of training: eight validations whose accuracy depends on the pipeline."""
 
     def run(pipeline, folder, resume, test):
-        yield Started(folder, SimpleNamespace(splits={"val": SimpleNamespace(classes=["a"])}, device=torch.device("cpu")), 8)
+        yield Started(folder, SimpleNamespace(has=lambda split: True, device=torch.device("cpu")), 8)
         for step in range(1, 9):
             each = tuple(accuracy(pipeline) + 0.01 * ((7 * i + step) % 5) for i in range(60))
             yield Validated(step, Score("val", FewShot(5, 1, 5, "prototype"), ACCURACY, 60, sum(each) / 60, 0.01, each))
