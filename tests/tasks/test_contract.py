@@ -98,7 +98,7 @@ def test_measured_tasks_from_python_need_no_registration() -> None:
         ({"samples": True, "sample": lambda call, batch, draw: T}, "tasks: sample(call, batch, draw) must return (x, y), got Tensor; return Labelled(x, y)"),
         ({"criterion": type("Wrong", (), {"loss": lambda self, outputs, y: outputs})()}, "inner.loss: must be a tensor of no dimension, got a tensor [3, 1]"),
     ],
-    ids=str,
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
 def test_measured_tasks_that_break_their_contract(parts, says) -> None:
     with pytest.raises(ConfigError) as caught:

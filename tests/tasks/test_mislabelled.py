@@ -66,7 +66,7 @@ def test_what_is_measured_is_right_or_wrong_for_each_example() -> None:
         (SPLITS, {"clean": 4}, "tasks.clean: must lie between 5 and 195, got 4"),
         (SPLITS, {"clean": 197}, "got 197"),
     ],
-    ids=str,
+    ids=["no test", "other classes", "few clean ones", "few noisy ones"],
 )
 def test_refused(splits, settings, says) -> None:
     with pytest.raises(DataError, match=says):
