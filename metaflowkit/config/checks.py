@@ -19,6 +19,13 @@ def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list
     """Problems between keys that are right each by itself."""
     problems = []
     tasks = r.TASKS.entries(plugins)[pipeline.tasks.name].tags
+    loss = pipeline.inner.loss.name
+    if _tags(r.LOSSES, pipeline.inner.loss, plugins)["needs_fixed_support"] and not tasks["fixed_support"]:
+        fixed = [name for name, entry in r.TASKS.entries(plugins).items() if entry.tags["fixed_support"]]
+        problems.append(
+            f"{_mark(root, 'inner', 'loss')}: inner.loss: {loss!r} needs a support set that is the same at every step, and that of the tasks {pipeline.tasks.name!r} is not; "
+            f"choose another, or tasks such as {', '.join(fixed)}"
+        )
     if tasks["measured"]:
         problems += _measured_checks(pipeline, root, bool(tasks["reads_data"]), plugins)
     else:

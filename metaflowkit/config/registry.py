@@ -207,6 +207,7 @@ TASKS = Kind(
     methods=("episode(step)",),
     tags={
         "reads_data": True,
+        "fixed_support": False,
         "reads_labels": True,
         "measured": False,
         "samples": False,
@@ -244,7 +245,14 @@ RULES = Kind(
     tags={"learnable": False, "native": False},
     asked={"learnable": ("settings",), "native": ("over(params)",)},
 )
-LOSSES = Kind("loss", "metaflowkit.losses", injected=("criterion", "examples"), methods=("__call__(outputs, y)",), copied=True, tags={"needs_pairs": False})
+LOSSES = Kind(
+    "loss",
+    "metaflowkit.losses",
+    injected=("criterion", "examples"),
+    methods=("__call__(outputs, y)",),
+    copied=True,
+    tags={"needs_pairs": False, "needs_fixed_support": False},
+)
 ENGINES = Kind(
     "engine",
     "metaflowkit.engines",

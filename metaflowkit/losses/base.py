@@ -17,9 +17,11 @@ class Loss(Protocol):
 
     Attributes:
         needs_pairs: each class must occur at least twice in a support set.
+        needs_fixed_support: the support set must be the same at every step.
     """
 
     needs_pairs: bool = False
+    needs_fixed_support: bool = False
 
     def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
         """The loss, scalar.

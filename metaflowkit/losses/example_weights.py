@@ -19,19 +19,15 @@ class ExampleWeights(nn.Module):
     Args:
         examples: in the support set.
 
-    Raises:
-        ValueError: their number is not known, since they are drawn with the parameters at hand.
-
     Reference:
         L. Franceschi et al., Forward and Reverse Gradient-Based Hyperparameter Optimization, ICML 2017, section 5.1.
     """
 
     needs_pairs = False
+    needs_fixed_support = True
 
     def __init__(self, examples: int) -> None:
         super().__init__()
-        if examples < 1:
-            raise ValueError("example_weights needs tasks whose support is the same at every step, such as mislabelled; choose another loss")
         self.weight = nn.Parameter(torch.zeros(examples))
 
     def forward(self, outputs: Outputs, y: Tensor) -> Tensor:

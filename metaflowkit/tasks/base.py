@@ -18,11 +18,13 @@ class Tasks(Protocol):
     Attributes:
         reads_data: whether they are made of a data set's examples; others are a family that makes its own, and is measured by itself.
         reads_labels: whether it may see the labels of the training examples.
+        fixed_support: whether the support is the same at every step, and when something is measured.
         measured: whether it says itself what is measured, as :class:`MeasuredTasks` does; otherwise tasks are few-shot classification.
     """
 
     reads_data: bool = True
     reads_labels: bool = True
+    fixed_support: bool = False
     measured: bool = False
 
     def episode(self, step: int) -> Episode:

@@ -39,6 +39,7 @@ class Mislabelled:
     """
 
     reads_labels = True
+    fixed_support = True
     measured = True
     metric = "accuracy"
     higher_is_better = True

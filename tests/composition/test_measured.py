@@ -83,7 +83,11 @@ def test_keys_that_do_not_belong_together_are_refused(write, overrides, says) ->
         ),
         (SINUSOID, ["model.backbone=conv4"], "model.backbone: "),
         (SINUSOID, ["inner.augment=affine"], "inner.augment: is of few-shot tasks, got 'affine' with 'sinusoid'; leave it out"),
-        (WALK, ["inner.loss=example_weights"], "inner.loss: example_weights needs tasks whose support is the same at every step"),
+        (
+            WALK,
+            ["inner.loss=example_weights"],
+            "inner.loss: 'example_weights' needs a support set that is the same at every step, and that of the tasks 'navigation' is not",
+        ),
         (WALK, ["evaluate.steps=[9]"], "tasks: draws must be at least 9, since so many inner steps are taken, got 8; raise tasks.draws"),
         (WALK, ["objective.delta=8"], "tasks: draws must be at least 9"),
         (WEIGHTS, ["outer.learn=['weight']"], "outer.learn.0: matches no parameter, got 'weight'"),
@@ -98,6 +102,10 @@ def test_what_only_building_can_find_is_refused_with_its_place(write, text, over
 
 
 def test_few_shot_tasks_refuse_what_is_of_the_others(write) -> None:
+    with pytest.raises(
+        ConfigError, match="inner.loss: 'example_weights' needs a support set .* tasks 'views' is not; choose another, or tasks such as mislabelled"
+    ):
+        read(write("dataset: glyphs\ninner: {loss: example_weights}\n"))
     with pytest.raises(ConfigError, match=r"evaluate\.steps: is read by tasks without classes alone, got \[1\]; leave it out, and choose inner\.steps"):
         read(write("dataset: glyphs\nevaluate: {steps: [1]}\n"))
 

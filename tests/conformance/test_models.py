@@ -19,7 +19,7 @@ def backbone(name: str, shape=(1, 16, 16), **settings):
 
 
 def test_every_backbone_is_covered() -> None:
-    assert set(SMALL) == set(BACKBONES.entries())
+    assert set(SMALL) == set(BACKBONES.entries()) - {"text"}  # which reads no images
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -265,10 +265,11 @@ def small(pipeline: Pipeline) -> Pipeline:
     def each(value: int | list[int], most: int) -> Any:
         return [min(v, most) for v in value] if isinstance(value, list) else min(value, most)
 
-    colour = pipeline.dataset.settings.get("mode") == "color" or pipeline.dataset.name == "torchvision"
+    given = pipeline.dataset
+    colour = given is not None and (given.settings.get("mode") == "color" or given.name == "torchvision")
     backbone = chosen(pipeline.model.backbone, width=4)
     if "widths" in backbone.settings:
-        backbone = Choice(backbone.name, {"widths": [min(width, 8) for width in backbone.settings["widths"][:4]]})
+        backbone = Choice(backbone.name, {**backbone.settings, "widths": [min(width, 8) for width in backbone.settings["widths"][:4]]})
     if backbone.name == "resnet18":
         backbone = Choice("resnet12", {**backbone.settings, "width": 4})
     inner, asked = pipeline.inner, pipeline.evaluate
@@ -276,14 +277,14 @@ def small(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(
         pipeline,
         device="cpu",
-        dataset=Choice("made-up", {"channels": 3 if colour else 1}),
-        tasks=chosen(pipeline.tasks, way=3, shot=2, query=2, meta_batch=2),
+        dataset=None if given is None else Choice("made-up", {"channels": 3 if colour else 1}),
+        tasks=chosen(pipeline.tasks, way=3, shot=2, query=2, meta_batch=2, horizon=3),
         model=dataclasses.replace(pipeline.model, backbone=backbone),
         inner=dataclasses.replace(inner, steps=steps, order=chosen(inner.order, last=max(steps, 1), iterations=3), engine=chosen(inner.engine, workers=2)),
         objective=chosen(pipeline.objective, delta=3),
         outer=dataclasses.replace(pipeline.outer, steps=1),
         evaluate=dataclasses.replace(
-            asked, every=1, way=each(asked.way, 3), shot=each(asked.shot, 2), query=min(asked.query, 2), episodes=2, val_episodes=2,
+            asked, every=1, way=each(asked.way, 3), shot=each(asked.shot, 2), steps=None if asked.steps is None else [min(count, 3) for count in asked.steps], query=min(asked.query, 2), episodes=2, val_episodes=2,
             views=None if asked.views is None else min(asked.views, 2),
         ),
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -33,8 +32,3 @@ def test_derivatives() -> None:
 
     assert torch.autograd.gradcheck(value, (weight, logits))
     assert torch.autograd.gradgradcheck(value, (weight, logits))
-
-
-def test_examples_that_are_drawn_are_refused() -> None:
-    with pytest.raises(ValueError, match="needs tasks whose support is the same at every step"):
-        ExampleWeights(0)
