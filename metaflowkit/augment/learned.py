@@ -44,7 +44,7 @@ class LearnedAffine(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Copies of images [n, C, H, W] and their labels [n]: [copies n, C, H, W] and [copies n]."""
         x, y = x.repeat(self.copies, 1, 1, 1), y.repeat(self.copies)
-        noise = 2 * torch.rand(len(x), 5, dtype=x.dtype, device=x.device) - 1
+        noise = (2 * torch.rand(len(x), 5, dtype=torch.float32, device=x.device) - 1).to(x.dtype)  # the same draws in float64
         angle = noise[:, 0] * self.strength["degrees"].exp() * (math.pi / 180)
         shift = noise[:, 1:3] * self.strength["translate"].exp()
         scale = (noise[:, 3] * self.strength["scale"].exp()).exp()
