@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaflowkit.types import Labelled
+
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
     """Accuracy in 0..1 of logits [..., n, N] for labels [..., n], over the last axis: the share whose largest score is their label's."""
@@ -134,3 +136,22 @@ def advantages(rewards: Tensor, alive: Tensor, discount: float) -> Tensor:
     centred = (to_go - baseline) * alive
     deviation = (centred.square().sum() / alive.sum().clamp_min(1)).sqrt()
     return centred / (deviation + 1e-8)
+
+
+def decided(observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tensor, discount: float) -> Labelled:
+    """Trajectories as the examples (observation, decision) that :class:`Policy` learns from.
+
+    Args:
+        observations: before each action, [trajectories, time, *shape].
+        actions: [trajectories, time] or [trajectories, time, A].
+        rewards: [trajectories, time].
+        alive: 1 where a decision counts, 0 after the end, [trajectories, time].
+        discount: gamma.
+    """
+    advantage = advantages(rewards, alive, discount)
+    return Labelled(observations.flatten(0, 1), Decisions(actions.flatten(0, 1), advantage.flatten(), (alive / alive.sum()).flatten()))
+
+
+def mean_return(rewards: Tensor, alive: Tensor) -> Tensor:
+    """The mean over trajectories of the sum of their rewards, undiscounted, scalar; arguments as in :func:`decided`."""
+    return (rewards * alive).sum(1).mean()

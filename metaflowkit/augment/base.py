@@ -29,7 +29,7 @@ class Augmentation(Protocol):
 class LearnedAugmentation(Protocol):
     """A module inside the graph of the inner steps, whose parameters are meta-parameters (``augment.*``).
 
-    The constructor may ask for ``shape``, the axes of an example. One that draws random numbers says so by an attribute ``draws = True``.
+    The constructor may ask for ``shape``, the axes of an example. One that draws random numbers says so by an attribute ``draws_random = True``.
     """
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from metaflowkit.config.schema import Count, Positive
 class LearnedAffine(nn.Module):
     """Kornia's affine warp of each support image, anew in every inner step: rotation, shift, scale and shear are uniform noise times a strength.
 
-    The strengths are meta-parameters (``augment.*``), their logarithms to be exact, so that they stay above 0. A point p of the image is
-    read at R(a) S(s) H(h) (p - c - t) + c, where the angle is a = degrees u1, the shift t = translate * side * (u2, u3), the
+    The strengths are meta-parameters (``augment.*``), their logarithms to be exact, so that they stay above 0. A point p of the image
+    goes to R(a) S(s) H(h) (p - c) + c + t, where the angle is a = degrees u1, the shift t = translate * side * (u2, u3), the
     scale exp(scale u4) and the shear shear u5 in degrees, each u uniform in [-1, 1] and c the image's centre.
 
     Args:
@@ -29,7 +29,7 @@ class LearnedAffine(nn.Module):
         shear: in degrees.
     """
 
-    draws = True
+    draws_random = True
 
     def __init__(
         self, shape: tuple[int, ...], copies: Count = 4, degrees: Positive = 5.0, translate: Positive = 0.05, scale: Positive = 0.05, shear: Positive = 3.0

@@ -14,7 +14,7 @@ from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.composition.calibration import calibrate
 from metaflowkit.composition.footprint import require_episodes
-from metaflowkit.composition.learner import Interface, build_learner, placed, trained_parameters
+from metaflowkit.composition.learner import Interface, build_learner, placed
 from metaflowkit.config import registry as r
 from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.registry import Choice
@@ -182,7 +182,8 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     device = _device(pipeline.device)
     flow = _measured(pipeline, device) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train)
     if train:
-        trained_parameters(flow.learner)
+        if not flow.learner.trained(flow.learner.meta()):
+            raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
         flow.calibrate(start=True)
     return flow
 
@@ -224,8 +225,7 @@ def _few_shot(pipeline: Pipeline, device: torch.device, train: bool) -> FewShotF
     if train:
         _check_settings(pipeline, splits)
         tasks = _training_tasks(pipeline, splits)
-        placed(pipeline, "tasks", lambda: check_episode(tasks.episode(1), shape))
-        support = tasks.episode(1).support.x.shape[1]
+        support = placed(pipeline, "tasks", lambda: check_episode(tasks.episode(1), shape))
     stage = Stage(operations(pipeline, some), pipeline.seed, as_inputs(some.x[:2].expand(2, *shape)))
     interface = Interface(shape, int(pipeline.tasks.settings.get("way", 1)), getattr(some, "vocabulary", 0), support)
     return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device), tasks, splits, stage=stage, pool=pool)

@@ -171,15 +171,3 @@ def placed(pipeline: Pipeline, path: str, make: Callable[[], V]) -> V:
         if not out_of_memory(error):
             raise
         raise ConfigError(f"{pipeline.place(path)}: needs more memory than can be had ({str(error).splitlines()[0]}); make it smaller") from None
-
-
-def trained_parameters(learner: MetaLearner) -> dict[str, Tensor]:
-    """The parameters that the outer loop moves, by name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    trained = learner.trained(dict(learner.model.named_parameters()))
-    if not trained:
-        raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
-    return dict(trained)

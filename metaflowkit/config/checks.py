@@ -63,8 +63,8 @@ def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool, plugins: 
                 f"{_mark(root, 'evaluate', key)}: evaluate.{key}: is of few-shot classification, and the tasks {name!r} are measured after inner steps; "
                 "leave it out, and choose evaluate.shot and evaluate.steps"
             )
-    for key in ("shot", "steps"):
-        if not (getattr(pipeline.evaluate, key) if key == "steps" else pipeline.evaluate.shots()):
+    for key, numbers in {"shot": pipeline.evaluate.shots(), "steps": pipeline.evaluate.steps}.items():
+        if not numbers:
             problems.append(f"{_mark(root, 'evaluate', key)}: evaluate.{key}: must name at least one, got none; write such as [1, 5]")
     return problems
 

@@ -136,7 +136,7 @@ def recurrent(model: nn.Module) -> bool:
 
 
 def _chance(module: nn.Module) -> float:
-    if getattr(module, "draws", False):
+    if getattr(module, "draws_random", False):
         return 1.0
     chance = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0) if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else 0.0
     return float(chance) if module.training else 0.0

@@ -71,8 +71,8 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
         done += task_count(episode)
         if done < asked:
             break  # there are no more
-    joint = {count: joined(batches) for count, batches in values.items()}
+    joint, metric = {count: joined(batches) for count, batches in values.items()}, flow.pipeline.metric
     return [
-        Score.of(split, Adaptation(shot, count), flow.pipeline.metric, each, counted="held-out tasks" if len(each) == done else "held-out examples")
+        Score.of(split, Adaptation(shot, count), metric, each, counted="held-out tasks" if len(each) == done else "held-out examples")
         for count, each in joint.items()
     ]

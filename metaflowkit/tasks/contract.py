@@ -11,12 +11,15 @@ from metaflowkit.tasks.base import MeasuredTasks
 from metaflowkit.types import Episode, task_count
 
 
-def check_episode(episode: Any, shape: tuple[int, ...]) -> None:
+def check_episode(episode: Any, shape: tuple[int, ...]) -> int:
     """Hold an episode of a few-shot task sampler against its contract.
 
     Args:
         episode: what ``episode(step)`` returned: images [T, n, C, H, W] and their classes, int64 [T, n] in 0..way-1.
         shape: (C, H, W) of the data set's images.
+
+    Returns:
+        Support examples per task.
 
     Raises:
         ValueError: saying what was expected and what came.
@@ -39,6 +42,7 @@ def check_episode(episode: Any, shape: tuple[int, ...]) -> None:
         counts.append(len(x))
     if counts[0] != counts[1]:
         raise ValueError(f"episode(step) must have as many tasks in support and query, got {counts[0]} and {counts[1]}")
+    return int(episode.support.x.shape[1])
 
 
 def check_measured(tasks: MeasuredTasks) -> int:
@@ -50,7 +54,8 @@ def check_measured(tasks: MeasuredTasks) -> int:
     Raises:
         ValueError: saying what was expected and what came.
     """
-    for name, episode in (("episode(1)", tasks.episode(1)), ("held_out('val', 0, 2, 1)", tasks.held_out("val", 0, 2, 1))):
+    first = tasks.episode(1)
+    for name, episode in (("episode(1)", first), ("held_out('val', 0, 2, 1)", tasks.held_out("val", 0, 2, 1))):
         if not isinstance(episode, Episode):
             raise ValueError(f"{name} must return an Episode, got {type(episode).__name__}; return Episode(support, query)")
         task_count(episode)
@@ -61,4 +66,4 @@ def check_measured(tasks: MeasuredTasks) -> int:
             if tuple(examples[0].shape[2:]) != tuple(tasks.shape):
                 axes = ", ".join(map(str, tasks.shape))
                 raise ValueError(f"{name}.{role}: x must have the shape [tasks, examples, {axes}], as the attribute shape says, got {list(examples[0].shape)}")
-    return 0 if tasks.samples else int(tasks.episode(1).support[0].shape[1])
+    return 0 if tasks.samples else int(first.support[0].shape[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
-from metaflowkit.criteria import Decisions, Policy, advantages
+from metaflowkit.criteria import Policy, decided, mean_return
 from metaflowkit.seeding import generator_for, seed_for
 from metaflowkit.types import Call, Episode, Labelled
 
@@ -83,6 +83,7 @@ class GymnasiumTasks:
             raise ValueError(f"signs must name attributes of physics, got {', '.join(sorted(unknown))}; give each a range in physics")
         self.signs = [name in signs for name in self.physics]
         environment = self._made(1, torch.tensor([low for low, _ in self.physics.values()]))
+        environment.close()
         observed, acted = environment.single_observation_space, environment.single_action_space
         if observed.shape is None or len(observed.shape) != 1:
             raise ValueError(f"observations of {env} must be a row of numbers, got {observed}; choose another environment")
@@ -113,14 +114,12 @@ class GymnasiumTasks:
 
     def sample(self, call: Call, batch: Drawn, draw: int) -> Labelled:
         """Trajectories by the policy at hand, as observations [n, O] and what was decided there."""
-        observations, actions, rewards, alive = self._played(call, batch, draw)
-        advantage = advantages(rewards, alive, self.discount)
-        return Labelled(observations.flatten(0, 1), Decisions(actions.flatten(0, 1), advantage.flatten(), (alive / alive.sum()).flatten()))
+        return decided(*self._played(call, batch, draw), self.discount)
 
     def measure(self, call: Call, task: Episode) -> Tensor:
         """The mean over trajectories of the sum of their rewards."""
         _, _, rewards, alive = self._played(call, task.query, 0)
-        return (rewards * alive).sum(1).mean()
+        return mean_return(rewards, alive)
 
     def _played(self, call: Call, batch: Drawn, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Observations [S, H, O], actions, rewards [S, H], and 1 where a trajectory has not ended [S, H]; H is the length of the longest."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
-from metaflowkit.criteria import Decisions, Policy, advantages
+from metaflowkit.criteria import Policy, decided, mean_return
 from metaflowkit.seeding import generator_for
 from metaflowkit.types import Call, Episode, Labelled
 
@@ -94,14 +94,12 @@ class Navigation:
 
     def sample(self, call: Call, batch: Walks, draw: int) -> Labelled:
         """Walks by the policy at hand, as places [S H, 2] and what was decided there."""
-        places, actions, rewards, alive = self._walked(call, batch, draw)
-        advantage = advantages(rewards, alive, self.discount)
-        return Labelled(places.flatten(0, 1), Decisions(actions.flatten(0, 1), advantage.flatten(), (alive / alive.sum()).flatten()))
+        return decided(*self._walked(call, batch, draw), self.discount)
 
     def measure(self, call: Call, task: Episode) -> Tensor:
         """The mean over trajectories of the sum of their rewards."""
         _, _, rewards, alive = self._walked(call, task.query, 0)
-        return (rewards * alive).sum(1).mean()
+        return mean_return(rewards, alive)
 
     def _walked(self, call: Call, batch: Walks, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Places before each move [S, H, 2], actions [S, H, 2], rewards [S, H], and 1 until the goal is reached [S, H]."""
