@@ -134,8 +134,9 @@ def _with_constant_target(learner: MetaLearner, episode: Episode, evaluate: Eval
 
     def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
         def record(*args: Any) -> Any:
-            steps.append(function(*args))
-            return steps[-1]
+            params, state = function(*args)
+            steps.append(({name: p.clone() for name, p in params.items()}, state))  # what does not adapt is the model's own memory, which slopes overwrite
+            return params, state
 
         return record
 

@@ -225,9 +225,10 @@ DIFFER = "a plain loop of torch.autograd: meta-gradient and finite differences d
         ("objective={name: bootstrapped_kl, delta: 2, grounded: false, direction: reverse}",),
         ("objective=query_loss", "inner.order=first", "inner.learn={lr: layer}", "inner.rule.momentum=0.9"),
         ("model.head=linear", "inner.loss=cross_entropy", "inner.adapt=['head.*']", "inner.others=frozen", "evaluate.way=5", "evaluate.readouts=[prototype]"),
+        ("inner.adapt=['backbone.blocks.1.*', 'backbone.blocks.2.*']",),
         ("inner.order=reptile", "inner.proximal=0.5"),
     ],
-    ids=["default", "ungrounded", "first order, learned rates", "ANIL, frozen", "reptile, proximal"],
+    ids=["default", "ungrounded", "first order, learned rates", "ANIL, frozen", "a part adapted", "reptile, proximal"],
 )
 def test_a_right_pipeline_is_found_right(pipeline, overrides, quick, monkeypatch) -> None:
     monkeypatch.setattr(precision, "BOUND", 2.0)  # what float32 does is not checked here
