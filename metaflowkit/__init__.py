@@ -1,7 +1,7 @@
 """metaflowkit: meta-learning through differentiable inner optimisers, described in a YAML file and run with one command.
 
-What the command line does are functions here, imported when first used: :func:`read` and :func:`build` a pipeline, :func:`train`
-it, :func:`load` a run again and :func:`evaluate` its weights. Without YAML, run directory or data set, :func:`meta_learner` makes
+The commands of the command line are functions here, imported when first used: :func:`read` and :func:`build` a pipeline,
+:func:`train` it, :func:`load` a finished run and :func:`evaluate` its weights. Without YAML, run directory or data set, :func:`meta_learner` makes
 a learner of any module and losses; :class:`Episode` is a batch of tasks; ``rules``, ``losses``, ``objectives``, ``orders`` and
 ``engines`` hold the components.
 """
@@ -53,7 +53,7 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+_MODULES = {
     "read": "config.pipeline",
     "pipeline": "config.pipeline",
     "image_sets": "datasets.torch_datasets",
@@ -68,13 +68,13 @@ _HOMES = {
     "MetaLearner": "engines.base",
     "Episode": "types",
 }
-_NAMES = {"pipeline": "pipeline_of"}
+_FULL_NAMES = {"pipeline": "pipeline_of"}
 _PACKAGES = ("engines", "losses", "objectives", "orders", "rules")
 
 
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f"metaflowkit.{name}")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'metaflowkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"metaflowkit.{_HOMES[name]}"), _NAMES.get(name, name))
+    return getattr(importlib.import_module(f"metaflowkit.{_MODULES[name]}"), _FULL_NAMES.get(name, name))

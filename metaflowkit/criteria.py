@@ -1,4 +1,4 @@
-"""What a model's outputs mean in a family of tasks: the loss that its tasks are about, how far two predictions are apart, and what a run tells of them."""
+"""Criteria, the meaning of a model's outputs in a family of tasks: the tasks' loss, the divergence of two predictions, and the metrics of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,13 @@ class Regression:
     """Outputs are means of normal distributions of variance ``temperature``, targets [n, N]; the loss is the mean squared error."""
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Mean over examples and outputs of (outputs - y)^2."""
+        """Mean over examples and outputs of (outputs - y)^2.
+
+        Raises:
+            ValueError: the targets have another shape than the outputs, which torch would broadcast.
+        """
+        if outputs.shape != y.shape:
+            raise ValueError(f"targets y must have the shape of the outputs, {list(outputs.shape)}, got {list(y.shape)}")
         return (outputs - y).square().mean()
 
     def divergence(self, p: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
@@ -46,15 +52,15 @@ class Regression:
         return (p - q).square().sum(-1).mean() / (2 * temperature)
 
     def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """None: the loss says it all."""
+        """None, since the loss is the metric."""
         return {}
 
 
 class Decisions(NamedTuple):
-    """What a policy did where it observed x.
+    """Decisions of a policy, one for each observation x.
 
     Attributes:
-        action: taken, int64 [n] of discrete actions, or [n, A].
+        action: int64 [n] of discrete actions, or [n, A].
         advantage: of the action, [n].
         weight: of the decision in means, [n]; the weights of a task sum to 1, and those after a trajectory's end are 0.
     """
@@ -69,7 +75,7 @@ class Policy:
 
     The loss is the policy gradient's: -sum_i w_i A_i pi(a_i | x_i) / pi_old(a_i | x_i), where pi_old is pi itself without gradient. Its
     first derivative is REINFORCE's; unlike that of log pi, its second derivative also has the product of two scores, hence
-    how adaptation changes what is sampled (the low-variance curvature estimator).
+    the effect of adaptation on what is sampled (the low-variance curvature estimator).
 
     Args:
         discrete: whether actions are discrete.
@@ -87,8 +93,8 @@ class Policy:
         if self.discrete:
             return outputs.log_softmax(-1).gather(-1, action[..., None])[..., 0]
         mean, log_deviation = outputs.chunk(2, -1)
-        away = (action - mean) / log_deviation.exp()
-        return (-0.5 * away.square() - log_deviation - 0.5 * math.log(2 * math.pi)).sum(-1)
+        standardised = (action - mean) / log_deviation.exp()
+        return (-0.5 * standardised.square() - log_deviation - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def act(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Actions by given noise: standard normal [n, A], or for discrete actions uniform [n] in 0..1."""
@@ -99,7 +105,7 @@ class Policy:
         return mean + log_deviation.exp() * noise
 
     def loss(self, outputs: Tensor, y: Decisions) -> Tensor:
-        """See the class."""
+        """Minus the weighted sum of advantage times probability ratio, scalar."""
         log_probability = self.log_probability(outputs, y.action)
         ratio = (log_probability - log_probability.detach()).exp()
         return -(y.weight * y.advantage * ratio).sum()
@@ -129,8 +135,8 @@ def advantages(rewards: Tensor, alive: Tensor, discount: float) -> Tensor:
         discount: gamma.
     """
     steps = rewards.shape[1]
-    ahead = torch.arange(steps, device=rewards.device)
-    powers = torch.where(ahead[:, None] >= ahead, float(discount) ** (ahead[:, None] - ahead).clamp_min(0), 0.0).to(rewards.dtype)
+    time = torch.arange(steps, device=rewards.device)
+    powers = torch.where(time[:, None] >= time, float(discount) ** (time[:, None] - time).clamp_min(0), 0.0).to(rewards.dtype)
     to_go = (rewards * alive) @ powers  # sum over t' >= t of gamma^(t' - t) r_t'
     baseline = (to_go * alive).sum(0) / alive.sum(0).clamp_min(1)
     centred = (to_go - baseline) * alive
@@ -138,7 +144,7 @@ def advantages(rewards: Tensor, alive: Tensor, discount: float) -> Tensor:
     return centred / (deviation + 1e-8)
 
 
-def decided(observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tensor, discount: float) -> Labelled:
+def policy_examples(observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tensor, discount: float) -> Labelled:
     """Trajectories as the examples (observation, decision) that :class:`Policy` learns from.
 
     Args:
@@ -153,5 +159,5 @@ def decided(observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tenso
 
 
 def mean_return(rewards: Tensor, alive: Tensor) -> Tensor:
-    """The mean over trajectories of the sum of their rewards, undiscounted, scalar; arguments as in :func:`decided`."""
+    """The mean over trajectories of the sum of their rewards, undiscounted, scalar; arguments as in :func:`policy_examples`."""
     return (rewards * alive).sum(1).mean()

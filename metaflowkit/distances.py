@@ -29,7 +29,7 @@ def prototypes(features: Tensor, y: Tensor, way: int) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows scaled to length one; a zero row stays zero, with finite derivatives (the floor stands under the root)."""
+    """Rows scaled to length one; a zero row stays zero, with finite derivatives (the floor is under the root)."""
     return x / (x.square().sum(-1, keepdim=True) + EPS).sqrt()
 
 

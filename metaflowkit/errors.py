@@ -1,4 +1,4 @@
-"""The one family of exceptions a user may meet; anything else is a bug and keeps its traceback."""
+"""The exceptions that a user may meet; any other exception is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _line(text: str) -> str:
 
 
 class MetaflowkitError(Exception):
-    """A problem the user can act on: where, what is wrong, what to do.
+    """A problem that the user can solve: where, what is wrong, what to do.
 
     Args:
-        message: one line; what is not printable is escaped, and the middle of an endless one left out.
+        message: one line; what is not printable is escaped, and the middle of a very long one left out.
         details: further lines, shown indented below it and escaped in the same way.
 
     Attributes:
@@ -79,8 +79,22 @@ class ConfigError(MetaflowkitError):
         Exception.__init__(self, "\n".join(self.problems))
 
 
+class BrokenContract(ConfigError):
+    """A component returned something that the contract of its kind excludes.
+
+    Args:
+        role: of the component, such as ``inner loss``.
+        component: its name.
+        text: what is wrong, got ...; what to do.
+    """
+
+    def __init__(self, role: str, component: str, text: str) -> None:
+        super().__init__(f"{role}: {component} {text}")
+        self.role, self.text = role, f"{component} {text}"
+
+
 class DataError(MetaflowkitError):
-    """Images or class lists cannot be read, or cannot serve the tasks asked for."""
+    """Images or class lists cannot be read, or do not suffice for the requested tasks."""
 
 
 class RunError(MetaflowkitError):
@@ -96,11 +110,11 @@ class DivergenceError(MetaflowkitError):
 
 
 class Interrupted(MetaflowkitError):
-    """The user or the system asked the run to stop; it was saved first.
+    """The user or the system stopped the run; it was saved first.
 
     Args:
         message: see :class:`MetaflowkitError`.
-        signal: the name of what asked; the exit code is 128 plus the signal's number, as a shell gives it (143 for SIGTERM).
+        signal: the name of the signal; the exit code is 128 plus the signal's number, as a shell gives it (143 for SIGTERM).
     """
 
     exit_code = 130

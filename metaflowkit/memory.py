@@ -1,4 +1,4 @@
-"""Memory: what a machine has, and the most that something took."""
+"""The memory of a machine, and the peak memory of a computation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metaflowkit.errors import DataError
 
 
 def peak_memory(reset: bool = False, device: torch.device | None = None) -> float:
-    """The most memory in bytes that was held: on a GPU by tensors, else by the process.
+    """The peak memory in bytes: on a GPU of tensors, else of the process.
 
     Args:
         reset: forget what was held before (on a CPU where Linux allows it).
@@ -29,7 +29,7 @@ def peak_memory(reset: bool = False, device: torch.device | None = None) -> floa
     with contextlib.suppress(OSError):
         if reset:
             with contextlib.suppress(AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would be used again, and not be seen
+                ctypes.CDLL(None).malloc_trim(0)  # memory that was freed and kept would be reused and not be counted
             Path("/proc/self/clear_refs").write_text("5")
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -49,9 +49,9 @@ def require_memory(needed: float, what: str, remedy: str, device: torch.device |
 
     Args:
         needed: bytes, a lower bound.
-        what: where they come from, after the place where that is set.
+        what: the objects that need them, after the location of their setting.
         remedy: what to do about it.
-        device: where they are to be.
+        device: where they are stored.
 
     Raises:
         DataError: the machine has less.
@@ -61,6 +61,6 @@ def require_memory(needed: float, what: str, remedy: str, device: torch.device |
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory could not be had; on a CPU torch raises a RuntimeError of no class of its own."""
-    said = ("not enough memory", "can't allocate memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in said))
+    """Whether an exception says that memory could not be allocated; on a CPU torch raises a plain RuntimeError."""
+    messages = ("not enough memory", "can't allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in messages))

@@ -1,4 +1,4 @@
-"""What travels between the parts: plain immutable values.
+"""The values that are passed between the packages, plain and immutable.
 
 Letters in shapes: T tasks, N way, S shot, Q query, n = N*S or N*Q examples, C H W image axes, D features.
 """
@@ -19,7 +19,7 @@ Call = Callable[..., Any]
 
 
 def tree_map(function: Callable[[Tensor], Any], tree: Tree) -> Any:
-    """The same nesting with ``function(tensor)`` in the place of every tensor.
+    """The same nesting with ``function(tensor)`` for every tensor.
 
     Raises:
         TypeError: it holds something that is no tensor.
@@ -77,7 +77,7 @@ class Labelled(NamedTuple):
 
     Attributes:
         x: inputs, [..., n, *input]; images are [..., n, C, H, W], float in 0..1.
-        y: targets, [..., n]; class labels are int64 in 0..N-1. Of policies, what was decided: :class:`metaflowkit.criteria.Decisions`.
+        y: targets, [..., n]; class labels are int64 in 0..N-1. For policies: :class:`metaflowkit.criteria.Decisions`.
     """
 
     x: Tensor
@@ -89,9 +89,9 @@ class Episode(NamedTuple):
 
     Attributes:
         support: what the inner loop learns from: any nested tuples, dicts or named tuples of tensors.
-        query: what the outer objective is read on, as nested as it likes; :class:`Labelled` in few-shot tasks.
+        query: what the outer objective is computed on, nested in the same way; :class:`Labelled` in few-shot tasks.
         way: number of classes N of a few-shot task; 0 where there are no classes.
-        seed: of what a model draws at random on it, such as dropout's masks.
+        seed: of the model's random numbers on it, such as dropout's masks.
     """
 
     support: Tree
@@ -116,8 +116,10 @@ def task_count(episode: Episode) -> int:
     """How many tasks a batch holds.
 
     Raises:
-        ValueError: it holds none, or a tensor is without the leading axis of the tasks.
+        ValueError: it is no episode, holds no task, or a tensor is without the leading axis of the tasks.
     """
+    if not isinstance(episode, Episode):
+        raise ValueError(f"episode: must be an Episode, got {type(episode).__name__}; write Episode(support, query)")
     axes = []
     for name in ("support", "query"):
         try:
@@ -136,7 +138,7 @@ def task_count(episode: Episode) -> int:
 
 
 class Outputs(NamedTuple):
-    """What a model says about a set of examples.
+    """The outputs of a model for a set of examples.
 
     Attributes:
         features: the backbone's embedding, [n, D].
@@ -153,10 +155,10 @@ def scores_of(outputs: Outputs | Tensor) -> Tensor:
 
 
 class Criterion(Protocol):
-    """What outputs [n, N] mean beside the targets of their examples."""
+    """The meaning of outputs [n, N], given the targets of their examples."""
 
     def loss(self, outputs: Tensor, y: Tree) -> Tensor:
-        """What the tasks are about, a mean over the examples, scalar."""
+        """The loss of the tasks, a mean over the examples, scalar."""
 
     def divergence(self, p: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
         """KL(p || q) of the distributions that two outputs stand for, the mean over the examples, scalar.
@@ -173,7 +175,7 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class Adapted:
-    """A task's student: parameters after K inner steps, and how to go on from there.
+    """A task's student: parameters after K inner steps, and the functions for further steps.
 
     Attributes:
         params: adapted parameters by name; they carry the graph to the initialisation.
@@ -182,7 +184,7 @@ class Adapted:
             :class:`Outputs` of the inputs, given the task's support set.
         advance: (params, state, steps) -> (params, state), further inner steps, outside the graph.
         descend: (params, state, loss) -> (params, state), one step of the rule on ``loss(params)``, outside the graph.
-        sample: (params, draw) -> the task's query; where examples are drawn with the parameters at hand, those of the draw
+        sample: (params, draw) -> the task's query; where examples are drawn with the current parameters, those of the draw
             with this number, without graph.
         criterion: what the model's outputs mean; see :class:`Criterion`.
     """
@@ -240,7 +242,7 @@ class ExampleSet:
         x: examples, [n, *shape].
         y: class index of each example, int64 [n]; [0] where examples have no classes.
         classes: names, in the order of the indices; none where examples have no classes.
-        note: what a reader must know beside an accuracy on these examples, such as that training has seen their classes.
+        note: a remark for readers of an accuracy on these examples, such as that training has seen their classes.
     """
 
     x: Tensor
@@ -250,7 +252,7 @@ class ExampleSet:
     modality: ClassVar[str] = "vectors"
 
     def unlabelled(self) -> Tensor:
-        """The examples alone: the only form in which a self-supervised task ever gets its training split."""
+        """The examples alone: the only form in which a self-supervised task is given its training split."""
         return self.x
 
 
@@ -262,10 +264,10 @@ class ImageSet(ExampleSet):
 
 @dataclass(frozen=True)
 class TokenSet(ExampleSet):
-    """Texts: ``x`` is int64 [n, L], the token at each position, and 0 behind a text's end.
+    """Texts: ``x`` is int64 [n, L], the token at each position, padded with 0.
 
     Attributes:
-        vocabulary: how many tokens there are, 0 included.
+        vocabulary: number of tokens, 0 included.
     """
 
     vocabulary: int = 0

@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class Augmentation(Protocol):
-    """An operation on examples before a step, outside the graph. Kornia's are named as they are.
+    """An operation on examples before a step, outside the graph. Kornia's keep their names.
 
-    What it draws from torch's generators belongs to the run's seed, the step and its place in the list.
+    Its draws from torch's generators depend on the run's seed, the step and its position in the list alone.
 
     Attributes:
-        modality: of the examples that it changes: ``images``, ``tokens`` or another data set's; ``any`` for all of them.
+        modality: of the examples that it changes: ``images``, ``tokens`` or that of another data set; ``any`` for all of them.
     """
 
     modality: str = "images"
@@ -29,11 +29,11 @@ class Augmentation(Protocol):
 class LearnedAugmentation(Protocol):
     """A module inside the graph of the inner steps, whose parameters are meta-parameters (``augment.*``).
 
-    The constructor may ask for ``shape``, the axes of an example. One that draws random numbers says so by an attribute ``draws_random = True``.
+    The constructor may ask for ``shape``, the axes of an example. One that draws random numbers sets ``draws_random = True``.
     """
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Examples and labels that the inner loss is taken on, as many as it likes.
+        """Examples and labels on which the inner loss is computed, in any number.
 
         Args:
             x: the support's examples [n, *shape].

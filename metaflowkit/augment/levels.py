@@ -61,13 +61,13 @@ _TOKENS: dict[int, list[dict[str, Any]]] = {
 TABLES = {"grey": _GREY, "color": _COLOR, "tokens": _TOKENS}
 
 
-def level_operations(level: int, sort: str) -> list[dict[str, Any]]:
+def level_operations(level: int, kind: str) -> list[dict[str, Any]]:
     """The operations of a level for ``grey`` images, ``color`` images or ``tokens``, as YAML nodes.
 
     Raises:
         ValueError: ``level`` is not 1 to 4.
     """
-    table = TABLES[sort]
+    table = TABLES[kind]
     if level not in table:
         raise ValueError(f"level must be 1 to 4, got {level}; choose one of them or list operations")
     return [dict(operation) for operation in table[level]]

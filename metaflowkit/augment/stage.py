@@ -21,7 +21,7 @@ class Stage:
     Args:
         operations: names and settings.
         seed: the run's seed.
-        like: some examples [n, *shape] as the stage is given them; every operation is tried on them.
+        like: some examples [n, *shape] of the kind that the stage is given; every operation is tried on them.
 
     Raises:
         ConfigError: an operation refuses its settings or these examples, or changes their shape or type.
@@ -35,10 +35,10 @@ class Stage:
             try:
                 operation = _operation(Choice(choice.name, {k: v for k, v in choice.settings.items() if k != "apply_to"}))
                 with torch.random.fork_rng(devices=[]), torch.no_grad():
-                    after = operation(like.clone())
-                if not isinstance(after, Tensor) or after.shape != like.shape or after.dtype != like.dtype:
+                    result = operation(like.clone())
+                if not isinstance(result, Tensor) or result.shape != like.shape or result.dtype != like.dtype:
                     raise ValueError(
-                        f"it turns examples of {self.shape} into {tuple(getattr(after, 'shape', ()))[1:]}, and they must keep their shape and type"
+                        f"it turns examples of {self.shape} into {tuple(getattr(result, 'shape', ()))[1:]}, and they must keep their shape and type"
                     )
             except Exception as error:  # Kornia raises many types here, all about these settings
                 problems.append(
@@ -54,7 +54,7 @@ class Stage:
         """Augment.
 
         Kornia draws from torch's global generators, so each operation runs in a fork of them that is seeded from
-        (seed, purpose, role, index): nothing drawn here changes what is drawn elsewhere, and the other way round.
+        (seed, purpose, role, index): draws here and elsewhere do not affect each other.
 
         Args:
             x: examples [..., *shape], float images in 0..1; leading axes are flattened into one batch.
@@ -81,7 +81,7 @@ def _operation(choice: Choice) -> Any:
 
 
 def _build(operation: Any, settings: dict[str, Any]) -> Any:
-    """A Kornia operation; a list becomes a tuple, or a tensor where nothing else is taken."""
+    """A Kornia operation; a list becomes a tuple, or a tensor where only tensors are accepted."""
     hints = typing.get_type_hints(operation.__init__)
 
     def argument(name: str, value: Any) -> Any:

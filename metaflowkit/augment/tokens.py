@@ -1,4 +1,4 @@
-"""Views of texts: operations on tokens [n, L], int64 with 0 behind a text's end."""
+"""Views of texts: operations on tokens [n, L], int64, padded with 0."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from metaflowkit.config.schema import Count, Fraction
 
 @AUGMENTATIONS.register("drop_tokens")
 class DropTokens:
-    """Leaves out tokens at random; the rest move together, and a text keeps at least one.
+    """Deletes tokens at random and closes the gaps; a text keeps at least one.
 
     Args:
-        share: chance of each token to be left out.
+        share: probability with which each token is deleted.
 
     Reference:
         J. Wei, K. Zou, EDA: Easy Data Augmentation, EMNLP 2019 (random deletion).
@@ -28,14 +28,14 @@ class DropTokens:
     def __call__(self, x: Tensor) -> Tensor:
         """Other tokens of the same shape."""
         chance = torch.rand(x.shape, device=x.device)
-        kept = (chance >= self.share) & (x != 0)
-        luckiest = chance.masked_fill(x == 0, -1.0).argmax(1, keepdim=True)
-        return _together(x, kept.scatter(1, luckiest, True) & (x != 0))
+        mask = (chance >= self.share) & (x != 0)
+        likeliest = chance.masked_fill(x == 0, -1.0).argmax(1, keepdim=True)  # is kept in any case
+        return _compact(x, mask.scatter(1, likeliest, True) & (x != 0))
 
 
 @AUGMENTATIONS.register("drop_span")
 class DropSpan:
-    """Leaves out a row of neighbouring tokens at a random place; a text keeps at least one.
+    """Deletes a span of consecutive tokens at a random position; a text keeps at least one.
 
     Args:
         share: of a text's tokens, rounded down.
@@ -54,17 +54,17 @@ class DropSpan:
         length = (x != 0).sum(1)
         span = torch.minimum((self.share * length).long(), (length - 1).clamp_min(0))
         start = (torch.rand(len(x), device=x.device) * (length - span + 1)).long()
-        place = torch.arange(x.shape[1], device=x.device)
-        inside = (place >= start[:, None]) & (place < (start + span)[:, None])
-        return _together(x, ~inside & (x != 0))
+        position = torch.arange(x.shape[1], device=x.device)
+        inside = (position >= start[:, None]) & (position < (start + span)[:, None])
+        return _compact(x, ~inside & (x != 0))
 
 
 @AUGMENTATIONS.register("shuffle_tokens")
 class ShuffleTokens:
-    """Lets tokens change places with near ones.
+    """Permutes tokens within a distance.
 
     Args:
-        distance: places by which a token moves less than.
+        distance: a token moves by fewer positions than this.
 
     Reference:
         G. Lample et al., Unsupervised Machine Translation Using Monolingual Corpora Only, ICLR 2018, section 2.3 (word shuffling).
@@ -77,10 +77,10 @@ class ShuffleTokens:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Other tokens of the same shape."""
-        place = torch.arange(x.shape[1], device=x.device) + self.distance * torch.rand(x.shape, device=x.device)
-        return x.gather(1, place.masked_fill(x == 0, torch.inf).argsort(dim=1, stable=True))
+        position = torch.arange(x.shape[1], device=x.device) + self.distance * torch.rand(x.shape, device=x.device)
+        return x.gather(1, position.masked_fill(x == 0, torch.inf).argsort(dim=1, stable=True))
 
 
-def _together(x: Tensor, kept: Tensor) -> Tensor:
-    """The kept tokens in their order, and 0 behind them."""
-    return x.where(kept, 0).gather(1, (~kept).to(torch.uint8).argsort(dim=1, stable=True))
+def _compact(x: Tensor, mask: Tensor) -> Tensor:
+    """The tokens under the mask in their order, then padding with 0."""
+    return x.where(mask, 0).gather(1, (~mask).to(torch.uint8).argsort(dim=1, stable=True))

@@ -1,4 +1,4 @@
-"""The command line, a file for each verb. Heavy imports stand inside the commands, so that ``mfk --help`` answers at once."""
+"""The command line, a file for each verb. Heavy imports are inside the commands, so that ``mfk --help`` is fast."""
 
 from __future__ import annotations
 

@@ -17,15 +17,15 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
     """Check the meta-gradient of PIPELINE in float64 and float32, and say what a step costs; exit 1 if something is wrong."""
     from metaflowkit.config.pipeline import read
 
-    checked = read(pipeline, overrides)
+    definition = read(pipeline, overrides)
     from metaflowkit.doctor import Verdict, conclusion, diagnose
     from metaflowkit.doctor.watching import watching
 
     findings = []
-    with watching() as (tell, away):
-        for finding in diagnose(checked, tell):
+    with watching() as (tell, paused):
+        for finding in diagnose(definition, tell):
             findings.append(finding)
-            with away():
+            with paused():
                 say(str(finding))
     say(conclusion(findings))
     sys.exit(1 if any(finding.verdict is Verdict.WRONG for finding in findings) else 0)

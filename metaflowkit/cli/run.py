@@ -14,7 +14,7 @@ from metaflowkit.errors import ConfigError, RunError
 @click.argument("pipeline", required=False, type=click.Path(path_type=Path))
 @overriding
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, which knows its pipeline; with PIPELINE and --set, it must be the same one.")
+@click.option("--resume", is_flag=True, help="Resume the run in --run-dir with its stored pipeline; PIPELINE and --set, if given, must agree with it.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --run-dir.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the report.")
 def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
@@ -31,9 +31,9 @@ def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None,
         pipeline = run_dir / "pipeline.yaml"
         if not pipeline.is_file():
             raise RunError(f"{run_dir}: holds no run to resume; name its directory with --run-dir, or give the pipeline file to start it")
-    checked = read(pipeline, overrides)
+    definition = read(pipeline, overrides)
     from metaflowkit.reporting.terminal import choose_progress
     from metaflowkit.reporting.train import train
 
-    report = train(checked, run_dir, resume, overwrite, choose_progress(quiet))
+    report = train(definition, run_dir, resume, overwrite, choose_progress(quiet))
     say("\n".join(["", *report.lines()]))

@@ -13,7 +13,7 @@ from metaflowkit.search import STORAGE_VARIABLE
 
 
 class _Search(click.Group):
-    """``mfk search FILE`` beside ``mfk search show STUDY``: what is no command is the start of a search."""
+    """``mfk search FILE`` beside ``mfk search show STUDY``: a first argument that is no command is a search file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, "-h", "--help"):
@@ -23,7 +23,7 @@ class _Search(click.Group):
 
 @click.group(cls=_Search, no_args_is_help=True)
 def search() -> None:
-    """Search a space of pipelines: mfk search FILE starts or continues a study, mfk search show STUDY tells what it found."""
+    """Search a space of pipelines: mfk search FILE starts or continues a study, mfk search show STUDY prints its results."""
 
 
 _STORAGE = click.option("--storage", envvar=STORAGE_VARIABLE, metavar="URL", help="A database, such as postgresql://user@host/base; a journal file otherwise.")
@@ -40,22 +40,22 @@ _STUDY_DIR = click.option("--study-dir", type=click.Path(path_type=Path), help="
 @click.option("--worker", metavar="STUDY", help="Join a study: its folder, or its name with --storage.")
 @click.option("--index", type=int, hidden=True)
 def start(
-    file: Path | None, overrides: tuple[str, ...], study_dir: Path | None, storage: str | None, worker: str | None, index: int | None, **given: int | None
+    file: Path | None, overrides: tuple[str, ...], study_dir: Path | None, storage: str | None, worker: str | None, index: int | None, **settings: int | None
 ) -> None:
     """Search FILE, or continue it; with --worker, join a study as one more worker."""
     if (file is None) == (worker is None):
         raise ConfigError("mfk search: needs a search file, or --worker and a study; give one of them")
     if worker is not None:
-        if overrides or any(given.values()):
+        if overrides or any(settings.values()):
             raise ConfigError("--worker: a worker does what its study says; leave --set, --trials and --workers to the command that started it")
         _work(worker, storage, study_dir, index)
         return
     from metaflowkit.search.specification import read_search
 
-    checked = read_search(file or Path(), overrides, **given)
+    specification = read_search(file or Path(), overrides, **settings)
     from metaflowkit.search.launcher import run_search
 
-    run_search(checked, study_dir or Path("studies") / checked.settings.name, storage or checked.settings.storage, say)
+    run_search(specification, study_dir or Path("studies") / specification.settings.name, storage or specification.settings.storage, say)
 
 
 def _work(worker: str, storage: str | None, folder: Path | None, index: int | None) -> None:
@@ -76,7 +76,7 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
 @click.argument("study")
 @_STORAGE
 def show(study: str, storage: str | None) -> None:
-    """Print the best trials of STUDY and what mattered, and write report.html, best.yaml and trials.csv."""
+    """Print the best trials of STUDY and the importance of its parameters, and write report.html, best.yaml and trials.csv."""
     from metaflowkit.search.report import conclude
     from metaflowkit.search.study import join
 

@@ -19,10 +19,10 @@ from metaflowkit.types import Episode
 
 @torch.no_grad()
 def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) -> None:
-    """Give the layers that store statistics those of training tasks under the present weights.
+    """Compute the statistics that normalisation layers store, from training tasks under the current weights.
 
     Args:
-        learner: whose model; without such layers nothing is done, and no episode is drawn.
+        learner: its model has the layers; without any, nothing is done and no episode is drawn.
         episodes: batches of training tasks.
         start: whether these are the untrained weights, whose statistics frozen layers keep.
     """
@@ -30,9 +30,9 @@ def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) ->
     if not norms:
         return
     if learner.sample is not None:
-        raise ConfigError("model.backbone.norm: statistics cannot be stored where examples are drawn with the parameters at hand; choose batch or group")
+        raise ConfigError("model.backbone.norm: statistics cannot be stored where examples are drawn with the current parameters; choose batch or group")
     for norm in norms:
-        norm.seen = []
+        norm.records = []
     engine = simplest(learner.rule)
     stepwise = not all(norm.frozen for norm in norms)
     for episode in episodes:
@@ -42,4 +42,4 @@ def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) ->
             with exact_convolutions(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
                 learner.model.get_submodule("backbone")(torch.cat([episode.support[0], episode.query[0]], 1).flatten(0, 1))
     for norm in norms:
-        norm.settle()
+        norm.store_records()

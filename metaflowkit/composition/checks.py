@@ -1,4 +1,4 @@
-"""What is refused of a learner, whether a pipeline or a Python program puts it together."""
+"""Checks of a learner, whether it is built from a pipeline or in Python."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.safety import lost_hooks, unsafe
 from metaflowkit.errors import ConfigError
 from metaflowkit.rules.base import is_native
-from metaflowkit.rules.higher_optimizer import ELSEWHERE
+from metaflowkit.rules.higher_optimizer import HIGHER_ENGINE_ONLY
 
 
-def matching(names: Sequence[str], patterns: Iterable[str], place: Callable[[int], str]) -> frozenset[str]:
+def matching(names: Sequence[str], patterns: Iterable[str], locate: Callable[[int], str]) -> frozenset[str]:
     """The names that match one of the patterns.
 
     Args:
         names: of parameters.
         patterns: such as ``head.*``.
-        place: where the pattern with this index stands, for messages.
+        locate: the location of the pattern with this index, for messages.
 
     Raises:
         ConfigError: a pattern matches nothing.
@@ -27,7 +27,7 @@ def matching(names: Sequence[str], patterns: Iterable[str], place: Callable[[int
     matches: set[str] = set()
     for i, pattern in enumerate(patterns):
         if not (matched := fnmatch.filter(names, pattern)):
-            raise ConfigError(f"{place(i)}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
+            raise ConfigError(f"{locate(i)}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
         matches.update(matched)
     return frozenset(matches)
 
@@ -36,5 +36,5 @@ def engine_problems(learner: MetaLearner) -> list[str]:
     """Why the learner's engine must not run its model and rule, one line each."""
     model, engine = learner.model, learner.engine
     if is_native(learner.rule) and not engine.takes_native:
-        return [ELSEWHERE]
+        return [HIGHER_ENGINE_ONLY]
     return unsafe(model, engine.batches, learner.order.second) + lost_hooks(model, forward=not engine.calls_hooks)

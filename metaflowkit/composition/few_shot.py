@@ -1,18 +1,13 @@
-"""Pipelines on the core, which knows no classes: what their model is called with, and what is read from it."""
+"""Losses and scores of pipelines in the terms of the engines, which have no notion of classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.errors import ConfigError
 from metaflowkit.losses.base import Loss
-from metaflowkit.models.model import Model
-from metaflowkit.seeding import seeded
 from metaflowkit.types import Call, Episode, Labelled, Outputs
 
 
@@ -32,7 +27,7 @@ class SupportLoss:
 
 
 @dataclass(frozen=True)
-class InsideLoss:
+class ModelLoss:
     """The inner loss where the model computes it, since loss or augmentation have meta-parameters of their own.
 
     Attributes:
@@ -48,7 +43,7 @@ class InsideLoss:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """A loss of outputs and targets on a batch ``(x, y)``, which may have been drawn with the parameters at hand.
+    """A loss of outputs and targets on a batch ``(x, y)``, which may have been drawn with the current parameters.
 
     Attributes:
         loss: (outputs, targets) -> scalar.
@@ -72,17 +67,3 @@ def query_scores(call: Call, task: Episode) -> Tensor:
     """Scores of a task's query set, [n, N]."""
     outputs: Outputs = call(task.query[0])
     return outputs.logits
-
-
-def check_backbone(model: Model, examples: Tensor) -> None:
-    """Call the backbone once as the inner loop does, to refuse before a run what can only be seen in its ``forward``.
-
-    Args:
-        model: whose backbone.
-        examples: two of those that it reads, [2, *input].
-
-    Raises:
-        ConfigError: it calls ``torch.utils.checkpoint``.
-    """
-    with torch.enable_grad(), no_recomputation(), seeded(0, examples.device), TaskBuffers(model).within(model):
-        model.backbone(examples)

@@ -23,6 +23,7 @@ from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.models.model import Model
+from metaflowkit.objectives.base import Objective
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.base import MeasuredTasks, Tasks
 from metaflowkit.tasks.contract import check_episode, check_measured
@@ -39,7 +40,7 @@ class Flow:
     Attributes:
         pipeline: what it was built from.
         device: where it computes.
-        interface: what the tasks ask of the learner.
+        interface: what the tasks require of the learner.
         learner: model, inner loop, objective.
         tasks: outer step -> Episode; None in a few-shot flow that was built for evaluation.
         splits: examples with their classes by split; none where the tasks make their own, and without ``train`` where they read no labels.
@@ -64,7 +65,7 @@ class Flow:
 
     @property
     def measured(self) -> bool:
-        """Whether the tasks say themselves what is measured; otherwise it is few-shot accuracy."""
+        """Whether the tasks define their own measurement; otherwise it is few-shot accuracy."""
         return not self.interface.few_shot
 
     def episode(self, step: int) -> Episode:
@@ -76,7 +77,7 @@ class Flow:
         return Episode(self._prepared(episode.support, "support", step), self._prepared(episode.query, "query", step), episode.way, seed)
 
     def calibrate(self, start: bool = False) -> None:
-        """See :func:`metaflowkit.composition.calibration.calibrate`; the tasks are of steps that no training reaches."""
+        """Compute the statistics that normalisation layers store, from tasks of steps that no training reaches."""
         calibrate(self.learner, (self.episode(-i) for i in range(CALIBRATION)), start)
 
     def untrained(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Flow:
         return build_learner(self.pipeline, self.interface, self.device).model.state_dict()
 
     def examples_in(self, episode: Episode) -> int:
-        """How many examples an outer step reads, support and query together; tasks, where examples are drawn with the parameters at hand."""
+        """How many examples an outer step reads, support and query together; tasks, where examples are drawn with the current parameters."""
         if self.interface.sample is not None:
             return task_count(episode)
         return sum(math.prod(tensors(examples)[0].shape[:2]) for examples in (episode.support, episode.query))
@@ -94,7 +95,7 @@ class Flow:
         return self.measured and split != "train"
 
     def description(self) -> str:
-        """What is learned from, for a person."""
+        """The training data, in words."""
         return f"tasks {self.pipeline.tasks.name}"
 
     def _prepared(self, examples: Any, role: str, step: int) -> Any:
@@ -115,7 +116,7 @@ class FewShotFlow(Flow):
 
     @property
     def unit(self) -> str:
-        """See :attr:`Flow.unit`."""
+        """What the examples are: images, texts or other examples."""
         modality = next(iter(self.splits.values())).modality if self.splits else ""
         return {"images": "images", "tokens": "texts"}.get(modality, "examples")
 
@@ -125,11 +126,11 @@ class FewShotFlow(Flow):
         return self.interface.shape
 
     def has(self, split: str) -> bool:
-        """See :meth:`Flow.has`."""
+        """Whether the split holds examples with classes."""
         return split in self.splits and bool(len(self.splits[split].classes))
 
     def description(self) -> str:
-        """See :meth:`Flow.description`."""
+        """The number of training examples, and of classes in each split."""
         counts = ", ".join(f"{name} {len(examples.classes)} classes" for name, examples in self.splits.items())
         return f"{self.pool} training {self.unit}, {counts}"
 
@@ -146,7 +147,7 @@ class FewShotFlow(Flow):
 
 
 def as_inputs(x: Tensor) -> Tensor:
-    """See :meth:`FewShotFlow.inputs`."""
+    """Images as float32 in 0..1, on a CPU with channels last; tokens unchanged."""
     if x.dtype == torch.uint8:
         return channels_last(x.float() / 255)
     return channels_last(x.float()) if x.is_floating_point() else x
@@ -155,8 +156,8 @@ def as_inputs(x: Tensor) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """On a CPU the same images with channels last in memory, in which convolution and pooling run two to three times faster.
 
-    Strides are given outright: with one channel ``memory_format`` changes nothing, and the slow kernels are chosen. What has no
-    axes [..., C, H, W] beside that of the examples stays as it is.
+    Strides are set explicitly: with one channel ``memory_format`` changes nothing, and the slow kernels are chosen. A tensor without
+    axes [..., C, H, W] is returned unchanged.
     """
     if x.device.type != "cpu" or x.dim() < 4 or not x.is_floating_point():
         return x
@@ -165,13 +166,13 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def build(pipeline: Pipeline, train: bool = True) -> Flow:
-    """Build a pipeline: load its data, make its model, connect its parts.
+    """Build a pipeline: load its data, build its model, connect its parts.
 
     The same seed gives the same weights on every device, since they are drawn on the CPU.
 
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
-        train: whether there must be tasks to learn from; without, a data set of test classes alone will do.
+        train: whether training tasks are built; without, a data set of test classes alone suffices.
 
     Raises:
         ConfigError: a component refuses its settings.
@@ -193,52 +194,55 @@ def _tags(pipeline: Pipeline) -> Mapping[str, Any]:
 
 
 def _measured(pipeline: Pipeline, device: torch.device) -> Flow:
-    """The flow of tasks that say themselves what is measured."""
+    """The flow of tasks that define their own measurement."""
     splits = {} if pipeline.dataset is None else _loaded(pipeline, ())
-    given = {"splits": splits, "images": splits.get("train"), "seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed}
-    tasks: MeasuredTasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, **given))
+    injected = {"splits": splits, "images": splits.get("train"), "seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed}
+    tasks: MeasuredTasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, **injected))
     examples = placed(pipeline, "tasks", lambda: check_measured(tasks))
-    _check_draws(pipeline, tasks)
     sample = tasks.sample if tasks.samples else None
     interface = Interface(tuple(tasks.shape), tasks.outputs, 0, examples, tasks.criterion, False, sample)
-    return Flow(pipeline, device, interface, build_learner(pipeline, interface, device), tasks, splits)
+    learner = build_learner(pipeline, interface, device)
+    _check_draws(pipeline, tasks, learner)
+    return Flow(pipeline, device, interface, learner, tasks, splits)
 
 
-def _check_draws(pipeline: Pipeline, tasks: MeasuredTasks) -> None:
-    """There is a draw for every inner step: of a student, its target, and what is measured."""
-    needed = max(pipeline.inner.steps + int(pipeline.objective.settings.get("delta", 0)), *(pipeline.evaluate.steps or [0]))
-    if tasks.samples and tasks.draws is not None and tasks.draws < needed:
+def _check_draws(pipeline: Pipeline, tasks: MeasuredTasks, learner: MetaLearner) -> None:
+    """The tasks have a draw for every inner step of a student, of its target and of a measurement."""
+    steps = max(learner.steps + cast(Objective, learner.objective).further_steps, *(pipeline.evaluate.steps or [0]))
+    if tasks.samples and tasks.draws is not None and tasks.draws < steps:
         raise ConfigError(
-            f"{pipeline.place('tasks')}: draws must be at least {needed}, since so many inner steps are taken, got {tasks.draws}; raise tasks.draws"
+            f"{pipeline.place('tasks')}: draws must be at least {steps}, since so many inner steps are taken, got {tasks.draws}; raise tasks.draws"
         )
 
 
 def _few_shot(pipeline: Pipeline, device: torch.device, train: bool) -> FewShotFlow:
     """The flow of few-shot classification."""
     splits = _loaded(pipeline, ("train",) if train and not _tags(pipeline)["reads_labels"] else ())
-    some = next((examples for examples in splits.values() if len(examples.x)), None)
-    if some is None or (train and not ("train" in splits and len(splits["train"].x))):
+    sample = next((examples for examples in splits.values() if len(examples.x)), None)
+    if sample is None or (train and not ("train" in splits and len(splits["train"].x))):
         raise DataError("dataset: has no training images; give its training split a share of the classes")
-    shape = tuple(some.x.shape[1:])
+    shape = tuple(sample.x.shape[1:])
     require_episodes(pipeline, shape, device)
-    tasks, pool, support = None, len(splits["train"].x) if train else 0, 0
+    tasks, pool, support, way = None, len(splits["train"].x) if train else 0, 0, int(pipeline.tasks.settings.get("way", 1))
     if train:
         _check_settings(pipeline, splits)
         tasks = _training_tasks(pipeline, splits)
-        support = placed(pipeline, "tasks", lambda: check_episode(tasks.episode(1), shape))
-    stage = Stage(operations(pipeline, some), pipeline.seed, as_inputs(some.x[:2].expand(2, *shape)))
-    interface = Interface(shape, int(pipeline.tasks.settings.get("way", 1)), getattr(some, "vocabulary", 0), support)
+        first = tasks.episode(1)
+        support = placed(pipeline, "tasks", lambda: check_episode(first, shape))
+        way = first.way
+    stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x[:2].expand(2, *shape)))
+    interface = Interface(shape, way, getattr(sample, "vocabulary", 0), support)
     return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device), tasks, splits, stage=stage, pool=pool)
 
 
 def _loaded(pipeline: Pipeline, unread: tuple[str, ...]) -> dict[str, ExampleSet]:
     choice = pipeline.dataset
-    assert choice is not None, "the checks of a pipeline see to it"
+    assert choice is not None, "checked when the pipeline is read"
     return check_splits(choice.name, placed(pipeline, "dataset", lambda: r.DATASETS.build(choice)).load(), unread=unread)
 
 
 def _training_tasks(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> Tasks:
-    """The tasks to learn from; those without labels get the examples alone, and the labelled split leaves the flow."""
+    """The training tasks; those that read no labels are given the examples alone, and the labelled split is removed from the flow."""
     reads_labels = _tags(pipeline)["reads_labels"]
     if reads_labels and not splits["train"].classes:
         raise DataError(
@@ -250,13 +254,13 @@ def _training_tasks(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> Tasks:
 
 
 def operations(pipeline: Pipeline, examples: ExampleSet) -> list[Choice]:
-    """The augmentation operations: those listed, or those of the level for these examples."""
+    """The augmentation operations: those of the list, or those of the level for these examples."""
     if pipeline.augment.level is None:
         return list(pipeline.augment.operations)
     if examples.modality not in ("images", "tokens"):
         raise ConfigError(f"{pipeline.place('augment')}: there are no levels for {examples.modality}; list operations, or write augment: []")
-    sort = "tokens" if examples.modality == "tokens" else "grey" if examples.x.shape[1] == 1 else "color"
-    nodes = level_operations(pipeline.augment.level, sort)
+    kind = "tokens" if examples.modality == "tokens" else "grey" if examples.x.shape[1] == 1 else "color"
+    nodes = level_operations(pipeline.augment.level, kind)
     return [Choice(node.pop("name"), node) for node in nodes]
 
 

@@ -1,4 +1,4 @@
-"""Lower bounds of the memory that a pipeline needs, held against the machine's before anything is built."""
+"""Lower bounds of the memory that a pipeline needs, compared with the machine's before anything is built."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from metaflowkit.memory import require_memory
 
 
 def require_episodes(pipeline: Pipeline, shape: tuple[int, ...], device: torch.device) -> None:
-    """The images of an episode fit into memory: T N (S + Q) of them in training, each as C H W bytes and as as many floats of 4 bytes.
+    """The images of an episode fit into memory: T N (S + Q) of them in training, each as C H W bytes and as many 4-byte floats.
 
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
         shape: of an example, such as (C, H, W) of an image.
-        device: where they are to be.
+        device: where they are stored.
 
     Raises:
         DataError: naming the settings that the number of images follows from.
     """
-    image, settings, asked = 5 * math.prod(shape), pipeline.tasks.settings, pipeline.evaluate
+    image, settings, evaluate = 5 * math.prod(shape), pipeline.tasks.settings, pipeline.evaluate
     sizes = [settings[key] for key in ("meta_batch", "way", "shot", "query") if isinstance(settings.get(key), int)]
     if len(sizes) == 4:
         tasks, way, shot, query = sizes
         keys = "tasks.meta_batch, tasks.way, tasks.shot, tasks.query or dataset.image_size"
         count = tasks * way * (shot + query)
         require_memory(count * image, f"{pipeline.place('tasks')}: the {count:,} images of an outer step", f"lower {keys}", device)
-    for way, shot in asked.settings():
-        count = way * (shot * max(1, evaluation_views(pipeline)) + asked.query)
+    for way, shot in evaluate.settings():
+        count = way * (shot * max(1, evaluation_views(pipeline)) + evaluate.query)
         keys = "evaluate.way, evaluate.shot, evaluate.query, evaluate.views or dataset.image_size"
         require_memory(count * image, f"{pipeline.place('evaluate')}: the {count:,} images of an episode", f"lower {keys}", device)
 
@@ -40,14 +40,14 @@ def require_episodes(pipeline: Pipeline, shape: tuple[int, ...], device: torch.d
 def require_model(pipeline: Pipeline, shape: tuple[int, ...], vocabulary: int, way: int, device: torch.device) -> None:
     """The model fits into memory: its parameters, their meta-gradient and the adapted parameters of one task, 4 bytes a number.
 
-    It is built on torch's device ``meta`` for that, which holds no values. What cannot be built there is left to the real construction.
+    It is built on torch's device ``meta`` for that, which holds no values. What cannot be built there is not checked.
 
     Raises:
         DataError: naming the settings that the number of parameters follows from.
     """
     try:
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as one that nothing is loaded into a tensor without values
+            warnings.simplefilter("ignore")  # such as that nothing can be copied into a tensor without values
             backbone = r.BACKBONES.build(pipeline.model.backbone, shape=shape, vocabulary=vocabulary)
             head = r.HEADS.build(pipeline.model.head, features=backbone.features, way=way)
             count = sum(p.numel() for part in (backbone, head) for p in part.parameters())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metaflowkit.composition.checks import engine_problems, matching
-from metaflowkit.composition.few_shot import BatchLoss, InsideLoss, SupportLoss
+from metaflowkit.composition.few_shot import BatchLoss, ModelLoss, SupportLoss
 from metaflowkit.composition.footprint import require_model
 from metaflowkit.config import registry as r
 from metaflowkit.config.registry import Choice
@@ -31,13 +31,13 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Interface:
-    """What the tasks of a pipeline ask of its learner.
+    """What the tasks of a pipeline require of its learner.
 
     Attributes:
         shape: of an example, such as (C, H, W).
         way: classes per task, or how many outputs the head gives.
         vocabulary: number of tokens where examples are texts.
-        examples: in a task's support; 0 where it is not known before it is drawn.
+        examples: in a task's support; 0 where the number is unknown before they are drawn.
         criterion: what outputs mean.
         few_shot: whether tasks are few-shot classification, whose head may read the support set.
         sample: see :class:`metaflowkit.engines.base.MetaLearner`.
@@ -67,35 +67,38 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
     """
     inner = pipeline.inner
 
-    def made(path: str, kind: r.Kind, choice: Choice, **given: Any) -> Any:
-        return placed(pipeline, path, lambda: kind.build(choice, **given))
+    def build(path: str, kind: r.Kind, choice: Choice, **injected: Any) -> Any:
+        return placed(pipeline, path, lambda: kind.build(choice, **injected))
 
     with torch.random.fork_rng(devices=[]):
         require_model(pipeline, interface.shape, interface.vocabulary, interface.way, device)
         torch.manual_seed(seed_for(pipeline.seed, "model"))
-        backbone = made("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=interface.shape, vocabulary=interface.vocabulary)
-        head = made("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way)
-        loss = made("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
-        augment = None if inner.augment is None else made("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
+        backbone = build("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=interface.shape, vocabulary=interface.vocabulary)
+        head = build("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way)
+        for path, module in (("model.backbone", backbone), ("model.head", head)):
+            if not isinstance(module, nn.Module):
+                raise ConfigError(f"{pipeline.place(path)}: must be a torch.nn.Module, got {type(module).__name__}; derive it from one")
+        loss = build("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
+        augment = None if inner.augment is None else build("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
     for norm in stored_norms(backbone):
         norm.set_steps(inner.steps)
-    rule = made("inner.rule", r.RULES, inner.rule)
-    named = dict(Model(backbone, head).named_parameters())
-    adapts = _adapting(pipeline, {name: p.requires_grad for name, p in named.items()})
-    learned = _learned(pipeline, rule, {name: p.shape for name, p in named.items() if name in adapts and p.requires_grad})
-    inside = augment is not None or isinstance(loss, nn.Module)
-    model = Model(backbone, head, learned, loss if inside else None, augment).to(device)
+    rule = build("inner.rule", r.RULES, inner.rule)
+    parameters = dict(Model(backbone, head).named_parameters())
+    adapts = _adapting(pipeline, {name: p.requires_grad for name, p in parameters.items()})
+    learned = _learned(pipeline, rule, {name: p.shape for name, p in parameters.items() if name in adapts and p.requires_grad})
+    in_model = augment is not None or isinstance(loss, nn.Module)
+    model = Model(backbone, head, learned, loss if in_model else None, augment).to(device)
     learner = MetaLearner(
         model,
         rule,
-        loss=InsideLoss(interface.few_shot) if inside else (SupportLoss if interface.few_shot else BatchLoss)(loss),
-        objective=made("objective", r.OBJECTIVES, pipeline.objective),
+        loss=ModelLoss(interface.few_shot) if in_model else (SupportLoss if interface.few_shot else BatchLoss)(loss),
+        objective=build("objective", r.OBJECTIVES, pipeline.objective),
         steps=inner.steps,
-        engine=made("inner.engine", r.ENGINES, inner.engine, model=model, rule=rule),
-        order=made("inner.order", r.ORDERS, inner.order),
+        engine=build("inner.engine", r.ENGINES, inner.engine, model=model, rule=rule),
+        order=build("inner.order", r.ORDERS, inner.order),
         adapts=adapts,
         learns=_learning(pipeline, [name for name, _ in model.named_parameters()]),
-        frozen=frozenset(named) - adapts if inner.others == "frozen" else frozenset(),
+        frozen=frozenset(parameters) - adapts if inner.others == "frozen" else frozenset(),
         proximal=inner.proximal,
         remat=inner.remat,
         arguments=Model.arguments if interface.few_shot else Model.arguments_alone,
@@ -149,20 +152,20 @@ def _matched(pipeline: Pipeline, path: str, names: list[str], patterns: Iterable
 
 
 def _learned(pipeline: Pipeline, rule: Any, shapes: dict[str, torch.Size]) -> LearnedSettings | None:
-    """What is learned of the rule."""
+    """The settings of the rule that are meta-learned; None without any."""
     inner = pipeline.inner
     if not inner.learn:
         return None
-    place = "inner.learn"
+    path = "inner.learn"
     if not is_learnable(rule):
-        raise ConfigError(f"{pipeline.place(place)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
+        raise ConfigError(f"{pipeline.place(path)}: the rule {inner.rule.name!r} has no settings that can be learned; derive it from PerTensor")
     settings = r.RULES.entries(pipeline.plugins)[inner.rule.name].settings
-    learned = [Learned(key, rule.settings[key], get_args(settings[key].annotation)[1], how.per, how.per_step) for key, how in inner.learn.items()]
-    return placed(pipeline, place, lambda: LearnedSettings(learned, shapes, inner.steps))
+    learned = [Learned(key, rule.settings[key], get_args(settings[key].annotation)[1], learn.per, learn.per_step) for key, learn in inner.learn.items()]
+    return placed(pipeline, path, lambda: LearnedSettings(learned, shapes, inner.steps))
 
 
 def placed(pipeline: Pipeline, path: str, make: Callable[[], V]) -> V:
-    """Run a constructor and put the place in the pipeline before what it complains of."""
+    """Run a constructor; its error messages begin with the location in the pipeline file."""
     try:
         return make()
     except ValueError as error:

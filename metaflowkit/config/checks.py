@@ -1,4 +1,4 @@
-"""Problems between keys of a pipeline that are right each by itself."""
+"""Conflicts between keys of a pipeline that are each valid alone."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from metaflowkit.errors import key_text, quoted
 
 
 def cross_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> list[str]:
-    """Problems between keys that are right each by itself."""
+    """Conflicts between keys that are each valid alone."""
     problems = []
     tasks = r.TASKS.entries(plugins)[pipeline.tasks.name].tags
     loss = pipeline.inner.loss.name
     if _tags(r.LOSSES, pipeline.inner.loss, plugins)["needs_fixed_support"] and not tasks["fixed_support"]:
-        fixed = [name for name, entry in r.TASKS.entries(plugins).items() if entry.tags["fixed_support"]]
+        names = [name for name, entry in r.TASKS.entries(plugins).items() if entry.tags["fixed_support"]]
         problems.append(
             f"{_mark(root, 'inner', 'loss')}: inner.loss: {loss!r} needs a support set that is the same at every step, and that of the tasks {pipeline.tasks.name!r} is not; "
-            f"choose another, or tasks such as {', '.join(fixed)}"
+            f"choose another, or tasks such as {', '.join(names)}"
         )
     if tasks["measured"]:
         problems += _measured_checks(pipeline, root, bool(tasks["reads_data"]), plugins)
@@ -43,7 +43,7 @@ def _tags(kind: Kind, choice: Choice, plugins: Sequence[str]) -> dict[str, Any]:
 
 
 def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool, plugins: Sequence[str]) -> list[str]:
-    """What does not go with tasks that are measured by themselves, or is never read by them."""
+    """Keys that tasks with their own measurement do not support or never read."""
     problems, name = [], pipeline.tasks.name
     if _tags(r.HEADS, pipeline.model.head, plugins)["reads_support"]:
         problems.append(
@@ -95,7 +95,7 @@ def _few_shot_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> 
     adapting = [choice.name for choice in pipeline.evaluate.readouts if _tags(r.READOUTS, choice, plugins)["adapts"]]
     if adapting:
         way = pipeline.tasks.settings.get("way")
-        if _tags(r.HEADS, pipeline.model.head, plugins)["fixed_way"] and any(w != way for w, _ in pipeline.evaluate.settings()):
+        if _tags(r.HEADS, pipeline.model.head, plugins)["fixed_way"] and way is not None and any(w != way for w, _ in pipeline.evaluate.settings()):
             problems.append(
                 f"{_mark(root, 'evaluate', 'way')}: evaluate.way: must be {way} as in training, since the head {pipeline.model.head.name!r} has a row per class, got {pipeline.evaluate.way}; set it, or leave {adapting[0]!r} out of evaluate.readouts"
             )
@@ -114,10 +114,10 @@ def _modality_checks(pipeline: Pipeline, root: Node, plugins: Sequence[str]) -> 
     modality = _tags(r.DATASETS, pipeline.dataset, plugins)["modality"]
     reads = _tags(r.BACKBONES, pipeline.model.backbone, plugins)["reads"]
     if "any" not in (modality, reads) and reads != modality:
-        fitting = [name for name, entry in r.BACKBONES.entries(plugins).items() if entry.tags["reads"] in ("any", modality)]
+        names = [name for name, entry in r.BACKBONES.entries(plugins).items() if entry.tags["reads"] in ("any", modality)]
         problems.append(
             f"{_mark(root, 'model', 'backbone')}: model.backbone: {pipeline.model.backbone.name!r} reads {reads}, and the data set "
-            f"{pipeline.dataset.name!r} holds {modality}; choose one of {', '.join(fitting)}"
+            f"{pipeline.dataset.name!r} holds {modality}; choose one of {', '.join(names)}"
         )
     for i, operation in enumerate(pipeline.augment.operations):
         changes = _tags(r.AUGMENTATIONS, operation, plugins)["modality"]
@@ -151,11 +151,13 @@ def _inner_checks(pipeline: Pipeline, root: Node, order: dict[str, Any], setting
             problems.append(f"{where}: cannot be learned in the order {inner.order.name!r}, whose gradient does not go through the steps; choose exact")
         elif not inner.steps:
             problems.append(f"{where}: cannot be learned without inner steps; raise inner.steps")
+        elif problem := get_args(settings[name].annotation)[1].start_problem(name, inner.rule.settings.get(name, settings[name].default)):
+            problems.append(f"{where}: {problem}")
     return problems
 
 
 def _nearest_device(name: str) -> str:
-    """The device that is meant: what names none of the others, such as gpu, is taken for an accelerator."""
+    """The device that was probably meant; an unknown name, such as gpu, is read as an accelerator."""
     close = difflib.get_close_matches(name.lower(), ["auto", "cpu", "cuda"], n=1, cutoff=0.75)  # gpu and cpu agree by two thirds
     return f"did you mean {close[0]!r}?" if close else "write cuda for a GPU"
 

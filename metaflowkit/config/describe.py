@@ -21,7 +21,7 @@ SECTIONS: dict[str, type] = {
     "pipeline": Pipeline, "augment": Augment, "model": ModelNode, "inner": Inner, "learn": Learn, "outer": Outer, "evaluate": Evaluate,
     "search": Settings, "limits": Limits, "final": Final,
 }  # fmt: skip
-UNWRITTEN = {"pipeline": ("name", "places")}
+NOT_IN_FILE = {"pipeline": ("name", "places")}
 
 
 def describe_components(kind: str | None = None, name: str | None = None, plugins: Sequence[str] = ()) -> list[str]:
@@ -35,10 +35,10 @@ def describe_components(kind: str | None = None, name: str | None = None, plugin
     Raises:
         ConfigError: there is no such kind or component, or no such module.
     """
-    kinds = {known.name: known for known in KINDS.values()}
+    kinds = {each.name: each for each in KINDS.values()}
     if kind is None:
         sections = ["section", *(f"  {name:<28} {_summary(cls)}" for name, cls in SECTIONS.items()), ""]
-        return [*sections, *(line for known in kinds for line in (*_listing(known, kinds[known].entries(plugins)), "")), "level", *_levels()]
+        return [*sections, *(line for each in kinds.values() for line in (*_listing(each.name, each.entries(plugins)), "")), "level", *_levels()]
     if kind == "level":
         return _level(name)
     if kind in SECTIONS:
@@ -83,17 +83,17 @@ def _section(section: str, key: str | None) -> list[str]:
     if cls is Augment:
         return [f"augment: {_summary(cls)}", "  {level: 1 to 4}; see mfk components level", "  [operations]; see mfk components augmentation"]
     hints, helps = typing.get_type_hints(cls, include_extras=True), argument_docs(inspect.getdoc(cls) or "")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in UNWRITTEN.get(section, ())}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in NOT_IN_FILE.get(section, ())}
     if key is not None and key not in fields:
         raise ConfigError(f"components: the section {section!r} has no key {key!r}; {nearest(key, fields)}")
     lines = []
     for field in [fields[key]] if key is not None else fields.values():
-        lines += [f"  {field.name}: {', '.join(filter(None, (_what(hints[field.name]), _default(field))))}", f"      {helps[field.name]}"]
+        lines += [f"  {field.name}: {', '.join(filter(None, (_type(hints[field.name]), _default(field))))}", f"      {helps[field.name]}"]
     return [f"{section}: {_summary(cls)}", *lines]
 
 
-def _what(hint: Any) -> str:
-    """The type of a key; what has a help of its own is referred to."""
+def _type(hint: Any) -> str:
+    """The type of a key; for a component or a section, where its help is."""
     if typing.get_origin(hint) is list and typing.get_origin(inside := typing.get_args(hint)[0]) is Annotated and typing.get_args(inside)[0] is Choice:
         return f"a list of components (see mfk components {typing.get_args(inside)[1].name})"
     if typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] in (Choice, Choice | None):
@@ -106,7 +106,7 @@ def _what(hint: Any) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    """What stands where the key is left out; nothing is said of a section, whose keys have defaults of their own."""
+    """The default of a key in words; empty for a section, whose keys have their own."""
     if "default" in field.metadata:
         return f"default {field.metadata['default']}"
     if field.default_factory is not dataclasses.MISSING:
@@ -121,13 +121,13 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _levels() -> list[str]:
-    return [f"  {sort}{level:<2} {', '.join(op['name'] for op in level_operations(level, sort))}" for sort in TABLES for level in range(1, 5)]
+    return [f"  {kind}{level:<2} {', '.join(op['name'] for op in level_operations(level, kind))}" for kind in TABLES for level in range(1, 5)]
 
 
 def _level(name: str | None) -> list[str]:
     if name is None:
         return ["level", *_levels(), "print one for editing with 'mfk components level grey3'"]
-    sort, level = name[:-1], name[-1:]
-    if sort not in TABLES or level not in tuple("1234"):
-        raise ConfigError(f"components: there is no level {name!r}; use {', '.join(f'{sort}1 to {sort}4' for sort in TABLES)}")
-    return to_yaml({"augment": level_operations(int(level), sort)}).splitlines()
+    kind, level = name[:-1], name[-1:]
+    if kind not in TABLES or level not in tuple("1234"):
+        raise ConfigError(f"components: there is no level {name!r}; use {', '.join(f'{kind}1 to {kind}4' for kind in TABLES)}")
+    return to_yaml({"augment": level_operations(int(level), kind)}).splitlines()

@@ -1,4 +1,4 @@
-"""Writes that are whole or not at all, and a lock that ends with its process."""
+"""Atomic writes, and a lock that is released when its process ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTIAL = ".partial"
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part, whatever happens meanwhile.
 
-    The content goes to a file of its own name in the same folder first, so that several processes may write one path: the last one stays.
+    The content is written to a file of a unique name in the same folder and renamed, so that several processes may write one path: the last one wins.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; the old file is whole and no part of the new is left.
@@ -51,7 +51,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error."""
+    """The system's text for an error."""
     return error.strerror or str(error) or type(error).__name__
 
 
@@ -61,12 +61,12 @@ def remedy(error: OSError) -> str:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what writes of this machine left in a folder when their process was killed."""
+    """Remove the partial files in a folder whose processes on this machine were killed."""
     host = socket.gethostname()
     for path in folder.glob(f".*{PARTIAL}"):
-        before, _, token = path.name.removesuffix(PARTIAL).rpartition(".")
-        before, _, process = before.rpartition(".")
-        if token and before.endswith(f".{host}") and process.isdigit() and not _alive(int(process)):
+        stem, _, token = path.name.removesuffix(PARTIAL).rpartition(".")
+        stem, _, process = stem.rpartition(".")
+        if token and stem.endswith(f".{host}") and process.isdigit() and not _alive(int(process)):
             path.unlink(missing_ok=True)
 
 
@@ -75,7 +75,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # another user's
+    except (PermissionError, OverflowError):  # a process of another user
         pass
     return True
 
@@ -85,12 +85,12 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     """While this context is open, nobody else opens it on the same path.
 
     The system keeps the lock (flock) and drops it with the process, however that ends, so that a crash leaves nothing to be removed.
-    Where the file system or the platform has no such locks (some network file systems, Windows) nothing is kept out; between machines
+    Where the file system or the platform has no such locks (some network file systems, Windows) nothing is locked; between machines
     that share a folder it holds only where the file system carries locks across (NFS 4, Linux clients from NFS 3 on).
 
     Args:
         path: the lock's file; its folder must exist.
-        refusal: what another one is told; the process that holds it is named after it.
+        refusal: the message for another process; the one that holds the lock is appended.
 
     Raises:
         RunError: another process holds it, or the file cannot be made.

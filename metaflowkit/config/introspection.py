@@ -1,4 +1,4 @@
-"""What source text says about a component, read without importing it: name, settings with types and defaults, documentation."""
+"""Entries of components, read from source text without importing it: name, settings with types and defaults, documentation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import inspect
 import sys
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from metaflowkit.config import schema
 from metaflowkit.config.expressions import FAILURES, evaluate
-from metaflowkit.config.guards import Guard, guards_of
+from metaflowkit.config.guards import Definition, Guard, guards_of
 from metaflowkit.errors import ConfigError, quoted
 
 REQUIRED = inspect.Parameter.empty
@@ -37,15 +37,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the source text says about a component.
+    """A component as its source text describes it.
 
     Attributes:
         name: as a pipeline names it.
         summary: first paragraph of its documentation.
         settings: the keywords of its constructor.
-        origin: where it was read.
+        origin: the file that it was read from.
         tags: the class-level constants of it and of the classes that it derives from.
-        guards: what its constructor refuses.
+        guards: the conditions under which its constructor refuses settings.
     """
 
     name: str
@@ -79,11 +79,11 @@ def locate(module: str) -> Path:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    top, *below = module.split(".")
-    named = module != "__main__" and all(part.isidentifier() for part in (top, *below))
-    spec = importlib.util.find_spec(top) if named else None
+    top, *submodules = module.split(".")
+    valid = module != "__main__" and all(part.isidentifier() for part in (top, *submodules))
+    spec = importlib.util.find_spec(top) if valid else None
     name = top
-    for part in below:
+    for part in submodules:
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
     if spec is None:
@@ -96,7 +96,7 @@ def locate(module: str) -> Path:
 @cache
 def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
     """(variable, entry) of every ``@VARIABLE.register("name")`` at the top level of a source file."""
-    registered = []
+    entries = []
     module = read_python(source)
     constants = _constants(module)
     for statement in module.body:
@@ -105,8 +105,9 @@ def registrations(source: Path) -> tuple[tuple[str, Entry], ...]:
         for decorator in statement.decorator_list:
             match decorator:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr="register"), args=[ast.Constant(value=str(name))]):
-                    registered.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module), constants=constants)))
-    return tuple(registered)
+                    find = partial(_function, module=module)
+                    entries.append((variable, read_entry(name, statement, str(source), tags=_tags(statement, module), constants=constants, find=find)))
+    return tuple(entries)
 
 
 def read_entry(
@@ -116,6 +117,7 @@ def read_entry(
     types: Mapping[str, Any] = _NAMES,
     tags: Mapping[str, Any] | None = None,
     constants: Mapping[str, Any] | None = None,
+    find: Callable[[str], Definition | None] = lambda name: None,
 ) -> Entry:
     """The entry of one class or function definition.
 
@@ -126,6 +128,7 @@ def read_entry(
         types: the names that its annotations may use.
         tags: see :class:`Entry`.
         constants: the names that its defaults may use; None gives defaults that cannot be read as their text.
+        find: see :func:`metaflowkit.config.guards.guards_of`.
 
     Raises:
         ConfigError: a default cannot be read, and ``constants`` is not None.
@@ -146,7 +149,8 @@ def read_entry(
                 REQUIRED if default is None else _default(default, origin, constants),
                 helps.get(argument.arg, ""),
             )
-    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, dict(tags or {}), guards_of(inits[0]) if inits else ())
+    guards = guards_of(inits[0], constants, find) if inits else ()
+    return Entry(name, doc.split("\n\n")[0].replace("\n", " "), settings, origin, dict(tags or {}), guards)
 
 
 def _tags(statement: ast.ClassDef | ast.FunctionDef, module: ast.Module) -> dict[str, Any]:
@@ -155,32 +159,38 @@ def _tags(statement: ast.ClassDef | ast.FunctionDef, module: ast.Module) -> dict
         return {}
     tags: dict[str, Any] = {}
     for base in reversed(statement.bases):
-        if isinstance(base, ast.Name):
-            tags |= _tags_of(base.id, module)
+        if isinstance(base, ast.Name) and (definition := _definition(base.id, module)) is not None:
+            tags |= _tags(*definition)
     for name, value in _bindings(statement.body):
         with contextlib.suppress(*FAILURES):
             tags[name] = evaluate(value, {})
     return tags
 
 
-def _tags_of(name: str, module: ast.Module) -> dict[str, Any]:
-    """The tags of a class that a module defines or imports by name; none where its source cannot be found."""
+def _definition(name: str, module: ast.Module) -> tuple[ast.ClassDef | ast.FunctionDef, ast.Module] | None:
+    """The class or function that a module defines or imports by this name, with the module that defines it; None where its source cannot be found."""
     for statement in module.body:
         match statement:
-            case ast.ClassDef(name=defined) if defined == name:
-                return _tags(statement, module)
-            case ast.ImportFrom(module=str(home), names=names, level=0):
+            case ast.ClassDef(name=defined) | ast.FunctionDef(name=defined) if defined == name:
+                return statement, module
+            case ast.ImportFrom(module=str(source), names=names, level=0):
                 original = next((alias.name for alias in names if (alias.asname or alias.name) == name), None)
-                if original is not None and home.split(".")[0] not in sys.stdlib_module_names:
+                if original is not None and source.split(".")[0] not in sys.stdlib_module_names:
                     try:
-                        return _tags_of(original, read_python(locate(home)))
+                        return _definition(original, read_python(locate(source)))
                     except ConfigError:
-                        return {}
-    return {}
+                        return None
+    return None
+
+
+def _function(name: str, module: ast.Module) -> Definition | None:
+    """The function of a name that a module defines or imports, with the constants of the module that defines it."""
+    definition = _definition(name, module)
+    return (definition[0], _constants(definition[1])) if definition is not None and isinstance(definition[0], ast.FunctionDef) else None
 
 
 def _annotation(node: ast.expr | None, types: Mapping[str, Any]) -> Any:
-    """The annotation's value where it is made of known names; Any where it is not (an argument given by the builder)."""
+    """The annotation's value where it uses the names in ``types`` alone, else Any (as for an argument that the builder gives)."""
     if node is None:
         return Any
     try:
@@ -193,10 +203,10 @@ def _constants(module: ast.Module) -> dict[str, Any]:
     """The names that a module binds once, at its top level, to values that can be read."""
     constants: dict[str, Any] = {}
     bindings = list(_bindings(module.body))
-    often = Counter(name for name, _ in bindings)
+    counts = Counter(name for name, _ in bindings)
     for name, value in bindings:
         with contextlib.suppress(*FAILURES):
-            if often[name] == 1:
+            if counts[name] == 1:
                 constants[name] = evaluate(value, constants)
     return constants
 
@@ -211,7 +221,7 @@ def _bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
                 yield name, value
 
 
-def _default(node: ast.expr, place: str, constants: Mapping[str, Any] | None) -> Any:
+def _default(node: ast.expr, origin: str, constants: Mapping[str, Any] | None) -> Any:
     """The value of a default; without ``constants`` what cannot be read is given as its text.
 
     Raises:
@@ -223,7 +233,7 @@ def _default(node: ast.expr, place: str, constants: Mapping[str, Any] | None) ->
         if constants is None:
             return ast.unparse(node)
         raise ConfigError(
-            f"{place}:{node.lineno}: the default {ast.unparse(node)} cannot be read from the source; write a number, a text or a constant of that module"
+            f"{origin}:{node.lineno}: the default {ast.unparse(node)} cannot be read from the source; write a number, a text or a constant of that module"
         ) from None
 
 

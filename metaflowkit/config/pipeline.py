@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.checks import cross_checks
-from metaflowkit.config.choosing import choose
+from metaflowkit.config.choosing import choose, with_default
+from metaflowkit.config.plugin_refusals import refusals
 from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.types import Augment, Learn, Level, Pipeline
 from metaflowkit.config.yaml import Mark, Node, apply_overrides, as_node, read_yaml
-from metaflowkit.errors import ConfigError, key_text
+from metaflowkit.errors import ConfigError, key_text, quoted
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -31,7 +32,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
         The pipeline with every default written out.
 
     Raises:
-        ConfigError: with every problem found, each with its place, what is wrong and what to do.
+        ConfigError: with every problem found, each with its location, what is wrong and what to do.
     """
     root = read_yaml(path)
     if is_search(root):
@@ -42,9 +43,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
 def pipeline_of(settings: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "python") -> Pipeline:
     """A pipeline from Python: the mapping that a YAML file would hold.
 
-    Where a file names a component, an object may stand: a data set with ``load()``, a backbone or head that is a module (each
+    In place of a component's name an object may be given: a data set with ``load()``, a backbone or head that is a module (each
     build trains a copy of it), a rule, loss, objective, order, engine or task sampler. The run directory of such a pipeline names
-    them, and can be resumed and loaded in a process that has made it again.
+    them, and can be resumed and loaded in a process that has built the pipeline again.
 
     Args:
         settings: keys as in a pipeline file.
@@ -59,6 +60,8 @@ def pipeline_of(settings: Mapping[str, Any], overrides: Sequence[str] = (), name
         >>> mfk.pipeline({"dataset": "glyphs", "inner": {"steps": 2, "rule": mfk.rules.SGD(lr=0.3)}}).inner.rule.name
         'python.SGD'
     """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{name}: must be a mapping of keys to values, got {quoted(settings)}; write such as {{'dataset': 'glyphs'}}")
     return read_node(apply_overrides(as_node(dict(settings), Mark(name)), overrides), name)
 
 
@@ -76,24 +79,24 @@ def read_node(root: Node, name: str) -> Pipeline:
     if root.value.get("dataset", Node(None, root.mark)).value is None and _reads_data(root, plugins):
         problems.append(f"{root.mark}: dataset: is missing and has no default; add it")
     if not problems:
-        pipeline = resolved(pipeline, plugins)
-        problems = cross_checks(pipeline, root, plugins)
+        pipeline = dataclasses.replace(resolved(pipeline, plugins), places=dict(_places(root, "")))
+        problems = [*cross_checks(pipeline, root, plugins), *refusals(pipeline)]
     if problems:
-        raise ConfigError(problems)
-    return dataclasses.replace(pipeline, places=dict(_places(root, "")))  # type: ignore[no-any-return]
+        raise ConfigError(list(dict.fromkeys(problems)))  # the plugins are read twice
+    return pipeline  # type: ignore[no-any-return]
 
 
 def _reads_data(root: Node, plugins: Sequence[str]) -> bool:
     """Whether the tasks of a mapping are made of a data set."""
     node = root.value.get("tasks")
-    named = node.value.get("name") if node is not None and isinstance(node.value, dict) else node
-    name = Pipeline.tasks.name if named is None else named.value if isinstance(named.value, str) else r.TASKS.name_of(named.value)
+    name_node = node.value.get("name") if node is not None and isinstance(node.value, dict) else node
+    name = Pipeline.tasks.name if name_node is None else name_node.value if isinstance(name_node.value, str) else r.TASKS.name_of(name_node.value)
     entry = r.TASKS.entries(plugins).get(name)
     return entry is None or bool(entry.tags["reads_data"])
 
 
 def resolved(pipeline: Pipeline, plugins: Sequence[str]) -> Pipeline:
-    """The pipeline with those defaults written out that follow from its tasks."""
+    """The pipeline with the defaults that follow from its tasks."""
     evaluate, tasks = pipeline.evaluate, pipeline.tasks
     if not r.TASKS.entries(plugins)[tasks.name].tags["measured"]:
         return dataclasses.replace(pipeline, evaluate=dataclasses.replace(evaluate, shot=1 if evaluate.shot is None else evaluate.shot))
@@ -126,34 +129,41 @@ def plugins_in(root: Node) -> list[str]:
 
 
 def _places(node: Node, path: str) -> Iterator[tuple[str, str]]:
-    """Where every key stands, by its dotted path."""
+    """The location of every key, by its dotted path."""
     if path:
         yield path, str(node.key or node.mark)
-    inside = node.value.items() if isinstance(node.value, dict) else enumerate(node.value) if isinstance(node.value, list) else ()
-    for key, child in inside:
+    children = node.value.items() if isinstance(node.value, dict) else enumerate(node.value) if isinstance(node.value, list) else ()
+    for key, child in children:
         yield from _places(child, f"{path}.{key}" if path else str(key))
 
 
 def _plugins(root: Node, problems: list[str]) -> list[str]:
     node = root.value.get("plugins")
+    if node is None:
+        return []
     try:
-        names = coerce(node, list[str], "plugins") if node is not None else []
-        for name in names:
-            import_plugin(name)
-        return list(names)
+        names: list[str] = coerce(with_default(node, [], "plugins"), list[str], "plugins")
     except Mismatch as mismatch:
         problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
+        return []
+    except ConfigError as error:
+        problems += error.problems
+        return []
+    try:
+        for name in names:
+            import_plugin(name)
     except ConfigError as error:
         problems.append(f"{node.mark}: {error}")
-    return []
+        return []
+    return names
 
 
-def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: list[str], **given: Any) -> Any:
+def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: list[str], **preset: Any) -> Any:
     """Check one mapping against a dataclass.
 
     Args:
         node: the mapping.
-        cls: its fields are the keys, their types the schema; ``given`` fields cannot be written.
+        cls: its fields are the keys, their types the schema; ``preset`` ones cannot be written.
         path: where the mapping stands.
         plugins: modules that may register further components.
         problems: every problem found is appended here.
@@ -162,18 +172,21 @@ def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: 
         An instance with defaults filled in, or None where there were problems.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given and f.name != "places"}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in preset and f.name != "places"}
     if not isinstance(node.value, dict):
         problems.append(f"{node.mark}: {path}: must be a mapping with {', '.join(fields)}, got {node.shown()}; write 'key: value' lines below it")
         return None
     before = len(problems)
-    values = dict(given)
+    values = dict(preset)
     for key, child in node.value.items():
         where = f"{path}.{key_text(key)}" if path else key_text(key)
         if key not in fields:
             problems.append(f"{child.key or child.mark}: {where}: is no known key; {nearest(key, fields)}")
             continue
-        values[key] = _value(_with_default_name(child, fields[key].default), hints[key], where, plugins, problems)
+        try:
+            values[key] = _value(with_default(child, _default(fields[key]), where), hints[key], where, plugins, problems)
+        except ConfigError as error:
+            problems += error.problems
     for key, f in fields.items():
         if key in values:
             continue
@@ -186,11 +199,8 @@ def section(node: Node, cls: type, path: str, plugins: Sequence[str], problems: 
     return cls(**values) if len(problems) == before else None
 
 
-def _with_default_name(node: Node, default: Any) -> Node:
-    """The settings of an override, where the component that stands by default is the one that is meant."""
-    if node.implied and isinstance(default, Choice) and isinstance(node.value, dict) and "name" not in node.value:
-        return dataclasses.replace(node, value={"name": Node(default.name, node.mark, node.key), **node.value})
-    return node
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _value(node: Node, hint: Any, path: str, plugins: Sequence[str], problems: list[str]) -> Any:
@@ -236,15 +246,20 @@ def _augment(node: Node, path: str, plugins: Sequence[str], problems: list[str])
     if isinstance(node.value, dict):
         if set(node.value) == {"level"}:
             return Augment(level=_value(node.value["level"], Level, f"{path}.level", (), problems))
-        wrong = next((key for key in node.value if key != "level"), "level")
-        child = node.value.get(wrong)
+        unknown = next((key for key in node.value if key != "level"), "level")
+        if node.implied and unknown.isdecimal():
+            problems.append(
+                f"{node.mark}: {path}.{unknown}: there is no list, since the default is a level; set the whole list, such as augment=[RandomHorizontalFlip]"
+            )
+            return None
+        child = node.value.get(unknown)
         problems.append(
-            f"{(child.key if child else None) or node.mark}: {path}.{key_text(wrong)}: is no known key; write {{level: 1 to 4}} or a list of operations"
+            f"{(child.key if child else None) or node.mark}: {path}.{key_text(unknown)}: is no known key; write {{level: 1 to 4}} or a list of operations"
         )
         return None
     if isinstance(node.value, list):
-        chosen = [choose(item, r.AUGMENTATIONS, f"{path}.{i}", plugins, problems) for i, item in enumerate(node.value)]
-        return Augment(operations=tuple(c for c in chosen if c is not None))
+        choices = [choose(item, r.AUGMENTATIONS, f"{path}.{i}", plugins, problems) for i, item in enumerate(node.value)]
+        return Augment(operations=tuple(c for c in choices if c is not None))
     problems.append(f"{node.mark}: {path}: must be {{level: 1 to 4}} or a list of operations, got {node.shown()}; write augment: {{level: 3}}")
     return None
 

@@ -1,4 +1,4 @@
-"""Modules of one's own, which a pipeline names: the only code that a YAML file can import."""
+"""Plugins, the modules that a pipeline names: the only code that a YAML file can import."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from metaflowkit.errors import ConfigError, MetaflowkitError
 
 
 def of_plugin(component: Any, module: str) -> bool:
-    """Whether a plugin brings a component: its own, one of its submodules', or one that it imports by name."""
-    home = component.__module__
-    if home == module or home.startswith(module + "."):
+    """Whether a component belongs to a plugin: it is defined in it or a submodule, or imported by name."""
+    source = component.__module__
+    if source == module or source.startswith(module + "."):
         return True
-    return not home.startswith("metaflowkit.") and vars(sys.modules[module]).get(component.__name__) is component
+    return not source.startswith("metaflowkit.") and vars(sys.modules[module]).get(component.__name__) is component
 
 
 def import_plugin(module: str) -> None:
     """Import a module that registers components.
 
     Raises:
-        ConfigError: with the place, where it cannot be imported for whatever reason.
+        ConfigError: it cannot be imported, for whatever reason; with the location of the error.
     """
     locate(module)
     try:
@@ -32,9 +32,9 @@ def import_plugin(module: str) -> None:
         raise
     except (Exception, SystemExit) as error:  # the module runs its own code
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-        own = [frame for frame in frames if frame.filename == str(locate(module))] or frames
-        place = f"{own[-1].filename}:{own[-1].lineno}"
+        frame = ([frame for frame in frames if frame.filename == str(locate(module))] or frames)[-1]
+        location = f"{frame.filename}:{frame.lineno}"
         if isinstance(error, SyntaxError):
-            place = f"{error.filename}:{error.lineno}"
+            location = f"{error.filename}:{error.lineno}"
         text = " ".join(str(error).split())
-        raise ConfigError(f"plugins: {module} cannot be imported, {place}: {type(error).__name__}: {text}; correct it, or install what it needs") from error
+        raise ConfigError(f"plugins: {module} cannot be imported, {location}: {type(error).__name__}: {text}; correct it, or install what it needs") from error

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import copy
 import importlib
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from metaflowkit.config.inspection import inspected
+from metaflowkit.config.contract import lacks, require_member
+from metaflowkit.config.inspection import constructor_parameters, inspected
 from metaflowkit.config.introspection import Entry, Setting, own_sources, registrations
 from metaflowkit.config.plugins import import_plugin, of_plugin
 from metaflowkit.errors import ConfigError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-PYTHON = "python."  # begins the names of components that were made in Python
+PYTHON = "python."  # prefix of the names of components that are objects from Python
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,17 @@ class Kind:
     """One sort of component.
 
     Args:
-        name: as it is spoken of, such as ``backbone``.
+        name: for messages, such as ``backbone``.
         module: the package (or module) whose import lines list the components.
         injected: constructor arguments that the builder passes and a YAML file cannot.
-        methods: what a component must be able to do, each with its arguments, such as ``episode(step)``.
-        attributes: what it must carry once it is made, such as a backbone's number of ``features``.
+        methods: that a component must have, each with its arguments, such as ``episode(step)``.
+        attributes: that an instance must have, such as a backbone's number of ``features``.
         copied: whether an object from Python is copied when it is built, since it is then trained.
-        renamed: settings that had another name, by that name.
-        tags: what it may say about itself as class attributes, with the value for a component that does not.
-        asked: further methods and attributes of components in which a tag is true, by the tag.
-        reader: where entries come from beside ``module``: classes of another library, whose defaults are left to it.
+        remedy: what to do about a component that lacks a method or attribute.
+        renamed: current names of renamed settings, by the earlier name.
+        tags: class attributes that describe a component, with their defaults.
+        tag_members: further methods and attributes of components in which a tag is true, by the tag.
+        reader: further entries besides those of ``module``: classes of another library, which keeps their defaults.
         common: settings that every component has, which the builder reads.
     """
 
@@ -60,9 +61,10 @@ class Kind:
     methods: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     copied: bool = False
+    remedy: str = "add it"
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     tags: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    tag_members: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     reader: Callable[[], dict[str, Entry]] | None = None
     common: Callable[[], dict[str, Setting]] = dict
     classes: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
@@ -72,18 +74,18 @@ class Kind:
         """Class or function decorator that makes a component nameable in YAML."""
 
         def keep(component: C) -> C:
-            earlier = self.classes.get(name)
-            if earlier is not None and earlier.__module__ != component.__module__:
-                raise ValueError(f"{self.name} {name!r} is registered by {earlier.__module__} and {component.__module__}; rename one")
+            existing = self.classes.get(name)
+            if existing is not None and existing.__module__ != component.__module__:
+                raise ValueError(f"{self.name} {name!r} is registered by {existing.__module__} and {component.__module__}; rename one")
             self.classes[name] = component
             return component
 
         return keep
 
     def name_of(self, component: Any) -> str:
-        """A name for a component that was made in Python, by which this process knows it from now on."""
-        for name, known in self.objects.items():
-            if known is component:
+        """A name for a component that is an object from Python, the same for all calls in this process."""
+        for name, other in self.objects.items():
+            if other is component:
                 return name
         stem = f"{PYTHON}{getattr(component, '__name__', type(component).__name__)}"
         name = next(name for name in itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2))) if name not in self.objects)
@@ -96,8 +98,8 @@ class Kind:
         Raises:
             ConfigError: a plugin cannot be imported, or takes a name that exists.
         """
-        own = [entry for source in own_sources(self.module) for variable, entry in registrations(source) if KINDS.get(variable) is self]
-        entries = {**self.foreign(), **{entry.name: self._injected(entry) for entry in own}}
+        built_in = [entry for source in own_sources(self.module) for variable, entry in registrations(source) if KINDS.get(variable) is self]
+        entries = {**self.foreign(), **{entry.name: self._injected(entry) for entry in built_in}}
         entries |= {name: Entry(name, "made in Python", {}, "", {tag: getattr(c, tag, v) for tag, v in self.tags.items()}) for name, c in self.objects.items()}
         for module in plugins:
             import_plugin(module)
@@ -126,63 +128,44 @@ class Kind:
 
         Args:
             choice: name and settings.
-            injected: what only code can know; arguments that this component does not take are left out.
+            injected: arguments that the program passes; those that this component does not take are left out.
 
         Raises:
             ValueError: from the component, about its settings; or it lacks one of the kind's methods or attributes.
         """
         importlib.import_module(self.module)
         if choice.name in self.objects:
-            return self._checked(copy.deepcopy(self.objects[choice.name]) if self.copied else self.objects[choice.name], choice.name)
+            return self.checked(copy.deepcopy(self.objects[choice.name]) if self.copied else self.objects[choice.name], choice.name)
         make = self.classes[choice.name]
         if abstract := sorted(getattr(make, "__abstractmethods__", ())):
             texts = [method for method in self.methods if method.partition("(")[0] in abstract]
-            raise self._lacks(choice.name, ", ".join(texts or abstract), make)
-        taken = inspect.signature(make).parameters
-        return self._checked(make(**{k: v for k, v in injected.items() if k in taken}, **choice.settings), choice.name)
+            raise lacks(f"{self.name} {choice.name!r}", ", ".join(texts or abstract), make, self.remedy)
+        parameters = {name: parameter for name, (parameter, _) in constructor_parameters(make).items()}
+        arguments = {**{k: v for k, v in injected.items() if k in parameters}, **choice.settings}
+        positional = [arguments.pop(k, p.default) for k, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
+        return self.checked(make(*positional, **arguments), choice.name)
 
-    def _checked(self, component: Any, name: str) -> Any:
-        """The component, which has what its kind must have, and the kind's tags."""
-        for method in self.methods:
-            self._require(component, name, method)
-        for attribute in self.attributes:
-            if not hasattr(component, attribute):
-                raise self._lacks(name, f"the attribute {attribute}", component)
+    def checked(self, component: Any, name: str) -> Any:
+        """The component with the kind's tags, once it is known to have the kind's methods and attributes.
+
+        Raises:
+            ValueError: it lacks one, or a method takes other arguments.
+        """
+        title = f"{self.name} {name!r}"
+        for member in (*self.methods, *self.attributes):
+            require_member(title, component, member, self.remedy)
         self.tagged(component)
-        for tag, members in self.asked.items():
+        for tag, members in self.tag_members.items():
             for member in members if getattr(component, tag) else ():
-                if member.endswith(")"):
-                    self._require(component, name, member)
-                elif not hasattr(component, member):
-                    raise self._lacks(name, f"the attribute {member}", component)
+                require_member(title, component, member, self.remedy)
         return component
 
     def tagged(self, component: C) -> C:
-        """The component, with the kind's default for every tag that it does not have: here and nowhere else, so that no two places take its absence for different things."""
+        """The component, with the kind's default for every tag that it does not have: set here alone, so that a missing tag means the same everywhere."""
         for tag, default in self.tags.items():
             if not hasattr(component, tag):
-                object.__setattr__(component, tag, default)  # also where its class is frozen
+                object.__setattr__(component, tag, default)  # a frozen dataclass allows no plain assignment
         return component
-
-    def _lacks(self, name: str, methods: str, component: Any) -> ValueError:
-        return ValueError(f"{self.name} {name!r} must define {methods}, and {_class_name(component)} does not; add it")
-
-    def _require(self, component: Any, name: str, method: str) -> None:
-        called, _, listed = method.rstrip(")").partition("(")
-        function = getattr(component, called, None)
-        if not callable(function):
-            raise self._lacks(name, method, component)
-        signature = inspect.signature(component if called == "__call__" else function)  # that of a function's own __call__ says nothing
-        try:
-            signature.bind(*filter(None, listed.split(", ")))
-        except TypeError:
-            raise ValueError(f"{self.name} {name!r} must define {method}, and that of {_class_name(component)} takes {signature}; change it") from None
-
-
-def _class_name(component: Any) -> str:
-    """Module and name of a class or function, or of the class of a component."""
-    owner = component if inspect.isfunction(component) or inspect.isclass(component) else type(component)
-    return f"{owner.__module__}.{owner.__qualname__}"
 
 
 def _kornia() -> dict[str, Entry]:
@@ -197,7 +180,13 @@ def _apply_to() -> dict[str, Setting]:
     return {"apply_to": APPLY_TO}
 
 
-DATASETS = Kind("dataset", "metaflowkit.datasets", methods=("load()",), tags={"modality": "any"})
+DATASETS = Kind(
+    "dataset",
+    "metaflowkit.datasets",
+    methods=("load()",),
+    remedy="add it, or write metaflowkit.image_sets(train, val, test) of torch's data sets",
+    tags={"modality": "any"},
+)
 AUGMENTATIONS = Kind("augmentation", "metaflowkit.augment.tokens", methods=("__call__(x)",), tags={"modality": "images"}, reader=_kornia, common=_apply_to)
 LEARNED_AUGMENTATIONS = Kind("learned augmentation", "metaflowkit.augment.learned", injected=("shape",), methods=("forward(x, y)",), copied=True)
 TASKS = Kind(
@@ -216,7 +205,7 @@ TASKS = Kind(
         "higher_is_better": True,
         "percent": True,
     },
-    asked={
+    tag_members={
         "measured": ("held_out(split, index, count, shot)", "measure(call, task)", "criterion", "shape", "outputs"),
         "samples": ("sample(call, batch, draw)",),
     },
@@ -243,7 +232,7 @@ RULES = Kind(
     "metaflowkit.rules",
     methods=("init(params)", "update(grads, state, params)"),
     tags={"learnable": False, "native": False},
-    asked={"learnable": ("settings",), "native": ("over(params)",)},
+    tag_members={"learnable": ("settings",), "native": ("over(params)",)},
 )
 LOSSES = Kind(
     "loss",
@@ -258,6 +247,7 @@ ENGINES = Kind(
     "metaflowkit.engines",
     injected=("model", "rule"),
     methods=("outcome(learner, episode)", "adapt(learner, support, episode, read)"),
+    attributes=("description", "batches", "workers"),
     tags={"takes_native": False, "calls_hooks": True},
 )
 ORDERS = Kind(
@@ -266,17 +256,24 @@ ORDERS = Kind(
     methods=("gradient(loop, meta)",),
     tags={"unrolled": False, "exact": False, "converges": False, "second": True, "needs_proximal": False, "steps_in": None},
 )
-OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",))
+OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",), tags={"further_steps": 0})
 READOUTS = Kind("readout", "metaflowkit.evaluation.readouts", methods=("__call__(shown)",), tags={"adapts": False})
 SCHEDULES = Kind("schedule", "metaflowkit.training.schedules", injected=("steps",), methods=("__call__(step)",))
 METRIC_LOGGERS = Kind("metric logger", "metaflowkit.training.metric_loggers", methods=("log(event)",))
-OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters",))
-SAMPLERS = Kind("sampler", "metaflowkit.search.samplers", injected=("seed",), renamed={"startup": "n_startup_trials", "population": "population_size"})
+OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters", "params"))  # the second is what torch's own are called with
+SAMPLERS = Kind(
+    "sampler",
+    "metaflowkit.search.samplers",
+    injected=("seed",),
+    renamed={"startup": "n_startup_trials", "population": "population_size"},
+    tags={"exhaustive": False},
+)
 PRUNERS = Kind(
     "pruner",
     "metaflowkit.search.pruners",
     injected=("outer_steps",),
     renamed={"warmup": "n_warmup_steps", "least": "min_resource", "factor": "reduction_factor", "p": "p_threshold", "startup": "n_startup_trials"},
+    tags={"prunes": True, "reads_episodes": False},
 )
 KINDS = {
     "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "LEARNED_AUGMENTATIONS": LEARNED_AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from metaflowkit.config.yaml import Node
 from metaflowkit.errors import key_text, quoted
 
-WHOLE = 2**63  # whole numbers below it and from its negative on fit in 64 bits
+WHOLE = 2**63  # whole numbers from -WHOLE to WHOLE - 1 fit in 64 bits
 SIZE = 1e12  # of any number: a product of a few such still fits in single precision
 
 
@@ -45,6 +45,14 @@ class Range:
             return f"raise it above {self.low:g}"
         return f"raise it to {self.low:g}" if self.high == math.inf else f"keep it between {self.low:g} and {self.high:g}"
 
+    def start_problem(self, name: str, start: float) -> str:
+        """Why the number of this name cannot be learned within the range from a start; empty where it can: a limit of the range is never left."""
+        if self.high == 1:
+            text = "" if 0 < start < 1 else f"{name} is learned between 0 and 1, got {start:g} to start from; choose a start inside"
+        else:
+            text = "" if start > 0 else f"{name} is learned above 0, got {start:g} to start from; choose a start above 0"
+        return text and f"{text}, or do not learn it"
+
     def __str__(self) -> str:
         if self.below:
             return f"{'above' if self.above else 'of at least'} {self.low:g} and below {self.high:g}"
@@ -68,7 +76,7 @@ InnerSteps = Annotated[int, Range(0, most=100_000)]
 
 
 class Mismatch(Exception):
-    """A node does not fit an annotation; carries where in the node and what.
+    """A node does not fit an annotation; carries the node, its path and the message.
 
     ``close`` says that the type fitted and only a bound did not, so that in a union this is the failure to report.
     """
@@ -180,7 +188,7 @@ def _coerce_union(node: Node, annotation: Any, path: str) -> Any:
 
 
 def _remedy(node: Node, annotation: Any) -> str:
-    """What to write instead. The meant value cannot be known, so that a number, list or mapping is named as an example."""
+    """What to write instead. The intended value is unknown, so an example of a number, list or mapping is given."""
     origin, args = get_origin(annotation), get_args(annotation)
     plain, bounds = (args[0], args[1]) if origin is Annotated else (annotation, None)
     if origin in (types.UnionType, Union):
@@ -191,9 +199,9 @@ def _remedy(node: Node, annotation: Any) -> str:
         return f"write {int(node.value)}"
     if plain is str:
         return "write text" if node.value is None or isinstance(node.value, (list, dict)) else "put it in quotes"
-    fixed = {bool: "write true or false", None: "write null", type(None): "write null"}
-    if plain in fixed:
-        return fixed[plain]
+    remedies = {bool: "write true or false", None: "write null", type(None): "write null"}
+    if plain in remedies:
+        return remedies[plain]
     kind = "a list" if origin is list else "a mapping" if origin is dict else "a number"
     return f"write {kind} such as {_sample(annotation)}"
 

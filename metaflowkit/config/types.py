@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 from metaflowkit.config import registry as r
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.registry import Choice, Kind
 from metaflowkit.config.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
 from metaflowkit.config.yaml import to_yaml
 
@@ -43,7 +44,7 @@ class Metric(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """What stands behind a value."""
+        """The text after a value."""
         return " %" if self.percent else ""
 
     def better(self, value: float, than: float) -> bool:
@@ -98,14 +99,14 @@ class Inner:
         rule: the update of an inner step.
         loss: what the inner steps lower, on the support set.
         augment: what is done to the support set in every inner step, with strengths that the outer loop learns; null for nothing.
-        steps: inner steps to the student (K).
+        steps: inner steps (K).
         engine: how the inner loop is computed; all give the same gradient.
         order: how the inner loop enters the outer gradient.
         learn: settings of the rule that are meta-learned, each with how, such as {lr: layer}.
         adapt: patterns of the parameters that the inner loop moves, such as ['head.*']; null for all.
         others: whether the outer loop learns the parameters that the inner loop leaves alone, or they are frozen.
         proximal: weight lambda of a further inner loss, lambda / 2 |w - theta|^2.
-        remat: compute each inner step again on the way back instead of storing it.
+        remat: compute each inner step again in the backward pass instead of storing it.
     """
 
     rule: Annotated[Choice, r.RULES] = Choice("sgd")
@@ -151,7 +152,7 @@ class Evaluate:
         every: outer steps between two validations.
         way: classes per episode. Where way and shot are both lists they go in pairs: way [5, 20] with shot [5, 1] is 5-way 5-shot and
             20-way 1-shot.
-        shot: support examples per class, or per task where there are no classes; null for 1, or for what tasks.shot says where there are none.
+        shot: support examples per class, or per task where there are no classes; null for 1, or for tasks.shot where there are none.
         query: query examples per class.
         steps: numbers of inner steps after which tasks without classes are measured; null for 0 and inner.steps. Validation is after inner.steps.
         episodes: test episodes.
@@ -202,8 +203,8 @@ class Pipeline:
         objective: what the outer loop minimises.
         outer: how the initialisation is improved.
         evaluate: what is measured.
-        loggers: what else is told of the metrics, beside the run's metrics.jsonl.
-        places: where every key stands, for messages.
+        loggers: further receivers of the metrics, besides the run's metrics.jsonl.
+        places: the location of every key, for messages.
     """
 
     name: str
@@ -222,7 +223,7 @@ class Pipeline:
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def place(self, path: str) -> str:
-        """Where a key stands, such as ``p.yaml:3:1: model.backbone``, for messages of what only building can find."""
+        """The location of a key, such as ``p.yaml:3:1: model.backbone``, for messages about problems that only building finds."""
         ancestor = path
         while ancestor and ancestor not in self.places:
             ancestor = ancestor.rpartition(".")[0]
@@ -233,6 +234,11 @@ class Pipeline:
         """What validation and tests measure."""
         tags = r.TASKS.entries(self.plugins)[self.tasks.name].tags
         return Metric(tags["metric"], tags["higher_is_better"], tags["percent"])
+
+    @property
+    def from_python(self) -> bool:
+        """Whether a component is an object from Python, which is known in the process alone that made it."""
+        return any(choice.name.startswith(r.PYTHON) for _, _, choice in choices(self))
 
     def plain(self) -> dict[str, Any]:
         """The YAML mapping of the whole pipeline, in data-flow order."""
@@ -257,7 +263,7 @@ def listed(value: int | list[int]) -> list[int]:
 
 
 def plain(value: Any) -> Any:
-    """A node, or what stands in one, as plain values."""
+    """A section of a pipeline, or a value in one, as plain values."""
     if isinstance(value, Augment):
         return {"level": value.level} if value.level is not None else [c.plain() for c in value.operations]
     if isinstance(value, Choice):
@@ -269,3 +275,19 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return value
+
+
+def choices(section: Any, above: str = "") -> Iterator[tuple[str, Kind, Choice]]:
+    """Every component of a section of a pipeline, by its path."""
+    hints = typing.get_type_hints(type(section), include_extras=True)
+    for f in dataclasses.fields(section):
+        hint, value, path = hints[f.name], getattr(section, f.name), f"{above}{f.name}"
+        if isinstance(value, Choice):
+            yield path, typing.get_args(hint)[1], value
+        elif isinstance(value, Augment):
+            yield from ((f"{path}.{i}", r.AUGMENTATIONS, choice) for i, choice in enumerate(value.operations))
+        elif isinstance(value, list) and value and isinstance(value[0], Choice):
+            kind = typing.get_args(typing.get_args(hint)[0])[1]
+            yield from ((f"{path}.{i}", kind, choice) for i, choice in enumerate(value))
+        elif dataclasses.is_dataclass(value):
+            yield from choices(value, f"{path}.")

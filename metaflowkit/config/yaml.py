@@ -1,4 +1,4 @@
-"""Files: strict YAML that remembers line and column, dotted overrides, atomic writes."""
+"""Strict YAML with the line and column of every value, dotted overrides, atomic writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WORDS: dict[str, Scalar] = {
 
 @dataclass(frozen=True)
 class Mark:
-    """A place: file (or ``--set``), line and column from 1; line 0 means that the source has no lines."""
+    """A position: file (or ``--set``), line and column from 1; line 0 means that the source has no lines."""
 
     file: str
     line: int = 0
@@ -46,13 +46,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Node:
-    """A YAML value with its place.
+    """A YAML value with its position.
 
     Attributes:
         value: a scalar, a list of nodes, or a mapping from key to node.
-        mark: where the value stands.
-        key: where its key stands, for entries of a mapping.
-        implied: a mapping that no text holds: the path of an override leads through it.
+        mark: position of the value.
+        key: position of its key, for entries of a mapping.
+        implied: whether it is in no file, but on the path of an override.
     """
 
     value: Any
@@ -61,7 +61,7 @@ class Node:
     implied: bool = False
 
     def plain(self) -> Any:
-        """The value without places: scalars, lists and dicts."""
+        """The value without positions: scalars, lists and dicts."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -113,8 +113,8 @@ def read_yaml(path: str | Path) -> Node:
         with path.open(encoding="utf-8") as handle:
             text = handle.read(CHARACTERS + 1)
     except FileNotFoundError:
-        beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = f"; that folder holds {', '.join(beside)}" if beside else "; check the path"
+        files = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"; that folder holds {', '.join(files)}" if files else "; check the path"
         raise ConfigError(f"{path}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); it must be UTF-8 text that you may read") from None
@@ -138,8 +138,8 @@ def parse_yaml(text: str, source: str) -> Node:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
-        raise ConfigError(f"{place}: is not valid YAML, {error.problem}; check the indentation and brackets here") from None
+        position = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
+        raise ConfigError(f"{position}: is not valid YAML, {error.problem}; check the indentation and brackets here") from None
     except (ValueError, OverflowError):
         raise ConfigError(f"{source}: is not valid YAML, an escape names no character; check what follows its backslashes") from None
     except yaml.YAMLError as error:
@@ -194,7 +194,7 @@ def apply_overrides(root: Node, overrides: Sequence[str]) -> Node:
     """Apply ``path.to.key=value`` overrides in their order; the value is YAML.
 
     A path may pass through a component written as a bare name (``rule: sgd`` becomes ``{name: sgd, ...}``), through one that
-    stands by default, and through a list by its index. Setting a whole node replaces it.
+    is the default, and through a list by its index, where the index after the last appends. Setting a whole node replaces it.
 
     Raises:
         ConfigError: an override without ``=``, or a path that leads through a number or past a list's end.
@@ -212,16 +212,17 @@ def _override(text: str) -> str:
     return f"--set {text}" if len(text) <= QUOTE else f"--set {text[:QUOTE]}... ({len(text):,} characters)"
 
 
-def put(root: Node, path: str, value: Node) -> Node:
-    """The same nodes with ``value`` at a dotted path; see :func:`apply_overrides`."""
+def put(root: Node, path: str, value: Node, above: str = "") -> Node:
+    """The same nodes with ``value`` at a dotted path; see :func:`apply_overrides`. Messages begin with the path of ``root``, ``above``."""
     keys, mark = path.split("."), value.key or value.mark
+    whole = key_text(f"{above}.{path}" if above else path)
     if len(keys) > DEPTH:
-        raise ConfigError(f"{mark}: {key_text(path)}: leads through more than {DEPTH} levels; shorten it")
-    return _put(root, keys, value, mark, key_text(path))
+        raise ConfigError(f"{mark}: {whole}: leads through more than {DEPTH} levels; shorten it")
+    return _put(root, keys, value, mark, whole)
 
 
 def as_node(plain: Any, mark: Mark) -> Node:
-    """Plain values as nodes that all stand at one place."""
+    """Plain values as nodes with the same position."""
     if isinstance(plain, dict):
         return Node({key: as_node(item, mark) for key, item in plain.items()}, mark, mark)
     return Node([as_node(item, mark) for item in plain] if isinstance(plain, list) else plain, mark, mark)
@@ -231,22 +232,22 @@ def _put(root: Node, keys: list[str], value: Node, mark: Mark, path: str) -> Nod
     if not keys:
         return value
     key, rest = keys[0], keys[1:]
-    inside = root.value
-    if isinstance(inside, list):
-        if not _INT.match(key) or not 0 <= int(key) < len(inside):
-            remedy = f"use 0 to {len(inside) - 1}" if inside else "set the whole list"
-            raise ConfigError(f"{mark}: {path}: {quoted(key)} is no place in a list of {len(inside)}; {remedy}")
-        items = list(inside)
+    content = root.value
+    if isinstance(content, list):
+        if not _INT.match(key) or not 0 <= int(key) <= len(content):
+            remedy = f"use 0 to {len(content) - 1}, or {len(content)} to append" if content else "use 0 to append"
+            raise ConfigError(f"{mark}: {path}: {quoted(key)} is no place in a list of {len(content)}; {remedy}")
+        items = [*content, Node(None, mark, mark, implied=True)][: max(len(content), int(key) + 1)]
         items[int(key)] = _put(items[int(key)], rest, value, mark, path)
         return replace(root, value=items)
-    if isinstance(inside, str):
-        inside = {"name": Node(inside, root.mark, root.key)}
-    elif inside is None:
-        inside = {}
-    if not isinstance(inside, dict):
+    if isinstance(content, str):
+        content = {"name": Node(content, root.mark, root.key)}
+    elif content is None:
+        content = {}
+    if not isinstance(content, dict):
         raise ConfigError(f"{mark}: {path}: {quoted(key)} would stand below {root.shown()}, which holds no keys; set the key above it")
-    below = inside.get(key, Node(None, mark, mark, implied=True))
-    return replace(root, value={**inside, key: _put(below, rest, value, mark, path)})
+    below = content.get(key, Node(None, mark, mark, implied=True))
+    return replace(root, value={**content, key: _put(below, rest, value, mark, path)})
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:

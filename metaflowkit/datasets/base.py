@@ -12,11 +12,11 @@ class DataSet(Protocol):
     """Where examples come from.
 
     Attributes:
-        modality: ``images``, ``tokens`` or whatever else its example sets say, by which backbones and augmentations are held against it
-            before anything is loaded; ``any`` where that is not known yet.
+        modality: ``images``, ``tokens`` or another one of its example sets, with which backbones and augmentations are compared
+            before anything is loaded; ``any`` where it is unknown before that.
     """
 
     modality: str = "any"
 
     def load(self) -> Mapping[str, ExampleSet]:
-        """The splits ``train``, ``val`` and ``test``, as far as there are; see :func:`metaflowkit.datasets.contract.check_splits`."""
+        """The splits ``train``, ``val`` and ``test``, or some of them; see :func:`metaflowkit.datasets.contract.check_splits`."""

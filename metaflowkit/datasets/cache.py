@@ -34,7 +34,7 @@ Arrays = tuple[Tensor, Tensor, list[str]]
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A file of the cache.
 
     Attributes:
@@ -52,8 +52,8 @@ class Entry:
 
 def cache_folder() -> Path:
     """``$METAFLOWKIT_CACHE``, else ``metaflowkit`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    named = os.environ.get("METAFLOWKIT_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metaflowkit"
+    folder = os.environ.get("METAFLOWKIT_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metaflowkit"
 
 
 def size_limit() -> int:
@@ -70,9 +70,9 @@ def size_limit() -> int:
 
 
 def cached(key: dict[str, Any], make: Callable[[], Arrays], title: str) -> Arrays:
-    """What ``make`` returns, from the cache where it is there and whole.
+    """What ``make`` returns, read from the cache where it holds an intact copy.
 
-    An entry carries a CRC-32 of what it holds: a damaged one is made again, and a cache that cannot be written is done without.
+    An entry carries a CRC-32 of its content: a damaged one is made again, and a cache that cannot be written is not used.
 
     Args:
         key: fingerprint of the content and every setting that shapes the result, as JSON values.
@@ -87,7 +87,7 @@ def cached(key: dict[str, Any], make: Callable[[], Arrays], title: str) -> Array
 
 
 def lookup(key: dict[str, Any]) -> Arrays | None:
-    """What the cache holds under a key; None where that is nothing or damaged."""
+    """The entry of a key; None where it is missing or damaged."""
     return _read(_path(key))
 
 
@@ -99,15 +99,15 @@ def store(key: dict[str, Any], result: Arrays, title: str) -> None:
         _shrink(limit, path)
 
 
-def entries() -> list[Entry]:
+def entries() -> list[CacheEntry]:
     """What the cache holds, the most recently used first."""
-    listed = []
+    cached_files = []
     for path in _files(ENTRY.fullmatch):
         with contextlib.suppress(OSError), open(path, "rb") as handle:
-            facts = os.fstat(handle.fileno())
+            status = os.fstat(handle.fileno())
             header = _header(handle) if path.suffix == ".images" else None
-            listed.append(Entry(path, header["title"] if header else "damaged, or of an earlier version", facts.st_size, facts.st_mtime))
-    return sorted(listed, key=lambda entry: -entry.used)
+            cached_files.append(CacheEntry(path, header["title"] if header else "damaged, or of an earlier version", status.st_size, status.st_mtime))
+    return sorted(cached_files, key=lambda entry: -entry.used)
 
 
 def remove(path: Path) -> bool:
@@ -120,7 +120,7 @@ def remove(path: Path) -> bool:
 
 
 def _remove_partials() -> None:
-    """Remove what writers left that were killed; a file that is being written is locked and stays."""
+    """Remove the partial files of killed writers; a file that is being written is locked and stays."""
     for path in _files(lambda name: name.endswith(PARTIAL)):
         remove(path)
 
@@ -130,9 +130,9 @@ def _path(key: dict[str, Any]) -> Path:
     return cache_folder() / f"{name}.images"
 
 
-def _files(chosen: Callable[[str], object]) -> list[Path]:
+def _files(accepts: Callable[[str], object]) -> list[Path]:
     try:
-        return [path for path in cache_folder().iterdir() if chosen(path.name)]
+        return [path for path in cache_folder().iterdir() if accepts(path.name)]
     except OSError:
         return []
 
@@ -147,7 +147,7 @@ def _header(handle: BinaryIO) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> Arrays | None:
-    """An entry, or None where there is none or it is damaged; its time of change becomes that of its last use."""
+    """An entry, or None where there is none or it is damaged; its modification time is set to now, as that of its last use."""
     try:
         with open(path, "rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH)
@@ -167,7 +167,7 @@ def _read(path: Path) -> Arrays | None:
 
 
 def _write(path: Path, result: Arrays, title: str, limit: int) -> None:
-    """Write an entry under a name of its own and rename it, so that of several writers of one entry each leaves a whole one."""
+    """Write an entry under a unique name and rename it, so that several writers of one entry each leave an intact one."""
     x, y = (np.ascontiguousarray(tensor.numpy()) for tensor in result[:2])
     if x.nbytes + y.nbytes > limit:
         return
@@ -191,16 +191,16 @@ def _write(path: Path, result: Arrays, title: str, limit: int) -> None:
 def _shrink(limit: int, newest: Path) -> None:
     """Remove the entries that were not used for longest until the rest takes no more than the limit."""
     _remove_partials()
-    facts = {}
+    statuses = {}
     for path in _files(ENTRY.fullmatch):
         with contextlib.suppress(OSError):
-            facts[path] = path.stat()
-    total = sum(stat.st_size for stat in facts.values())
-    for path in sorted(facts, key=lambda path: (path == newest, facts[path].st_mtime_ns)):
+            statuses[path] = path.stat()
+    total = sum(status.st_size for status in statuses.values())
+    for path in sorted(statuses, key=lambda path: (path == newest, statuses[path].st_mtime_ns)):
         if total <= limit:
             return
         if remove(path):
-            total -= facts[path].st_size
+            total -= statuses[path].st_size
 
 
 def report(clear: bool = False, name: str = "", unused: float = 0.0) -> list[str]:

@@ -24,8 +24,8 @@ FILES = ("data_full.json", "data_full.json.gz")
 class Clinc150:
     """CLINC150, 22,500 English questions and requests to an assistant, of 150 intents in ten domains; intents are the classes.
 
-    Domains are apart between the splits, and each has 15 intents with 150 texts. What the original calls its own splits is put together;
-    the out-of-scope texts are left out.
+    The splits have disjoint domains, and each domain has 15 intents with 150 texts. The original's own splits are merged; the
+    out-of-scope texts are left out.
 
     Args:
         root: folder that holds ``data_full.json`` (or ``.json.gz``) and ``domains.json`` of https://github.com/clinc/oos-eval.
@@ -77,9 +77,9 @@ class Clinc150:
         return [names.index(intent) for domain in self.domains[split] for intent in domains[domain]]
 
     def _split(self, x: torch.Tensor, intents: Sequence[str], chosen: Sequence[str], owners: dict[str, str]) -> TokenSet:
-        numbers = {intent: i for i, intent in enumerate(chosen)}
-        rows = [i for i, intent in enumerate(intents) if intent in numbers]
-        y = torch.tensor([numbers[intents[i]] for i in rows], dtype=torch.int64)
+        labels = {intent: i for i, intent in enumerate(chosen)}
+        rows = [i for i, intent in enumerate(intents) if intent in labels]
+        y = torch.tensor([labels[intents[i]] for i in rows], dtype=torch.int64)
         return TokenSet(x[rows], y, tuple(f"{owners[intent]}/{intent}" for intent in chosen), vocabulary=self.vocabulary)
 
 

@@ -1,4 +1,4 @@
-"""What a data set must give: the check of the splits that any data set, also one from outside, returns."""
+"""The contract of a data set: the check of the splits that any data set, also a plugin's, returns."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from metaflowkit.types import ExampleSet
 
 
 def check_splits(name: str, splits: Any, unread: Collection[str] = ()) -> dict[str, ExampleSet]:
-    """The splits as a dictionary, where they are what a data set must return.
+    """The splits as a dictionary, once they are known to meet the contract of a data set.
 
     Each is an :class:`ExampleSet`: examples [n, *shape], and for each the index of its class, int64; in an :class:`ImageSet` images [n, C, H, W], uint8
     in 0..255 or float in 0..1, in a :class:`TokenSet` tokens [n, L], int64. Examples without classes have neither class names nor labels. Those of all
     splits have one shape.
 
     Args:
-        name: the data set, for messages.
+        name: of the data set, for messages.
         splits: what its ``load`` returned.
         unread: splits whose labels nobody may read, not even to check them.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.schema import Natural, Side
-from metaflowkit.datasets.splits import draw_fractions, draw_images, select
+from metaflowkit.datasets.splits import check_fractions, draw_fractions, draw_images, select
 from metaflowkit.memory import require_memory
 from metaflowkit.types import ImageSet
 
@@ -21,8 +21,8 @@ class Digits:
     Args:
         image_size: side in pixels; the 8x8 originals are enlarged bilinearly.
         fractions: share of each split; by default everything is for the test.
-        by: whether ``class`` or ``image`` are what the shares are of: classes that are apart, or images of all ten classes in each split.
-        split_seed: seed of the draw where the shares ask for one.
+        by: ``class`` gives each split other classes, ``image`` other images of all ten classes; the shares are of these.
+        split_seed: seed of the draw, where there is more than one split.
 
     Reference:
         E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
@@ -33,6 +33,7 @@ class Digits:
     def __init__(
         self, image_size: Side = 28, fractions: dict[str, float] | None = None, by: Literal["class", "image"] = "class", split_seed: Natural = 0
     ) -> None:
+        check_fractions(fractions)
         self.image_size, self.by, self.fractions, self.split_seed = image_size, by, fractions or {"test": 1.0}, split_seed
         self.chosen = draw_fractions(10, self.fractions, split_seed)
 
@@ -52,6 +53,6 @@ class Digits:
         y = torch.from_numpy(bunch.target).long()
         names = [str(digit) for digit in range(10)]
         if self.by == "image":
-            drawn = draw_images([names[digit] for digit in y.tolist()], self.fractions, self.split_seed)
-            return {name: ImageSet(x[rows].round().to(torch.uint8), y[rows], tuple(names)) for name, rows in drawn.items()}
+            rows_by_split = draw_images([names[digit] for digit in y.tolist()], self.fractions, self.split_seed)
+            return {name: ImageSet(x[rows].round().to(torch.uint8), y[rows], tuple(names)) for name, rows in rows_by_split.items()}
         return {name: select(x.round().to(torch.uint8), y, names, chosen) for name, chosen in self.chosen.items()}

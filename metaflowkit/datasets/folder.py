@@ -16,11 +16,11 @@ from metaflowkit.config.schema import Count, Natural, Side
 from metaflowkit.datasets.images import Decoding, listed_failures, read_images
 from metaflowkit.datasets.layout import Layout, read_layout
 from metaflowkit.datasets.source import open_source
-from metaflowkit.datasets.splits import SPLITS, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
+from metaflowkit.datasets.splits import SPLITS, check_fractions, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 
-LEFT_OUT = logging.getLogger(__name__)
+LOGGER = logging.getLogger(__name__)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 SHARES_WITHOUT_TRAINING = {"val": 0.5, "test": 0.5}
 SEEN = "same classes in training and test (other images of them), not new classes"
@@ -51,13 +51,13 @@ class Folder:
         split_files: instead of a draw, the path of a list of class names for each split.
         layout: ``flat``: images alone, which all train without classes, so that accuracy cannot be measured on them; ``classes``:
             ``<class>/<image>``, and classes are shared out among training, validation and test; ``splits``: ``train/<class>/<image>``,
-            ``val/`` (or ``valid/``, ``validation/``) and ``test/``, taken as they lie, where images directly in ``train/`` train without
-            classes; ``auto`` recognises which it is.
+            ``val/`` (or ``valid/``, ``validation/``) and ``test/``, used as they are, where images directly in ``train/`` train without
+            classes; ``auto`` recognises the layout.
         split_by: ``class`` keeps the classes of the splits disjoint, as few-shot evaluation on new classes needs; ``image`` has the same
             classes in all splits and other images of them.
-        labelled_root: a second folder or zip whose classes are shared out among validation and test (0.5 each by default, or as its
-            own ``val/`` and ``test/`` lie); all images of ``root`` are then training images without classes.
-        alpha: what lies behind transparent pixels.
+        labelled_root: a second folder or zip whose classes are shared out among validation and test (0.5 each by default, or by its
+            own ``val/`` and ``test/``); all images of ``root`` are then training images without classes.
+        alpha: background of transparent pixels.
         unreadable: ``error`` names the files that cannot be read, ``skip`` leaves them out and says how many.
         verify: read all files at every start to see whether they have changed, instead of trusting names, sizes and times (of a zip:
             the checksums in its directory).
@@ -92,14 +92,14 @@ class Folder:
             raise ValueError(f"with labelled_root all images of root are training images without classes, got layout {layout!r}; leave layout out")
         if labelled_root is not None and ((fractions is not None and "train" in fractions) or (split_files is not None and "train" in split_files)):
             raise ValueError("with labelled_root the training images are those of root; name val and test alone in fractions or split_files")
+        check_fractions(fractions)
         self.root, self.labelled_root = Path(root), None if labelled_root is None else Path(labelled_root)
-        self.how = Decoding(image_size, mode, invert, alpha)
+        self.decoding = Decoding(image_size, mode, invert, alpha)
         self.layout, self.depth, self.split_by = layout, depth, split_by
-        self.drawn = fractions is not None or split_files is not None
+        self.splits_given = fractions is not None or split_files is not None
         self.fractions = fractions or (SHARES if labelled_root is None else SHARES_WITHOUT_TRAINING)
         self.split_seed, self.split_files = split_seed, split_files
         self.unreadable, self.verify = unreadable, verify
-        draw_fractions(0, self.fractions, 0)
 
     def load(self) -> dict[str, ImageSet]:
         """Decode, or read from the cache, and split.
@@ -108,32 +108,32 @@ class Folder:
             DataError: images cannot be read, or do not have the layout.
         """
         if self.labelled_root is None:
-            return _noted(self._splits(self.root, *self._read(self.root, self.layout, self.depth)))
+            return _with_notes(self._splits(self.root, *self._read(self.root, self.layout, self.depth)))
         pool, _ = self._read(self.root, "flat", None)
-        measured = self._splits(self.labelled_root, *self._read(self.labelled_root, "auto", self.depth))
-        if len(measured["train"].x):
+        labelled = self._splits(self.labelled_root, *self._read(self.labelled_root, "auto", self.depth))
+        if len(labelled["train"].x):
             raise DataError(
                 f"{self.labelled_root}: holds training images, but those of dataset.root are learned from; leave its train/ or dataset.labelled_root out"
             )
-        return _noted({**measured, "train": unlabelled(pool)})
+        return _with_notes({**labelled, "train": unlabelled(pool)})
 
     def _read(self, root: Path, kind: Literal["auto", "flat", "classes", "splits"], depth: int | None) -> tuple[Tensor, Layout]:
-        """The images below a root with what their folders say."""
+        """The images below a root with the layout of their folders."""
         source = open_source(root)
         layout = read_layout(root, source.names, kind, depth)
-        images = read_images(source, self.how, self.unreadable, ", or leave them out with dataset.unreadable: skip", self.verify)
+        images = read_images(source, self.decoding, self.unreadable, ", or leave them out with dataset.unreadable: skip", self.verify)
         if images.failures:
             lines = "".join(f"\n  {line}" for line in listed_failures(images.failures))
-            LEFT_OUT.warning("%s: left out %d of %d images, which cannot be read%s", root, len(images.failures), len(source.names), lines)
+            LOGGER.warning("%s: left out %d of %d images, which cannot be read%s", root, len(images.failures), len(source.names), lines)
         return images.x, layout.of(images.rows)
 
     def _splits(self, root: Path, x: Tensor, layout: Layout) -> dict[str, ImageSet]:
         if layout.kind == "splits":
-            return self._as_they_lie(root, x, layout)
+            return self._by_folder(root, x, layout)
         if layout.kind == "flat":
             if self.labelled_root is not None:
                 raise DataError(f"{root}: holds images and no class folders; accuracy is measured on classes, so give each a folder")
-            if self.drawn or self.split_by == "image":
+            if self.splits_given or self.split_by == "image":
                 raise DataError(
                     f"{root}: has no classes to split; leave dataset.fractions, split_files and split_by out, or put images into a folder per class"
                 )
@@ -151,9 +151,9 @@ class Folder:
         chosen = read_splits(names, self.split_files) if self.split_files is not None else draw_fractions(len(names), self.fractions, self.split_seed)
         return {split: select(x, y, names, members) for split, members in chosen.items()}
 
-    def _as_they_lie(self, root: Path, x: Tensor, layout: Layout) -> dict[str, ImageSet]:
+    def _by_folder(self, root: Path, x: Tensor, layout: Layout) -> dict[str, ImageSet]:
         """The splits of the layout ``splits``."""
-        if self.drawn:
+        if self.splits_given:
             raise DataError(f"{root}: its folders say which images are in which split; leave dataset.fractions and split_files out, or set dataset.layout")
         splits = {}
         for split in SPLITS:
@@ -170,17 +170,17 @@ class Folder:
         return splits
 
 
-def _noted(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
-    """The splits with what a reader must know of classes that training has, or may have, seen."""
+def _with_notes(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
+    """The splits with a note where training has, or may have, seen their classes."""
     train = splits.get("train")
     if train is None or not len(train.x):
         return splits
 
-    def noted(images: ImageSet) -> ImageSet:
+    def with_note(images: ImageSet) -> ImageSet:
         if images is train or not images.classes:
             return images
         if not train.classes:
             return replace(images, note=UNKNOWN)
         return replace(images, note=SEEN) if set(images.classes) & set(train.classes) else images
 
-    return {split: noted(images) for split, images in splits.items()}
+    return {split: with_note(images) for split, images in splits.items()}

@@ -32,7 +32,7 @@ FACES = [
 
 
 ALIKE = 0.5
-"""An evaluation letter that shares this part of its images with an earlier letter is that letter on paper, such as Greek Alpha and Latin A."""
+"""An evaluation letter that shares this part of its images with an earlier letter is taken to be the same letter, such as Greek Alpha and Latin A."""
 
 
 @DATASETS.register("glyphs")
@@ -47,7 +47,7 @@ class Glyphs:
     left out; of one that shares fewer, only these images are, so that it may keep fewer than ``min_faces``. No evaluation
     image is then a training image, or one of another evaluation letter. By default this takes validation from 190 letters
     with 2,667 images to 178 with 2,458 (159 equalled training images), and test from 440 with 5,632 to 393 with 4,908 (389
-    equalled training images, 404 had a twin in another test letter).
+    equalled training images, 404 equalled images of another test letter).
 
     Args:
         train: scripts to learn from, by the first word of their letters' Unicode names.
@@ -76,13 +76,13 @@ class Glyphs:
         min_faces: Count = 10,
         split_seed: Natural = 0,
     ) -> None:
+        if shared := {name.lower() for name in train} & {name.lower() for name in test}:
+            raise ValueError(f"train and test must not share a script, got {', '.join(sorted(shared))} in both; remove it from one")
         self.train, self.test, self.val_script = [name.lower() for name in train], [name.lower() for name in test], val_script.lower()
         if min_faces > (16 if faces is None else len(faces)):  # 16 is len(FACES), as a literal that is read without importing
             raise ValueError(
                 f"min_faces must be at most the number of faces, {16 if faces is None else len(faces)}, got {min_faces}; lower it or name more faces"
             )
-        if shared := set(self.train) & set(self.test):
-            raise ValueError(f"train and test must not share a script, got {', '.join(shared)} in both; remove it from one")
         self.val_fraction = val_fraction
         self.faces = FACES if faces is None else faces
         self.image_size, self.min_faces, self.split_seed = image_size, min_faces, split_seed
@@ -98,39 +98,39 @@ class Glyphs:
             if script not in scripts:
                 raise DataError(f"dataset: no letter of script {script!r} in {self.min_faces} of {len(paths)} faces; {nearest(script, sorted(set(scripts)))}")
         pool = [i for i, script in enumerate(scripts) if script == self.val_script]
-        drawn = draw_fractions(len(pool), {"val": self.val_fraction}, self.split_seed)["val"]
-        val = [pool[i] for i in drawn]
-        taken = set(val)
+        positions = draw_fractions(len(pool), {"val": self.val_fraction}, self.split_seed)["val"]
+        val = [pool[i] for i in positions]
+        validation = set(val)
         members = {
-            "train": [i for i, s in enumerate(scripts) if s in self.train and i not in taken],
+            "train": [i for i, s in enumerate(scripts) if s in self.train and i not in validation],
             "val": val,
-            "test": [i for i, s in enumerate(scripts) if s in self.test and i not in taken],
+            "test": [i for i, s in enumerate(scripts) if s in self.test and i not in validation],
         }
-        return _without_twins({split: select(x, y, names, chosen) for split, chosen in members.items()})
+        return _without_duplicates({split: select(x, y, names, chosen) for split, chosen in members.items()})
 
 
-def _without_twins(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
+def _without_duplicates(splits: dict[str, ImageSet]) -> dict[str, ImageSet]:
     """The splits without evaluation images that equal, byte by byte, an image of a training letter or of another evaluation letter.
 
-    Validation letters are taken before test letters, in the order of their code points; of two that share an image the
+    Validation letters come before test letters, each in the order of their code points; of two that share an image the
     later one loses it, or is left out altogether (see :data:`ALIKE`).
     """
-    seen = {image.tobytes() for image in splits["train"].x.numpy()}
+    contents = {image.tobytes() for image in splits["train"].x.numpy()}
     kept_splits = {"train": splits["train"]}
     for split in ("val", "test"):
         images = splits[split]
         content = [image.tobytes() for image in images.x.numpy()]
         rows: list[int] = []
-        kept: list[int] = []
+        classes: list[int] = []
         for c in range(len(images.classes)):
-            own = torch.nonzero(images.y == c).flatten().tolist()
-            unlike = [row for row in own if content[row] not in seen]
-            if len(own) - len(unlike) >= ALIKE * len(own):
+            members = torch.nonzero(images.y == c).flatten().tolist()
+            unique = [row for row in members if content[row] not in contents]
+            if len(members) - len(unique) >= ALIKE * len(members):
                 continue
-            kept.append(c)
-            rows += unlike
-            seen.update(content[row] for row in unlike)
-        kept_splits[split] = select(images.x[rows], images.y[rows], images.classes, kept)
+            classes.append(c)
+            rows += unique
+            contents.update(content[row] for row in unique)
+        kept_splits[split] = select(images.x[rows], images.y[rows], images.classes, classes)
     return kept_splits
 
 
@@ -149,10 +149,10 @@ def _face_paths(faces: list[str]) -> list[Path]:
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    known = sorted(path.stem for path in folder.glob("*.ttf"))
+    names = sorted(path.stem for path in folder.glob("*.ttf"))
     for face in faces:
-        if face not in known:
-            raise DataError(f"dataset.faces: there is no typeface {face!r} in {folder}; {nearest(face, known)}")
+        if face not in names:
+            raise DataError(f"dataset.faces: there is no typeface {face!r} in {folder}; {nearest(face, names)}")
     return [folder / f"{face}.ttf" for face in faces]
 
 
@@ -188,6 +188,6 @@ def _draw(font, letter: str, size: int) -> np.ndarray:  # type: ignore[no-untype
 
     left, top, right, bottom = font.getbbox(letter)
     canvas = Image.new("L", (max(size, right - left), max(size, bottom - top)))
-    place = ((canvas.width - right + left) // 2 - left, (canvas.height - bottom + top) // 2 - top)
-    ImageDraw.Draw(canvas).text(place, letter, fill=255, font=font)
+    position = ((canvas.width - right + left) // 2 - left, (canvas.height - bottom + top) // 2 - top)
+    ImageDraw.Draw(canvas).text(position, letter, fill=255, font=font)
     return np.asarray(canvas if canvas.size == (size, size) else canvas.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)

@@ -22,7 +22,7 @@ from metaflowkit.errors import DataError
 from metaflowkit.memory import require_memory
 
 Mode = Literal["grey", "color"]
-Ground = Literal["white", "black"]
+Background = Literal["white", "black"]
 NAMED = 20  # unreadable files that a message names
 SIXTEEN_BITS = 65535
 
@@ -35,13 +35,13 @@ class Decoding:
         size: side S of the square result in pixels; other shapes are resized (area filter) after a central square crop.
         mode: ``grey`` (C = 1) or ``color`` (C = 3).
         invert: swap black and white, for ink on paper.
-        alpha: what lies behind transparent pixels.
+        alpha: background of transparent pixels.
     """
 
     size: int
     mode: Mode
     invert: bool = False
-    alpha: Ground = "white"
+    alpha: Background = "white"
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Images:
     failures: tuple[str, ...]
 
 
-def read_images(source: Source, how: Decoding, unreadable: Literal["error", "skip"] = "error", advice: str = "", verify: bool = False) -> Images:
+def read_images(source: Source, decoding: Decoding, unreadable: Literal["error", "skip"] = "error", advice: str = "", verify: bool = False) -> Images:
     """The images of a source, decoded or from the cache.
 
     Args:
         source: the files.
-        how: see :class:`Decoding`.
+        decoding: see :class:`Decoding`.
         unreadable: refuse files that cannot be decoded, or leave them out.
         advice: what else can be done about them, for the message.
         verify: see :meth:`Source.fingerprint`.
@@ -72,15 +72,15 @@ def read_images(source: Source, how: Decoding, unreadable: Literal["error", "ski
     Raises:
         DataError: naming the files that cannot be decoded, or saying that no file can.
     """
-    key = {"files": source.fingerprint(verify), **vars(how)}
+    key = {"files": source.fingerprint(verify), **vars(decoding)}
 
     def make() -> tuple[Tensor, Tensor, list[str]]:
-        images, rows, failures = decode(source, how)
+        images, rows, failures = decode(source, decoding)
         if failures and unreadable == "error":
             raise _refusal(source, failures, advice)
         return images, rows, failures
 
-    x, rows, failures = cached(key, make, f"{shown(str(source.root))}, {how.size}x{how.size} {how.mode}")
+    x, rows, failures = cached(key, make, f"{shown(str(source.root))}, {decoding.size}x{decoding.size} {decoding.mode}")
     if failures and (unreadable == "error" or not len(x)):
         raise _refusal(source, failures, advice)
     return Images(x, rows.tolist(), tuple(failures))
@@ -96,27 +96,29 @@ def _refusal(source: Source, failures: list[str], advice: str) -> DataError:
     return DataError(f"{source.root}: {len(failures)} of {len(source.names)} images cannot be read; mend or remove them{advice}", listed_failures(failures))
 
 
-def decode(source: Source, how: Decoding) -> tuple[Tensor, Tensor, list[str]]:
+def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str]]:
     """Decode every image of a source.
 
     Returns:
         uint8 [n, C, S, S]; the position in ``source.names`` of each; a line for every file that cannot be decoded.
     """
-    count, channels = len(source.names), 1 if how.mode == "grey" else 3
-    require_memory(count * channels * how.size**2, f"{source.root}: {count:,} images of {how.size}x{how.size} pixels", "lower dataset.image_size")
-    x = np.empty((count, channels, how.size, how.size), dtype=np.uint8)
+    count, channels = len(source.names), 1 if decoding.mode == "grey" else 3
+    require_memory(
+        count * channels * decoding.size**2, f"{source.root}: {count:,} images of {decoding.size}x{decoding.size} pixels", "lower dataset.image_size"
+    )
+    x = np.empty((count, channels, decoding.size, decoding.size), dtype=np.uint8)
     with source.opened() as read, warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs; what is beyond them is an error
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for large photographs; beyond them Pillow raises an error
 
-        def one(i: int) -> str | None:
+        def decode_one(i: int) -> str | None:
             try:
                 with _open(read(source.names[i])) as image:
-                    x[i] = to_array(image, how)
+                    x[i] = to_array(image, decoding)
             except (OSError, ValueError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:
                 return f"{shown(source.names[i])}: {error}"
             return None
 
-        failures = list(pool.map(one, range(count)))
+        failures = list(pool.map(decode_one, range(count)))
     rows = torch.tensor([i for i, failure in enumerate(failures) if failure is None], dtype=torch.int64)
     images = torch.from_numpy(x)
     return images if len(rows) == count else images[rows], rows, [failure for failure in failures if failure is not None]
@@ -138,24 +140,24 @@ def _open(content: bytes) -> Image.Image:
         raise ValueError(f"is damaged ({error})") from None
 
 
-def to_array(image: Image.Image, how: Decoding) -> np.ndarray:
+def to_array(image: Image.Image, decoding: Decoding) -> np.ndarray:
     """One PIL image as uint8 [C, S, S].
 
-    Floats are read as 0..1, 16 bits as 0..65535; transparent pixels show ``how.alpha``.
+    Floats are read as 0..1, 16 bits as 0..65535; transparent pixels show ``decoding.alpha``.
 
     Raises:
-        ValueError: floats outside 0..1, whole numbers outside 16 bits, or a drawing that its ground hides.
+        ValueError: floats outside 0..1, whole numbers outside 16 bits, or a drawing that its background hides.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:
-        image = _composed(image.convert("RGBA"), how.alpha)
-    image = image.convert("L" if how.mode == "grey" else "RGB")
-    if how.invert:
+        image = _composed(image.convert("RGBA"), decoding.alpha)
+    image = image.convert("L" if decoding.mode == "grey" else "RGB")
+    if decoding.invert:
         image = ImageOps.invert(image)
-    size = (how.size, how.size)
+    size = (decoding.size, decoding.size)
     if image.size != size:
-        image = ImageOps.fit(image, size, Image.Resampling.BOX if min(image.size) >= how.size else Image.Resampling.BILINEAR)
+        image = ImageOps.fit(image, size, Image.Resampling.BOX if min(image.size) >= decoding.size else Image.Resampling.BILINEAR)
     array = np.asarray(image, dtype=np.uint8)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
@@ -172,18 +174,18 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(pixels / 257), dtype=np.uint8)
 
 
-def _composed(image: Image.Image, ground: Ground) -> Image.Image:
-    """An RGBA image on a ground."""
+def _composed(image: Image.Image, background: Background) -> Image.Image:
+    """An RGBA image on a background."""
 
     def over(color: str) -> Image.Image:
         below = Image.new("RGBA", image.size, color)
         below.alpha_composite(image)
         return below.convert("RGB")
 
-    def even(result: Image.Image) -> bool:
+    def uniform(result: Image.Image) -> bool:
         return all(low == high for low, high in result.getextrema())  # type: ignore[misc]
 
-    result, other = over(ground), "black" if ground == "white" else "white"
-    if even(result) and not even(over(other)):
-        raise ValueError(f"shows nothing on a {ground} ground behind its transparent pixels; it needs a {other} one")
+    result, other = over(background), "black" if background == "white" else "white"
+    if uniform(result) and not uniform(over(other)):
+        raise ValueError(f"shows nothing on a {background} ground behind its transparent pixels; it needs a {other} one")
     return result

@@ -1,4 +1,4 @@
-"""What the folders of images say: which class an image is of, and which split it is in."""
+"""The layout of image folders: the class of each image, and its split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metaflowkit.datasets.splits import SPLITS
 from metaflowkit.errors import DataError
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-Kind = Literal["flat", "classes", "splits"]
+LayoutKind = Literal["flat", "classes", "splits"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Layout:
     Attributes:
         kind: ``flat`` has neither classes nor splits, ``classes`` has classes, ``splits`` has splits, with classes or without.
         classes: the class of each image; None where it has none.
-        splits: the split of each image; None where folders do not say.
+        splits: the split of each image; None where folders name none.
     """
 
-    kind: Kind
+    kind: LayoutKind
     classes: tuple[str | None, ...]
     splits: tuple[str | None, ...]
 
@@ -34,13 +34,13 @@ class Layout:
         return Layout(self.kind, tuple(self.classes[i] for i in rows), tuple(self.splits[i] for i in rows))
 
 
-def read_layout(root: Path, names: Sequence[str], kind: Kind | Literal["auto"] = "auto", depth: int | None = None) -> Layout:
+def read_layout(root: Path, names: Sequence[str], kind: LayoutKind | Literal["auto"] = "auto", depth: int | None = None) -> Layout:
     """Read classes and splits from the paths of images.
 
     Args:
-        root: where they lie, for messages.
+        root: their folder, for messages.
         names: their paths below it, with ``/``.
-        kind: which layout it is; ``auto`` recognises it.
+        kind: the layout; ``auto`` recognises it.
         depth: how many folder levels name a class, from ``root`` on or from the folder of the split on. None leaves out top folders that hold everything and
             takes one level.
 
@@ -62,13 +62,13 @@ def read_layout(root: Path, names: Sequence[str], kind: Kind | Literal["auto"] =
 
 
 def _below_top(paths: list[list[str]], keep: int) -> list[list[str]]:
-    """The paths without the top folders that hold every image, of which ``keep`` pieces at least stay; a folder named like a split stays."""
+    """The paths without the top folders that hold every image, of which at least ``keep`` parts stay; a folder named like a split stays."""
     while all(len(path) > keep for path in paths) and len({path[0] for path in paths}) == 1 and paths[0][0].lower() not in SPLIT_FOLDERS:
         paths = [path[1:] for path in paths]
     return paths
 
 
-def _recognised(root: Path, names: Sequence[str], paths: list[list[str]]) -> Kind:
+def _recognised(root: Path, names: Sequence[str], paths: list[list[str]]) -> LayoutKind:
     direct = [name for name, path in zip(names, paths) if len(path) == 1]
     if len(direct) == len(names):
         return "flat"

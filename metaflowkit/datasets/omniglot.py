@@ -58,25 +58,25 @@ class Omniglot:
         """Decode, or read from the cache, and split."""
         sources = [self._source(part) for part in PARTS]
         names, labels = _classes(sources)
-        how = Decoding(self.image_size, "grey", invert=True)
-        x, y = torch.cat([read_images(source, how, advice=" or download Omniglot again").x for source in sources]), torch.tensor(labels)
+        decoding = Decoding(self.image_size, "grey", invert=True)
+        x, y = torch.cat([read_images(source, decoding, advice=" or download Omniglot again").x for source in sources]), torch.tensor(labels)
         splits = {}
         for split, chosen in self._members(names).items():
             images = select(x, y, names, chosen)
-            turned = self.rotations == "all" or (self.rotations == "train" and split == "train")
-            splits[split] = _rotated(images) if turned else images
+            rotate = self.rotations == "all" or (self.rotations == "train" and split == "train")
+            splits[split] = _rotated(images) if rotate else images
         return splits
 
     def _source(self, part: str) -> Source:
-        for place in (self.root / part, self.root / f"{part}.zip", self.root / "omniglot-py" / part):
-            if place.exists():
-                return open_source(place)
+        for path in (self.root / part, self.root / f"{part}.zip", self.root / "omniglot-py" / part):
+            if path.exists():
+                return open_source(path)
         if not self.download:
             raise DataError(f"{self.root}: holds neither {part} nor {part}.zip; set dataset.root, or dataset.download=true to fetch Omniglot")
-        from torchvision.datasets import Omniglot as Official
+        from torchvision.datasets import Omniglot as TorchvisionOmniglot
 
         try:
-            Official(str(self.root), background=part == PARTS[0], download=True)
+            TorchvisionOmniglot(str(self.root), background=part == PARTS[0], download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(f"{self.root}: Omniglot cannot be downloaded ({error}); check the network or put {part}.zip there by hand") from None
         return open_source(self.root / "omniglot-py" / part)
@@ -85,11 +85,11 @@ class Omniglot:
         if self.split == "file":
             return read_splits(names, self.split_files)
         alphabets = sorted({name.split("/")[1] for name in names if name.startswith(PARTS[0])})
-        held = {alphabets[i] for i in draw_fractions(len(alphabets), {"val": self.val_fraction}, self.split_seed)["val"]}
+        val_alphabets = {alphabets[i] for i in draw_fractions(len(alphabets), {"val": self.val_fraction}, self.split_seed)["val"]}
         members: dict[str, list[int]] = {"train": [], "val": [], "test": []}
         for i, name in enumerate(names):
             part, alphabet, _ = name.split("/")
-            members["test" if part == PARTS[1] else "val" if alphabet in held else "train"].append(i)
+            members["test" if part == PARTS[1] else "val" if alphabet in val_alphabets else "train"].append(i)
         return members
 
 

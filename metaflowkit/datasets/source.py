@@ -1,4 +1,4 @@
-"""The image files under a folder or inside a zip: which there are, whether they have changed, and what they hold."""
+"""The image files under a folder or inside a zip: their names, whether they have changed, and their content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Source:
     Attributes:
         root: the folder or the zip file.
         names: paths of the images inside it, with ``/``, sorted.
-        stamps: what tells a changed file without reading it, a text for each name.
+        stamps: a text for each name that changes with the file, without reading it.
     """
 
     root: Path
@@ -44,11 +44,11 @@ class Source:
             yield self._from_folder
             return
         with zipfile.ZipFile(self.root) as archive:
-            members, alone = _members(archive), Lock()
+            members, lock = _members(archive), Lock()
 
             def from_zip(name: str) -> bytes:
                 _limit(members[name].file_size)
-                with alone:  # from Python 3.12 on threads that open members together mix up positions: https://github.com/python/cpython/issues/101911
+                with lock:  # from Python 3.12 on threads that open members together mix up positions: https://github.com/python/cpython/issues/101911
                     return archive.read(members[name])
 
             yield from_zip
@@ -65,11 +65,11 @@ class Source:
         no program can set back on a POSIX system. No content is read.
 
         Args:
-            verify: read every file and use its content in place of the stamps.
+            verify: read every file and use its content instead of the stamps.
         """
-        where = "" if verify or self.root.is_file() else os.fspath(self.root.resolve())
+        location = "" if verify or self.root.is_file() else os.fspath(self.root.resolve())
         stamps = self._hashes() if verify else self.stamps
-        return digest([where, *(f"{name}\0{stamp}" for name, stamp in zip(self.names, stamps))])
+        return digest([location, *(f"{name}\0{stamp}" for name, stamp in zip(self.names, stamps))])
 
     def _hashes(self) -> Iterator[str]:
         with self.opened() as read:
@@ -123,15 +123,15 @@ def digest(lines: Iterable[str]) -> str:
 def stamp(path: Path) -> str:
     """Size and times of a file, which tell that it was changed without reading it."""
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError as error:
         return str(error.errno)
-    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def tree_stamps(root: Path) -> list[str]:
     """Name and stamp of every file below a folder, a line each; none where there is no folder."""
-    return [f"{name}\0{facts}" for name, facts in _listed(root, lambda name: True)] if root.is_dir() else []
+    return [f"{name}\0{text}" for name, text in _listed(root, lambda name: True)] if root.is_dir() else []
 
 
 def _limit(size: int) -> None:
@@ -147,16 +147,16 @@ def _is_image(name: str) -> bool:
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The images of an archive by path; Windows programs write ``\\`` between folders."""
-    named = {member.filename.replace("\\", "/").strip("/"): member for member in archive.infolist() if not member.is_dir()}
-    return {name: member for name, member in named.items() if _is_image(name)}
+    members = {member.filename.replace("\\", "/").strip("/"): member for member in archive.infolist() if not member.is_dir()}
+    return {name: member for name, member in members.items() if _is_image(name)}
 
 
 def _listed(folder: Path, accepts: Callable[[str], bool], inside: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, str]]:
-    """(path, stamp) of every wanted file below a folder; ``above`` are the device and inode numbers of the folders that hold it."""
+    """(path, stamp) of every accepted file below a folder; ``above`` are the device and inode numbers of the folders that hold it."""
     try:
-        facts = folder.stat()
-        here = (facts.st_dev, facts.st_ino)
-        if here in above:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
             return
         paths = sorted(folder.iterdir())
     except OSError as error:
@@ -166,6 +166,6 @@ def _listed(folder: Path, accepts: Callable[[str], bool], inside: str = "", abov
         if path.name.startswith(".") or path.name in FOREIGN:
             continue
         if os.path.isdir(path):  # unlike Path.is_dir it is silent about a link into a folder that may not be entered
-            yield from _listed(path, accepts, f"{name}/", above | {here})
+            yield from _listed(path, accepts, f"{name}/", above | {identity})
         elif accepts(path.name) and (os.path.isfile(path) or path.is_symlink()):  # a link that leads nowhere is named when it is read
             yield name, stamp(path)

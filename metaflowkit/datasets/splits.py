@@ -39,8 +39,18 @@ def unlabelled(x: Tensor) -> ImageSet:
     return ImageSet(x, torch.zeros(0, dtype=torch.int64), ())
 
 
+def check_fractions(fractions: dict[str, float] | None) -> None:
+    """Refuse shares that are no split of a whole.
+
+    Raises:
+        ValueError: unknown split names, negative shares, or shares above 1 in sum.
+    """
+    if fractions and (set(fractions) - set(SPLITS) or min(fractions.values()) < 0 or sum(fractions.values()) > 1 + 1e-9):
+        raise ValueError(f"fractions must name train, val and test with shares that add up to at most 1, got {fractions}; correct them")
+
+
 def draw_images(classes: Sequence[str], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
-    """Deal the images of every class to train, val and test; the splits then have the same classes and other images of them.
+    """Distribute the images of every class over train, val and test; the splits then have the same classes and other images of them.
 
     Args:
         classes: the class of each image.
@@ -55,13 +65,13 @@ def draw_images(classes: Sequence[str], fractions: dict[str, float], seed: int) 
         members[name].append(i)
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for name, rows in members.items():
-        for split, drawn in draw_fractions(len(rows), fractions, seed, f"datasets/split/{name}").items():
-            splits[split] += [rows[i] for i in drawn]
+        for split, positions in draw_fractions(len(rows), fractions, seed, f"datasets/split/{name}").items():
+            splits[split] += [rows[i] for i in positions]
     return splits
 
 
 def draw_fractions(count: int, fractions: dict[str, float], seed: int, purpose: str = "datasets/split") -> dict[str, list[int]]:
-    """Shuffle 0..count-1 with the seed and deal them to train, val and test.
+    """Shuffle 0..count-1 with the seed and distribute them over train, val and test.
 
     Args:
         count: number of classes.
@@ -70,32 +80,30 @@ def draw_fractions(count: int, fractions: dict[str, float], seed: int, purpose: 
         purpose: what is drawn; see :func:`metaflowkit.seeding.seed_for`.
 
     Raises:
-        ValueError: unknown split names, negative shares, or shares above 1 in sum.
+        ValueError: see :func:`check_fractions`.
     """
-    unknown = set(fractions) - set(SPLITS)
-    if unknown or any(f < 0 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
-        raise ValueError(f"fractions must name train, val and test with shares that add up to at most 1, got {fractions}; correct them")
+    check_fractions(fractions)
     order = torch.randperm(count, generator=generator_for(seed, purpose)).tolist()
-    ends, done, total = {}, 0, 0.0
+    ends, start, total = {}, 0, 0.0
     for name in SPLITS:
         total += fractions.get(name, 0.0)
         end = round(total * count)
-        ends[name] = sorted(order[done:end])
-        done = end
+        ends[name] = sorted(order[start:end])
+        start = end
     return ends
 
 
 def listed(names: Sequence[str], chosen: Sequence[str], where: str) -> list[int]:
-    """Indices of the wanted class names.
+    """Indices of class names.
 
     Raises:
-        DataError: naming the first class that does not exist; ``where`` says who asked for it.
+        DataError: naming the first class that does not exist; ``where`` is its origin.
     """
-    place = {name: i for i, name in enumerate(names)}
+    index = {name: i for i, name in enumerate(names)}
     for name in chosen:
-        if name not in place:
+        if name not in index:
             raise DataError(f"{where}: there is no class {name!r} among {len(names)}; {nearest(name, names[:2000])}")
-    return [place[name] for name in chosen]
+    return [index[name] for name in chosen]
 
 
 def read_splits(names: Sequence[str], files: dict[str, str]) -> dict[str, list[int]]:
@@ -108,10 +116,10 @@ def read_splits(names: Sequence[str], files: dict[str, str]) -> dict[str, list[i
 
 
 def disjoint(names: Sequence[str], chosen: dict[str, list[int]]) -> dict[str, list[int]]:
-    """The splits as they came, where each is train, val or test and no class is in two of them.
+    """The splits unchanged, once each is known to be train, val or test and no class to be in two of them.
 
     Raises:
-        DataError: naming a split that there is not, or a class that is in two splits.
+        DataError: naming an unknown split, or a class that is in two splits.
     """
     for split in chosen:
         if split not in SPLITS:

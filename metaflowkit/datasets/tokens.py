@@ -1,4 +1,4 @@
-"""From texts to tokens: words and punctuation, numbered by a hash, so that unseen words have numbers of their own too."""
+"""From texts to tokens: words and punctuation, numbered by a hash, so that unseen words are numbered too."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pieces(text: str) -> list[str]:
 
 
 def tokens(texts: Sequence[str], vocabulary: int, length: int) -> Tensor:
-    """The texts as int64 [n, length], each piece hashed to 1..vocabulary-1, and 0 behind a text's end; longer texts are cut.
+    """The texts as int64 [n, length], each piece hashed to 1..vocabulary-1, padded with 0; longer texts are cut.
 
     Reference:
         K. Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML 2009.

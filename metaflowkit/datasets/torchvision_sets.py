@@ -18,7 +18,7 @@ from metaflowkit.config.schema import Natural, Side, nearest
 from metaflowkit.datasets.cache import lookup, store
 from metaflowkit.datasets.images import Decoding, to_array
 from metaflowkit.datasets.source import digest, tree_stamps
-from metaflowkit.datasets.splits import disjoint, draw_fractions, listed, select
+from metaflowkit.datasets.splits import check_fractions, disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 
@@ -27,7 +27,7 @@ from metaflowkit.types import ImageSet
 class TorchvisionSet:
     """Any labelled torchvision image data set by name (MNIST, FashionMNIST, CIFAR10, CIFAR100, EuroSAT, Flowers102, ...).
 
-    Its own train and test parts are put together, since few-shot splits are by class.
+    Its own train and test parts are merged, since few-shot splits are by class.
 
     Args:
         set: the class in ``torchvision.datasets``.
@@ -55,24 +55,24 @@ class TorchvisionSet:
     ) -> None:
         if fractions is not None and classes is not None:
             raise ValueError("fractions and classes both say how classes are split; keep one")
-        self.set, self.root, self.download, self.how = set, root, download, Decoding(image_size, mode)
+        check_fractions(fractions)
+        self.set, self.root, self.download, self.decoding = set, root, download, Decoding(image_size, mode)
         self.fractions = fractions or {"train": 0.6, "val": 0.2, "test": 0.2}
         self.split_seed, self.classes = split_seed, classes
-        draw_fractions(0, self.fractions, 0)
 
     def load(self) -> dict[str, ImageSet]:
         """Open every part of the set and decode it, or read it from the cache, and split by class."""
         key = self._key()
-        decoded = lookup(key) if key else None
-        if decoded is None:
+        arrays = lookup(key) if key else None
+        if arrays is None:
             parts = list(self._parts())
             key = self._key() if self.download else key
-            decoded = self._decode(parts)
+            arrays = self._decode(parts)
             if key:
-                store(key, decoded, f"torchvision {self.set} in {self.root}, {self.how.size}x{self.how.size} {self.how.mode}")
-        x, y, names = decoded
+                store(key, arrays, f"torchvision {self.set} in {self.root}, {self.decoding.size}x{self.decoding.size} {self.decoding.mode}")
+        x, y, names = arrays
         if self.classes is not None:
-            chosen = disjoint(names, {split: listed(names, wanted, f"dataset.classes.{split}") for split, wanted in self.classes.items()})
+            chosen = disjoint(names, {split: listed(names, members, f"dataset.classes.{split}") for split, members in self.classes.items()})
         else:
             chosen = draw_fractions(len(names), self.fractions, self.split_seed)
         return {split: select(x, y, names, members) for split, members in chosen.items()}
@@ -83,7 +83,7 @@ class TorchvisionSet:
         stamps = tree_stamps(root)
         if not stamps:
             return None
-        return {"torchvision": self.set, "files": digest([os.fspath(root.resolve()), *stamps]), "version": version("torchvision"), **vars(self.how)}
+        return {"torchvision": self.set, "files": digest([os.fspath(root.resolve()), *stamps]), "version": version("torchvision"), **vars(self.decoding)}
 
     def _parts(self) -> Iterator[Any]:
         from torchvision import datasets
@@ -92,24 +92,24 @@ class TorchvisionSet:
         if self.set not in names:
             raise DataError(f"dataset.set: torchvision has no data set {self.set!r}; {nearest(self.set, names)}")
         build = getattr(datasets, self.set)
-        taken = inspect.signature(build.__init__).parameters
-        options = {"root": self.root, **({"download": self.download} if "download" in taken else {})}
+        parameters = inspect.signature(build.__init__).parameters
+        options = {"root": self.root, **({"download": self.download} if "download" in parameters else {})}
         choices: list[dict[str, Any]] = [{}]
-        if "train" in taken:
+        if "train" in parameters:
             choices = [{"train": True}, {"train": False}]
-        elif "split" in taken:
+        elif "split" in parameters:
             choices = [{"split": name} for name in ("train", "val", "test")]
-        opened = 0
+        count = 0
         failure: Exception | None = None
         for choice in choices:
             try:
                 yield build(**options, **choice)
-                opened += 1
+                count += 1
             except ValueError as error:  # this set has no such part
                 failure = error
             except (RuntimeError, OSError, TypeError) as error:
                 raise DataError(f"{self.root}: torchvision cannot open {self.set} ({error}); set dataset.root, or dataset.download=true to fetch it") from None
-        if not opened:
+        if not count:
             raise DataError(f"{self.root}: torchvision cannot open {self.set} ({failure}); it needs arguments that this data set cannot give")
 
     def _decode(self, parts: list[Any]) -> tuple[Tensor, Tensor, list[str]]:
@@ -129,7 +129,7 @@ class TorchvisionSet:
     def _item(self, part: Any, i: int) -> tuple[np.ndarray, Any]:
         try:
             image, label = part[i]
-            return to_array(image, self.how), label
+            return to_array(image, self.decoding), label
         except (OSError, SyntaxError, ValueError) as error:
             files = next((getattr(part, name) for name in ("samples", "_samples", "_image_files") if hasattr(part, name)), None)
             file = f"image {i}" if files is None else str(files[i][0] if isinstance(files[i], tuple) else files[i])

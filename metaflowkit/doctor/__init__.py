@@ -1,4 +1,4 @@
-"""``mfk doctor``: is the meta-gradient of this very pipeline right, what is unsafe in it, and what does a step cost."""
+"""``mfk doctor``: is the meta-gradient of a pipeline correct, which of its modules are unsafe, and what does a step cost."""
 
 from metaflowkit.doctor.diagnosis import diagnose
 from metaflowkit.doctor.findings import Finding, Verdict, conclusion

@@ -1,7 +1,7 @@
-"""Networks with kinks as smooth functions: every ReLU, max-pooling and comparison keeps the branch it took once.
+"""Networks with kinks as smooth functions: every ReLU, max-pooling and comparison keeps the branch that it took when recorded.
 
 A network of ReLUs is piecewise smooth, and autograd's derivative is that of the piece the parameters lie in. A gradient step through it jumps
-where a unit changes its branch, so that finite differences across a jump differ from the derivative, however right it is, and float32
+where a unit changes its branch, so that finite differences across a jump differ from the derivative, even a correct one, and float32
 differs from float64 where rounding moves a unit across. With the branches held both comparisons are of smooth functions.
 """
 
@@ -29,8 +29,8 @@ class BranchMismatch(RuntimeError):
 class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the branches of operations with kinks in the first use, and holds them in every later one.
 
-    It works below autograd, hence on the operations of the way back too, in every engine, and on operations inside fused modules. What it does not
-    know (such as sorting by a kernel of one's own) keeps its kinks.
+    It works below autograd, hence on the operations of the backward pass too, in every engine, and on operations inside fused modules. Operations
+    that it does not cover (such as a custom kernel that sorts) keep their kinks.
 
     Example:
         >>> branches, x = Branches(), torch.tensor([-1.0, 2.0])
@@ -44,7 +44,7 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.taken: list[tuple[Any, Branch]] = []
+        self.records: list[tuple[Any, Branch]] = []
         self.position: int | None = None
 
     @contextmanager
@@ -54,11 +54,11 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             BranchMismatch: the operations are not those that were recorded.
         """
-        self.position = 0 if self.taken else None
+        self.position = 0 if self.records else None
         with self:
             yield
-        if self.position is not None and self.position != len(self.taken):
-            raise BranchMismatch(f"{len(self.taken)} operations with branches were recorded, and {self.position} ran")
+        if self.position is not None and self.position != len(self.records):
+            raise BranchMismatch(f"{len(self.records)} operations with branches were recorded, and {self.position} ran")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Calls ``func``, on the recorded branch where it has branches."""
@@ -70,24 +70,24 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         choose, apply, in_place = _KINKS[kind]
         if self.position is None:
             branch = choose(*args, **kwargs) if choose else func(*args, **kwargs)
-            self.taken.append((kind, branch))
+            self.records.append((kind, branch))
         else:
-            if self.position >= len(self.taken) or self.taken[self.position][0] != kind:
+            if self.position >= len(self.records) or self.records[self.position][0] != kind:
                 raise BranchMismatch(f"{kind} ran as operation {self.position} with branches, where another was recorded")
-            branch = self.taken[self.position][1]
+            branch = self.records[self.position][1]
             self.position += 1
         result = apply(branch, *args, **kwargs)
         return args[0].copy_(result) if in_place else result
 
 
 def _selected(x: Tensor, at: Tensor) -> Tensor:
-    """Pooled values of [..., H, W] at flat places [..., h, w], in the memory layout that pooling gives them."""
+    """Pooled values of [..., H, W] at flat indices [..., h, w], in the memory layout that pooling gives them."""
     return torch.empty_like(at, dtype=x.dtype).copy_(x.flatten(-2).gather(-1, at.flatten(-2)).view(at.shape))
 
 
 def _limits(x: Tensor, low: Any = None, high: Any = None) -> tuple[Tensor, Tensor]:
-    none = torch.zeros_like(x, dtype=torch.bool)
-    return none if low is None else x < low, none if high is None else x > high
+    nowhere = torch.zeros_like(x, dtype=torch.bool)
+    return nowhere if low is None else x < low, nowhere if high is None else x > high
 
 
 def _limited(branch: Branch, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
@@ -99,7 +99,7 @@ def _pool(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return aten.max_pool2d_with_indices(x, *args, **kwargs)[1]  # type: ignore[no-any-return]
 
 
-def _taken_along(at: Tensor, x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def _gathered_along(at: Tensor, x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     values = x.gather(dim, at) if x.dim() else x.clone()
     return (values, at) if keepdim else (values.squeeze(dim), at.squeeze(dim))
 
@@ -123,8 +123,8 @@ _KINKS: dict[str, tuple[Choose | None, Apply, bool]] = {
     "minimum": (lambda a, b: a <= b, torch.where, False),
     "max_pool2d_with_indices": (_pool, lambda at, x, *args, **kwargs: (_selected(x, at), at), False),
     "adaptive_max_pool2d": (lambda x, size: aten.adaptive_max_pool2d(x, size)[1], lambda at, x, size: (_selected(x, at), at), False),
-    "max.dim": (lambda x, dim, keepdim=False: x.argmax(dim, keepdim=True), _taken_along, False),
-    "min.dim": (lambda x, dim, keepdim=False: x.argmin(dim, keepdim=True), _taken_along, False),
+    "max.dim": (lambda x, dim, keepdim=False: x.argmax(dim, keepdim=True), _gathered_along, False),
+    "min.dim": (lambda x, dim, keepdim=False: x.argmin(dim, keepdim=True), _gathered_along, False),
     "sign": (None, lambda sign, x: sign.to(x.dtype), False),
     "sgn": (None, lambda sign, x: sign.to(x.dtype), False),
 }

@@ -1,4 +1,4 @@
-"""The checks in their order."""
+"""The checks of the doctor, in order."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.types import Pipeline
-from metaflowkit.doctor.faults import checkpoints_noted, first_line, meaning, place
+from metaflowkit.doctor.faults import checkpoints_noted, first_line, location, meaning
 from metaflowkit.doctor.findings import Finding, Tell, Verdict, fact, judged, wrong
 from metaflowkit.doctor.gradients import compare_engines, compare_slopes
-from metaflowkit.doctor.oracle import Evaluate, Oracle, apart, length, slopes
+from metaflowkit.doctor.oracle import Oracle, apart, length, slopes
 from metaflowkit.doctor.plain_loop import plain_outcome, plain_value
 from metaflowkit.doctor.precision import precision
 from metaflowkit.doctor.reduced import LARGE, built, doubled
@@ -37,15 +38,15 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
     """Check the meta-gradient of a pipeline, built small and in float64, then its float32 gradients and cost at its own size.
 
     A plain loop of ``torch.autograd`` gives value and gradient; finite differences of the plain loop's value check that gradient, and every engine is
-    compared with it. So an engine that leaves out a part of the model is found, and so is an operation whose derivative is wrong in all of them.
+    compared with it. This finds an engine that leaves out a part of the model, and an operation whose derivative is wrong in all engines.
 
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
-        tell: told what is being computed.
+        tell: called with what is being computed.
         directions: of finite differences, for networks that are not large.
 
     Yields:
-        Findings as they come.
+        Findings, as soon as they are known.
 
     Raises:
         ConfigError: the pipeline cannot be built, or its model raises in a plain forward call.
@@ -61,43 +62,50 @@ def diagnose(pipeline: Pipeline, tell: Tell = lambda text: None, directions: int
     exact = dataclasses.replace(learner, order=Exact(), remat=False)
     if sum(p.numel() for p in learner.model.parameters()) > LARGE:
         directions = 1
-    engines, own = _engines(flow)
-    reference, name = None, "a plain loop of torch.autograd"
+    engines, pipeline_engine = _engines(flow)
+    name, recompute, evaluate = "a plain loop of torch.autograd", plain_outcome, plain_value
+    if is_native(learner.rule):
+        name, recompute, evaluate = "engine higher", HigherEngine().outcome, _higher_value
     tell("the meta-gradient by a plain loop")
-    evaluate: Evaluate = plain_value
+    reference = yield from _reference(exact, episode)
+    if reference is None or not (yield from _finite(reference)):
+        return
+    if learner.sample is not None:
+        yield fact("examples are drawn with the current parameters, so that gradients are estimates, to which finite differences do not apply")
+    elif length(reference.gradients) > 0:
+        oracle = Oracle(exact, episode, evaluate)
+        estimates = list(slopes(oracle, reference.gradients, directions, tell))
+        yield compare_slopes(exact, reference, name, oracle, estimates)
+    yield from _guarded("the engines cannot be compared", compare_engines(engines, pipeline_engine, exact, episode, reference, name, recompute, tell))
+    yield from _guarded("the order cannot be checked", _order(learner, episode, reference.gradients, tell))
+    yield from _guarded("the inner loop cannot be run", _movement(learner, episode, reference.gradients))
+    if not problems:
+        yield from _guarded("the pipeline fails at its own size", _own_size(pipeline, pipeline_engine, length(reference.gradients) > 0, tell))
+
+
+def _higher_value(learner: MetaLearner, episode: Episode) -> Tensor:
+    """The objective by the engine on ``higher``."""
+    return HigherEngine().outcome(learner, episode).value
+
+
+def _reference(exact: MetaLearner, episode: Episode) -> Generator[Finding, None, Outcome | None]:
+    """Value and meta-gradient that the engines are compared with; a finding and None where they cannot be computed."""
     try:
-        if is_native(learner.rule):
-            name, evaluate = "engine higher", lambda learner, episode: HigherEngine().outcome(learner, episode).value
+        if is_native(exact.rule):
             yield fact("an optimiser of higher runs in its engine alone: finite differences are of that engine's own values")
-            reference = HigherEngine().outcome(exact, episode)
-        else:
-            reference = plain_outcome(exact, episode)
+            return HigherEngine().outcome(exact, episode)
+        return plain_outcome(exact, episode)
     except ConfigError as error:
         yield from (wrong(f"the meta-gradient cannot be computed: {problem}") for problem in error.problems)
     except RuntimeError as error:
         yield wrong(f"the meta-gradient cannot be computed: {meaning(error)}")
     except Exception as error:
-        raise ConfigError(f"the inner loop or the objective raises {type(error).__name__}: {first_line(error)}{place(error)}; repair it there") from error
-    if reference is None:
-        return
-    if not (yield from _finite(reference)):
-        return
-    if learner.sample is not None:
-        yield fact("examples are drawn with the parameters at hand, so that gradients are estimates, to which finite differences do not apply")
-    elif length(reference.gradients) > 0:
-        oracle = Oracle(exact, episode, evaluate)
-        measured = list(slopes(oracle, reference.gradients, directions, tell))
-        yield compare_slopes(exact, reference, name, oracle, measured)
-    again = plain_outcome if evaluate is plain_value else HigherEngine().outcome
-    yield from _guarded("the engines cannot be compared", compare_engines(engines, own, exact, episode, reference, name, again, tell))
-    yield from _guarded("the order cannot be checked", _order(learner, episode, reference.gradients, tell))
-    yield from _guarded("the inner loop cannot be run", _movement(learner, episode, reference.gradients))
-    if not problems:
-        yield from _guarded("the pipeline fails at its own size", _own_size(pipeline, own, length(reference.gradients) > 0, tell))
+        raise ConfigError(f"the inner loop or the objective raises {type(error).__name__}: {first_line(error)}{location(error)}; repair it there") from error
+    return None
 
 
 def _guarded(failure: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Findings of a check; what makes the check itself fail is one more."""
+    """The findings of a check; an error in the check itself is one more."""
     try:
         yield from findings
     except ConfigError as error:
@@ -108,11 +116,11 @@ def _guarded(failure: str, findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _engines(flow: Flow) -> tuple[dict[str, Engine], str]:
     """The pipeline's engine and the others by name, and the name of the first."""
-    own = f"{flow.pipeline.inner.engine.name} (the pipeline's)"
-    engines: dict[str, Engine] = {own: flow.learner.engine, "higher": HigherEngine()}
+    name = f"{flow.pipeline.inner.engine.name} (the pipeline's)"
+    engines: dict[str, Engine] = {name: flow.learner.engine, "higher": HigherEngine()}
     if not is_native(flow.learner.rule):
         engines |= {"vectorized, chunk 1": VectorizedEngine(chunk=1), "vectorized": VectorizedEngine()}
-    return engines, own
+    return engines, name
 
 
 def _modules(learner: MetaLearner) -> Iterator[Finding]:
@@ -124,7 +132,7 @@ def _modules(learner: MetaLearner) -> Iterator[Finding]:
 
 
 def _forward(learner: MetaLearner, episode: Episode) -> Iterator[Finding]:
-    """One plain call of the model: what raises here is a fault of its own, and features must tell images apart."""
+    """One plain call of the model: its exceptions are errors of the model, and its features must differ between images."""
     support = first_tasks(episode, 1).support
     try:
         with torch.no_grad(), checkpoints_noted() as checkpoints, exact_kernels(learner.model):
@@ -132,7 +140,9 @@ def _forward(learner: MetaLearner, episode: Episode) -> Iterator[Finding]:
     except MetaflowkitError:
         raise
     except Exception as error:
-        raise ConfigError(f"model: a plain forward call raises {type(error).__name__}: {first_line(error)}{place(error)}; repair the module there") from error
+        raise ConfigError(
+            f"model: a plain forward call raises {type(error).__name__}: {first_line(error)}{location(error)}; repair the module there"
+        ) from error
     if checkpoints and learner.steps:
         yield wrong(
             f"the model uses activation checkpointing at {checkpoints[0]}, which computes activations again from the weights of another inner step; "
@@ -147,11 +157,11 @@ def _forward(learner: MetaLearner, episode: Episode) -> Iterator[Finding]:
 
 def _finite(outcome: Outcome) -> Generator[Finding, None, bool]:
     """Whether value and gradient are finite; a finding where they are not."""
-    broken = [name for name, g in outcome.gradients.items() if not g.isfinite().all()]
-    if outcome.value.isfinite() and not broken:
+    names = [name for name, g in outcome.gradients.items() if not g.isfinite().all()]
+    if outcome.value.isfinite() and not names:
         return True
-    where = f"the meta-gradient, first in {broken[0]}" if broken else "the objective"
-    yield wrong(f"{where}, is not finite; lower inner.rule.lr, and see roots, logarithms and quotients at zero in the model, the loss and the objective")
+    subject = f"the meta-gradient, first in {names[0]}" if names else "the objective"
+    yield wrong(f"{subject}, is not finite; lower inner.rule.lr, and see roots, logarithms and quotients at zero in the model, the loss and the objective")
     return False
 
 
@@ -170,10 +180,10 @@ def _order(learner: MetaLearner, episode: Episode, exact: Params, tell: Tell) ->
         return
     longer = dataclasses.replace(learner, steps=4 * max(learner.steps, 1))
     drift = apart(gradients, engine.outcome(longer, episode).gradients)
-    away = apart(gradients, exact)
-    right = max(drift, away) < CONVERGED
-    text = f"{text}, is {away:.0e} away from it and {drift:.0e} away from its own after {longer.steps} inner steps"
-    yield judged(right, text, "the inner loop has not converged, raise inner.steps or inner.proximal")
+    error = apart(gradients, exact)
+    converged = max(drift, error) < CONVERGED
+    text = f"{text}, is {error:.0e} away from it and {drift:.0e} away from its own after {longer.steps} inner steps"
+    yield judged(converged, text, "the inner loop has not converged, raise inner.steps or inner.proximal")
 
 
 def _movement(learner: MetaLearner, episode: Episode, exact: Params) -> Iterator[Finding]:
@@ -181,38 +191,40 @@ def _movement(learner: MetaLearner, episode: Episode, exact: Params) -> Iterator
         adapted = simplest(learner.rule).adapt(learner, episode.support, episode).params
         start = learner.meta()
         fast = learner.fast(start)
-        still = [name for name in fast if torch.equal(adapted[name], start[name].expand_as(adapted[name]))]
+        unmoved = [name for name in fast if torch.equal(adapted[name], start[name].expand_as(adapted[name]))]
         remedy = "the inner loss does not depend on them, choose another inner.loss or inner.adapt"
-        yield judged(len(still) < len(fast), f"the inner loop moves {len(fast) - len(still)} of {len(fast)} parameters", remedy)
-    dead = [name for name, g in exact.items() if not g.any()]
-    listed = f", none by {', '.join(dead[:5])}{' ...' if len(dead) > 5 else ''}" if dead else ""
+        yield judged(len(unmoved) < len(fast), f"the inner loop moves {len(fast) - len(unmoved)} of {len(fast)} parameters", remedy)
+    without_gradient = [name for name, g in exact.items() if not g.any()]
+    listed = f", none by {', '.join(without_gradient[:5])}{' ...' if len(without_gradient) > 5 else ''}" if without_gradient else ""
     remedy = "nothing would be learned, see that the features differ between images and, where a target is bootstrapped, raise objective.delta"
-    yield judged(len(dead) < len(exact), f"the objective learns {len(exact) - len(dead)} of {len(exact)} meta-parameters{listed}", remedy)
+    yield judged(
+        len(without_gradient) < len(exact), f"the objective learns {len(exact) - len(without_gradient)} of {len(exact)} meta-parameters{listed}", remedy
+    )
 
 
-def _own_size(pipeline: Pipeline, own: str, learns: bool, tell: Tell) -> Iterator[Finding]:
-    """What is measured on the pipeline as users run it."""
+def _own_size(pipeline: Pipeline, pipeline_engine: str, has_gradient: bool, tell: Tell) -> Iterator[Finding]:
+    """The checks of the pipeline as users run it."""
     tell("building the pipeline at its own size")
     flow = build(pipeline)
-    if learns:
+    if has_gradient:
         engines, _ = _engines(flow)
-        yield from precision(flow, engines, own, tell)
+        yield from precision(flow, engines, pipeline_engine, tell)
     yield from _cost(flow, tell)
 
 
 def _cost(flow: Flow, tell: Tell) -> Iterator[Finding]:
-    """Time and memory of one outer step at the pipeline's own size, from as many tasks as run side by side, or the first eight of a vmapped batch."""
+    """Time and memory of one outer step at the pipeline's own size, from as many tasks as run in parallel, or the first eight of a vmapped batch."""
     tell("time and memory of an outer step")
     episode = flow.episode(1)
     tasks = task_count(episode)
-    learner, measured = flow.learner, []
+    learner, costs = flow.learner, []
     counts = ((4, 8) if tasks > 8 else (tasks,)) if learner.engine.batches else (min(learner.engine.workers, tasks),)
     for count in counts:
-        measured.append(_measured(functools.partial(learner.outcome, first_tasks(episode, count)), flow.device))
-    seconds, memory = measured[-1]
-    if len(measured) == 2:
-        seconds += (seconds - measured[0][0]) * (tasks - 8) / 4
-        memory += (memory - measured[0][1]) * (tasks - 8) / 4
+        costs.append(_measured(functools.partial(learner.outcome, first_tasks(episode, count)), flow.device))
+    seconds, memory = costs[-1]
+    if len(costs) == 2:
+        seconds += (seconds - costs[0][0]) * (tasks - 8) / 4
+        memory += (memory - costs[0][1]) * (tasks - 8) / 4
     else:
         seconds *= tasks / counts[0]
     yield fact(f"engine {learner.engine.description}")

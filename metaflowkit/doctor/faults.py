@@ -16,11 +16,11 @@ import torch
 _LIBRARIES = tuple(str(Path(module.__file__ or "").parent) for module in (torch, higher)) + (str(Path(__file__).parents[1]),)
 _CHECKPOINT = "torch.utils.checkpoint"
 
-# what torch says (in part), what it means and what to do
+# parts of torch's messages, what they mean and what to do
 _MEANINGS = (
     (
         ("modified by an inplace operation", "is being used in an in-place operation"),
-        "a module changes a tensor in place that the way back needs; write it without in-place operations (inplace=False, x = x + y for x += y)",
+        "a module changes a tensor in place that the backward pass needs; write it without in-place operations (inplace=False, x = x + y for x += y)",
     ),
     (
         ("use_reentrant=True", "Checkpointing is not compatible", "torch.utils.checkpoint", "recomputed values"),
@@ -42,18 +42,18 @@ _MEANINGS = (
 
 
 def meaning(error: BaseException) -> str:
-    """An exception in one line: what it means where that is known, its own words, and where in the user's code it was raised."""
-    text = next((meaning for words, meaning in _MEANINGS if isinstance(error, RuntimeError) and any(word in str(error) for word in words)), "")
-    own = f"{type(error).__name__}: {first_line(error)}{place(error)}"
-    return f"{text} ({own})" if text else own
+    """An exception in one line: its meaning where it is known, its message, and where in the user's code it was raised."""
+    explanation = next((meaning for words, meaning in _MEANINGS if isinstance(error, RuntimeError) and any(word in str(error) for word in words)), "")
+    original = f"{type(error).__name__}: {first_line(error)}{location(error)}"
+    return f"{explanation} ({original})" if explanation else original
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's message."""
     return next(iter(str(error).splitlines()), "no message").rstrip(".")
 
 
-def place(error: BaseException) -> str:
+def location(error: BaseException) -> str:
     """`` at file:line`` of the innermost call outside torch, higher and this package, with a space before it; empty where there is none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*_LIBRARIES, "<"))]
     return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

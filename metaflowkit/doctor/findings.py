@@ -1,4 +1,4 @@
-"""What the diagnosis says, line by line."""
+"""The findings of the diagnosis, a line each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Tell = Callable[[str], None]  # told what is being computed
+Tell = Callable[[str], None]  # called with what is being computed
 
 
 class Verdict(enum.Enum):
-    """How a finding stands: a plain fact has no verdict, and where the checks cannot decide, they say so."""
+    """The verdict of a finding: none for a fact, and UNDECIDED where the checks cannot decide."""
 
     FACT = ""
     PASSED = "passed"
@@ -23,7 +23,7 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        verdict: how it stands.
+        verdict: passed, wrong or undecided; a fact has none.
         text: what was measured, and what to do where something is wrong or cannot be decided.
     """
 
@@ -56,8 +56,8 @@ def judged(passed: bool, text: str, remedy: str) -> Finding:
 
 def conclusion(findings: Sequence[Finding]) -> str:
     """The last line: how many findings are wrong, and how many could not be decided."""
-    count = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
-    bad, open_ = count[Verdict.WRONG], count[Verdict.UNDECIDED]
-    parts = [f"{bad} finding{'s' * (bad != 1)} wrong" if bad else "nothing is wrong" if open_ else "all checks passed"]
-    parts += [f"{open_} could not be decided"] if open_ else []
+    counts = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
+    wrong_count, undecided_count = counts[Verdict.WRONG], counts[Verdict.UNDECIDED]
+    parts = [f"{wrong_count} finding{'s' * (wrong_count != 1)} wrong" if wrong_count else "nothing is wrong" if undecided_count else "all checks passed"]
+    parts += [f"{undecided_count} could not be decided"] if undecided_count else []
     return ", ".join(parts)

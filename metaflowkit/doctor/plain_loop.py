@@ -1,6 +1,6 @@
-"""The exact meta-gradient once more, written as plainly as it can be: what the engines are compared with.
+"""The exact meta-gradient in a second, simplest form: the reference for the engines.
 
-It shares nothing with the engines but the user's own parts: no inner loop, no kernels, no threads, no vmap. The model is called through
+It shares nothing with the engines but the user's components: no inner loop, no kernels, no threads, no vmap. The model is called through
 ``torch.func.functional_call``, hence through ``Module.__call__`` with its hooks, and every gradient is one of ``torch.autograd.grad``.
 """
 
@@ -27,7 +27,7 @@ class PlainLoop:
     """The inner loop and the objective of one task.
 
     Args:
-        learner: what adapts; its order is taken to be exact.
+        learner: what adapts; its order is ignored, and ``exact`` is used.
         task: the task.
         graph: whether the inner steps keep a graph to the meta-parameters; without, only values are computed.
     """
@@ -63,8 +63,8 @@ class PlainLoop:
             fast = self.learner.fast(params)
             gradients = gradient(loss(params), fast, create_graph=graph)
         with nullcontext() if graph else torch.no_grad():
-            moved, state = self.learner.rule_at(meta, k).update(gradients, state, fast)
-        return {**params, **moved}, state
+            updated, state = self.learner.rule_at(meta, k).update(gradients, state, fast)
+        return {**params, **updated}, state
 
     def _inner_loss(self, params: Params, anchor: Params, k: int) -> Tensor:
         count = itertools.count()
@@ -75,8 +75,8 @@ class PlainLoop:
 
         value = self.learner.loss(call, self._sampled(call, self.task.support, k))
         if self.learner.proximal:
-            away = [(p - anchor[name]).square().sum() for name, p in self.learner.fast(params).items()]
-            value = value + self.learner.proximal / 2 * torch.stack(away).sum()
+            distances = [(p - anchor[name]).square().sum() for name, p in self.learner.fast(params).items()]
+            value = value + self.learner.proximal / 2 * torch.stack(distances).sum()
         return value
 
     def _outer_call(self, params: Params, *inputs: Any) -> Any:
@@ -91,8 +91,8 @@ class PlainLoop:
 
     def _call(self, params: Params, inputs: tuple[Any, ...], purpose: str, step: int) -> Any:
         device = next(iter(params.values())).device
-        drawing = seeded(seed_for(self.task.seed, purpose, step), device) if self.random else nullcontext()
-        with drawing, after_steps(step if purpose.startswith("inner") else self.learner.steps):
+        random_state = seeded(seed_for(self.task.seed, purpose, step), device) if self.random else nullcontext()
+        with random_state, after_steps(step if purpose.startswith("inner") else self.learner.steps):
             return functional_call(self.learner.model, {**params, **self.buffers}, self.learner.arguments(self.task, *inputs))
 
 
@@ -111,11 +111,11 @@ def plain_outcome(learner: MetaLearner, episode: Episode) -> Outcome:
     with exact_kernels(learner.model), torch.enable_grad():
         for t in range(task_count(episode)):
             meta = {name: p.requires_grad_() for name, p in learner.meta().items()}
-            value, named = PlainLoop(learner, task_of(episode, t), graph=True).value(meta)
+            value, task_metrics = PlainLoop(learner, task_of(episode, t), graph=True).value(meta)
             gradients = gradient(value, meta)
             total = {name: total[name] + g if total else g for name, g in learner.trained(gradients).items()}
             values.append(value.detach())
-            metrics.append({name: metric.detach() for name, metric in named.items()})
+            metrics.append({name: metric.detach() for name, metric in task_metrics.items()})
     means = {name: torch.stack([metric[name] for metric in metrics]).mean() for name in metrics[0]}
     return Outcome(_mean(values), means, {name: g / len(values) for name, g in total.items()})
 

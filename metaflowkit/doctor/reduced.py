@@ -1,4 +1,4 @@
-"""The pipeline in the size in which it is checked."""
+"""A pipeline reduced to the size in which it is checked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import generator_for
 from metaflowkit.types import Episode, first_tasks, task_count, tree_map
 
-MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2, "horizon": 5}
-LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps along one direction must do
+MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2, "horizon": 30}
+LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps is checked along one direction
 
 
 def small(pipeline: Pipeline) -> Pipeline:
@@ -40,22 +40,23 @@ def built(pipeline: Pipeline) -> tuple[Flow, list[Finding]]:
     Raises:
         ConfigError: it cannot be built either way.
     """
-    chosen = small(pipeline)
+    reduced = small(pipeline)
     try:
-        return build(chosen), []
+        return build(reduced), []
     except ConfigError as error:
-        engine = chosen.inner.engine if chosen.inner.rule.name == "higher" else Choice("vectorized", {"chunk": 1, "workers": 1})
-        milder = dataclasses.replace(chosen, inner=dataclasses.replace(chosen.inner, order=Choice("first"), engine=engine, remat=False))
+        native = r.RULES.entries(pipeline.plugins)[reduced.inner.rule.name].tags["native"]
+        engine = reduced.inner.engine if native else Choice("vectorized", {"chunk": 1, "workers": 1})
+        fallback = dataclasses.replace(reduced, inner=dataclasses.replace(reduced.inner, order=Choice("first"), engine=engine, remat=False))
         try:
-            flow = build(milder)
+            flow = build(fallback)
         except ConfigError:
             raise error from None
-        learner = dataclasses.replace(flow.learner, order=r.ORDERS.build(chosen.inner.order))
+        learner = dataclasses.replace(flow.learner, order=r.ORDERS.build(reduced.inner.order))
         return dataclasses.replace(flow, learner=learner), [wrong(problem) for problem in error.problems]
 
 
 def doubled(flow: Flow) -> tuple[MetaLearner, Episode, list[Finding]]:
-    """The learner and the tasks of the first step in float64, and what was made smaller."""
+    """The learner and the tasks of the first step in float64, and notes on what was reduced."""
     flow.learner.model.double()
     learner, episode = flow.learner, in_double(flow.episode(1))
     size = sum(p.numel() for p in learner.model.parameters())

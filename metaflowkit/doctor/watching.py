@@ -1,4 +1,4 @@
-"""What a person sees while the diagnosis computes."""
+"""Progress of the diagnosis on standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metaflowkit.doctor.findings import Tell
 def watching() -> Iterator[tuple[Tell, Callable[[], AbstractContextManager[None]]]]:
     """Shows on standard error what is being computed: in one live line with its seconds on a terminal, in plain lines elsewhere.
 
-    Gives what shows a text, and a context within which the live line is away, so that others can print.
+    Gives what shows a text, and a context within which the live line is hidden, so that other output can be printed.
     """
     started = time.monotonic()
     if not sys.stderr.isatty():
@@ -28,11 +28,11 @@ def watching() -> Iterator[tuple[Tell, Callable[[], AbstractContextManager[None]
         task = line.add_task("", total=None)
 
         @contextmanager
-        def away() -> Iterator[None]:
+        def paused() -> Iterator[None]:
             line.stop()
             try:
                 yield
             finally:
                 line.start()
 
-        yield lambda text: line.update(task, description=text), away
+        yield lambda text: line.update(task, description=text), paused

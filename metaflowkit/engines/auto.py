@@ -18,13 +18,13 @@ MANY = 4  # tasks from which a batch of small matrix products is faster than thr
 
 
 @dataclass(eq=False)
-class Chosen:
-    """The engine that suits a model, and what goes with it.
+class AutoEngine:
+    """The engines that suit a model on a device.
 
     Attributes:
-        many: the engine.
-        few: the engine for episodes of less than four tasks.
-        remat: whether inner steps are computed again on the way back while tasks run side by side.
+        many: the engine for episodes of four tasks and more.
+        few: the engine for episodes of fewer tasks.
+        remat: whether inner steps are computed again in the backward pass while tasks run in parallel.
         description: see :class:`metaflowkit.engines.base.Engine`.
     """
 
@@ -37,23 +37,23 @@ class Chosen:
 
     @property
     def batches(self) -> bool:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """Whether tasks go through vmap in the engine for many tasks."""
         return self.many.batches
 
     @property
     def workers(self) -> int:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """How many tasks the engine for many tasks runs in parallel."""
         return self.many.workers
 
     def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """The outcome by the engine for this number of tasks."""
         engine = self._for(episode)
         if self.remat and learner.order.exact and min(engine.workers, task_count(episode)) > 1:
             learner = replace(learner, remat=True)
         return engine.outcome(learner, episode)
 
     def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """Adapt by the engine for this number of tasks."""
         return self._for(episode).adapt(learner, support, episode, read)
 
     def _for(self, episode: Episode) -> VectorizedEngine:
@@ -61,17 +61,17 @@ class Chosen:
 
 
 def simplest(rule: object) -> Engine:
-    """The engine with the least about it that runs a rule: one task after the other."""
+    """The simplest engine that runs a rule: one task after the other."""
     return HigherEngine() if is_native(rule) else VectorizedEngine(chunk=1, workers=1)
 
 
 @ENGINES.register("auto")
 def auto(model: nn.Module, rule: object = None) -> Engine:
-    """The faster engine that is right for model and rule on the device, with the reason in its description."""
+    """The fastest engine that is correct for model and rule on the device, with the reason in its description."""
     if is_native(rule):
-        chosen = HigherEngine()
-        chosen.description += " (its own optimisers run nowhere else)"
-        return chosen
+        higher_engine = HigherEngine()
+        higher_engine.description += " (its own optimisers run nowhere else)"
+        return higher_engine
     obstacles = unsafe(model, vmap=True, second=False)
     on_cpu = not next(model.parameters()).is_cuda
     few = remat = False
@@ -88,11 +88,11 @@ def auto(model: nn.Module, rule: object = None) -> Engine:
     else:
         chunk, reason = None, "on a GPU batching over tasks saves kernel launches"
     engine = VectorizedEngine(chunk)
-    return Chosen(engine, VectorizedEngine(1, 1) if few else engine, remat, f"{engine.description} ({reason})")
+    return AutoEngine(engine, VectorizedEngine(1, 1) if few else engine, remat, f"{engine.description} ({reason})")
 
 
 def _plain_layers(network: nn.Module) -> bool:
-    """Whether all that is computed is known, and the parameters are those of linear layers."""
+    """Whether all modules are torch's or this library's, and all parameters those of linear layers."""
     modules = list(network.modules())
     standard = all(type(m).__module__.startswith(("torch.nn.", "metaflowkit.")) for m in modules)
     return standard and {type(m) for m in modules if m._parameters} == {nn.Linear}

@@ -10,24 +10,25 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor, nn
 
 from metaflowkit.criteria import Classification
-from metaflowkit.objectives.base import Objective
+from metaflowkit.engines.contract import require_outcome
 from metaflowkit.orders import Exact, Order
 from metaflowkit.rules.base import Rule, is_learnable
 from metaflowkit.rules.learned import LearnedSettings
-from metaflowkit.types import Adaptation, Call, Criterion, Episode, Outcome, Params, Tree
+from metaflowkit.types import Adaptation, Adapted, Call, Criterion, Episode, Outcome, Params, Tree, task_count
 
 V = TypeVar("V")
 
 
 Loss = Callable[[Call, Tree], Tensor]
 Read = Callable[[Call, Episode], Tree]
+ObjectiveFunction = Callable[[Adapted, Episode], tuple[Tensor, dict[str, Tensor]]]  # also a function is an objective
 
 
 class Engine(Protocol):
     """One way to run and differentiate the inner loop.
 
     Attributes:
-        description: what it does, and where it was chosen by itself, why.
+        description: what it does, and the reason where ``auto`` chose it.
         takes_native: whether it runs ``higher``'s own optimisers as inner rules.
         calls_hooks: whether it calls the forward hooks of modules.
     """
@@ -42,7 +43,7 @@ class Engine(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many tasks run side by side at most."""
+        """How many tasks run in parallel at most."""
 
     def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
         """Value, metrics and meta-gradients of the outer objective, means over the tasks of the episode."""
@@ -68,9 +69,9 @@ class MetaLearner:
     """A model, how it adapts to a task, and what the outer loop minimises.
 
     Attributes:
-        model: any module; its parameters are the meta-parameters. What is learned of the rule is its submodule ``rule``.
+        model: any module; its parameters are the meta-parameters. The learned settings of the rule are its submodule ``rule``.
         rule: the inner update rule.
-        loss: the inner loss, (call, batch) -> scalar, where ``call(*inputs)`` is the model with the parameters at hand, and
+        loss: the inner loss, (call, batch) -> scalar, where ``call(*inputs)`` is the model with the current parameters, and
             ``batch`` the support of one task.
         objective: what the outer loop minimises, (adapted, task) -> (scalar, metrics).
         steps: inner steps K.
@@ -80,17 +81,17 @@ class MetaLearner:
         learns: names of the parameters that the outer loop moves; None for all. The others start every task as they are.
         frozen: names of the parameters that neither loop moves; nor does either move those with ``requires_grad=False``.
         proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2 over the parameters that adapt.
-        remat: keep parameters per step instead of activations, and compute each step again on the way back.
+        remat: store parameters per step instead of activations, and compute each step again in the backward pass.
         arguments: (task, *inputs) -> arguments of the model's ``forward``; by default the inputs.
-        sample: (call, batch, draw) -> batch, examples drawn with the parameters at hand, from the support in inner step
+        sample: (call, batch, draw) -> batch, examples drawn with the current parameters, from the support in inner step
             ``draw`` (from 0) and from the query for the objective; None where the episode holds the examples.
-        criterion: what the model's outputs mean, for objectives that ask.
+        criterion: what the model's outputs mean, for objectives that depend on it.
     """
 
     model: nn.Module
     rule: Rule
     loss: Loss
-    objective: Objective
+    objective: ObjectiveFunction
     steps: int
     engine: Engine
     order: Order = field(default_factory=Exact)
@@ -104,11 +105,23 @@ class MetaLearner:
     criterion: Criterion = field(default_factory=Classification)
 
     def outcome(self, episode: Episode) -> Outcome:
-        """The outer objective's value, metrics and gradients by name, means over a batch of tasks."""
-        return self.engine.outcome(self, episode)
+        """The outer objective's value, metrics and gradients by name, means over a batch of tasks.
+
+        Raises:
+            BrokenContract: a component returned something else than the contract of its kind says.
+            ValueError: the episode is no batch of tasks.
+        """
+        task_count(episode)
+        return require_outcome(self.engine.outcome(self, episode), self.trained(dict(self._named)), self.engine)
 
     def adapt(self, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
-        """See :meth:`Engine.adapt`."""
+        """Adapt on ``support`` and read from each adapted model; the arguments are those of :meth:`Engine.adapt`.
+
+        Raises:
+            BrokenContract, ValueError: see :meth:`outcome`.
+        """
+        task_count(episode)
+        task_count(episode._replace(support=support))
         return self.engine.adapt(self, support, episode, read)
 
     def meta(self) -> Params:
@@ -130,13 +143,13 @@ class MetaLearner:
 
     @cached_property
     def _named(self) -> list[tuple[str, nn.Parameter]]:
-        """The model's parameters when they were first asked for: walking through its modules at every step would take longer than a small step."""
+        """The model's parameters, listed once: walking through its modules at every step would take longer than a small step."""
         return list(self.model.named_parameters())
 
     def rule_at(self, meta: Params, step: int) -> Rule:
-        """The rule of an inner step (from 0; the last step's where it goes on), with what is learned of it."""
-        learned = getattr(self.model, "rule", None)
-        if not (isinstance(learned, LearnedSettings) and is_learnable(self.rule)):
+        """The rule of an inner step (from 0; further steps use the last one's), with its learned settings."""
+        settings = getattr(self.model, "rule", None)
+        if not (isinstance(settings, LearnedSettings) and is_learnable(self.rule)):
             return self.rule
-        rule: Rule = learned.rule_at(self.rule, {name.removeprefix("rule."): p for name, p in meta.items() if name.startswith("rule.")}, step)
+        rule: Rule = settings.rule_at(self.rule, {name.removeprefix("rule."): p for name, p in meta.items() if name.startswith("rule.")}, step)
         return rule

@@ -40,7 +40,7 @@ class TaskBuffers:
             ConfigError: the network rebinds a buffer inside vmap.
         """
         modules = self._modules if network is self._model else _modules(network)
-        own = {id(module): dict(module._buffers) for _, module in modules}
+        previous = {id(module): dict(module._buffers) for _, module in modules}
         versions = {id(x): _version(x) for buffers in self.values.values() for x in buffers.values() if x is not None and not self.batched}
         for name, module in modules:
             _refill(module, self.values[name])
@@ -49,7 +49,7 @@ class TaskBuffers:
             after = {name: dict(module._buffers) for name, module in modules}
         finally:
             for _, module in modules:
-                _refill(module, own[id(module)])
+                _refill(module, previous[id(module)])
         if self.batched:
             self._refuse_rebinding(after)
         else:
@@ -60,7 +60,7 @@ class TaskBuffers:
         return self.values if self.batched else _cloned(self.values)
 
     def restore(self, snapshot: Buffers) -> None:
-        """Go back to a snapshot, so that a step that is computed again starts from what it started from at first."""
+        """Go back to a snapshot, so that a step that is computed again starts from the same buffers."""
         self.values = snapshot if self.batched else _cloned(snapshot)
 
     def _refuse_rebinding(self, after: Buffers) -> None:
@@ -94,7 +94,7 @@ def _cloned(values: Buffers) -> Buffers:
 
 
 def _kept(before: Buffers, after: Buffers, versions: dict[int, int | None]) -> Buffers:
-    """The buffers after a call: what was written as a new tensor without graph, since the graph of the call may hold the old one."""
+    """The buffers after a call: each that was written is a new tensor without graph, since the graph of the call may hold the old one."""
     copies: dict[int, Tensor] = {}
 
     def kept(x: Tensor | None) -> Tensor | None:

@@ -17,6 +17,7 @@ from metaflowkit.config.registry import ENGINES
 from metaflowkit.engines.autodiff import Autodiff, Eager, Function, tracked
 from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
+from metaflowkit.engines.contract import require_update
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hooks
 from metaflowkit.errors import ConfigError
@@ -43,15 +44,15 @@ class _DifferentiableRule(DifferentiableOptimizer):  # type: ignore[misc]
     def _update(self, grouped_grads: list[list[Tensor | None]], **kwargs: Any) -> None:
         (group,), (grads,) = self.param_groups, grouped_grads
         params = dict(zip(self.names, group["params"]))
-        filled = {n: torch.zeros_like(p) if g is None else g if self.create_graph else g.detach() for (n, p), g in zip(params.items(), grads)}
-        after, self.rule_state = self.rule.update(filled, self.rule_state, params)
-        group["params"] = list(after.values())
+        gradients = {n: torch.zeros_like(p) if g is None else g if self.create_graph else g.detach() for (n, p), g in zip(params.items(), grads)}
+        updated, self.rule_state = require_update(self.rule.update(gradients, self.rule_state, params), params, self.rule)
+        group["params"] = [updated[name] for name in self.names]
 
 
 higher.register_optim(_Shell, _DifferentiableRule)
 
 
-class _Stepper:
+class _HigherStepper:
     """Steps by a functional copy of the model and its differentiable optimiser.
 
     Two of them serve a task: one that keeps the graph, and one without for steps outside it. Switching the first one's
@@ -70,14 +71,14 @@ class _Stepper:
             return
         native: Any = learner.rule
         shell = native.over(list(fast.values())) if is_native(native) else _Shell(fast.values())
-        with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests hold against finite differences
+        with warnings.catch_warnings():  # of Rprop and RMSprop, whose gradients the tests compare with finite differences
             warnings.filterwarnings("ignore", "Differentiable R")
             self.optimizer = higher.get_diff_optim(shell, list(learner.model.parameters()), fmodel=self.network, track_higher_grads=tracked)
         self.first_state = self.optimizer.state[0]
         self.optimizer.names = self.fast
 
     def call(self, params: Params, arguments: tuple[Any, ...]) -> Any:
-        # Put in place instead of passed as ``params=``, with which attention modules read stale weights.
+        # Assigned instead of passed as ``params=``, with which attention modules read stale weights.
         self.network.update_params([params[name] for name in self.names])
         try:
             with AccurateNorms():
@@ -97,13 +98,13 @@ class _Stepper:
             value = loss(params)
             if not self.fast:
                 return params, state
-            if not value.requires_grad:  # it depends on none of them: their gradient is zero, where torch would refuse to take one
+            if not value.requires_grad:  # the loss depends on none of them: their gradient is zero, and torch would raise
                 value = value + 0 * params[self.fast[0]].sum()
         self.network.update_params([params[name] for name in self.names])
-        state = (self._take_native if is_native(rule) else self._take)(value, state, rule, create_graph)
+        state = (self._step_native if is_native(rule) else self._step_rule)(value, state, rule, create_graph)
         return dict(zip(self.names, self.network.fast_params)), state
 
-    def _take(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
+    def _step_rule(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
         """A step of one of this library's rules.
 
         Rule and state are attributes of the optimiser, since ``higher`` calls ``_update`` with the gradients alone.
@@ -112,12 +113,12 @@ class _Stepper:
         self.optimizer.step(value)
         return self.optimizer.rule_state  # type: ignore[no-any-return]
 
-    def _take_native(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
-        """A step of one of ``higher``'s optimisers; its state is a mapping by the parameter's place."""
-        copies = {place: {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()} for place, own in (state or self.first_state).items()}
+    def _step_native(self, value: Tensor, state: State, rule: Rule, create_graph: bool) -> State:
+        """A step of one of ``higher``'s optimisers; its state is a mapping by the parameter's index."""
+        copies = {index: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()} for index, values in (state or self.first_state).items()}
         self.optimizer.state = [defaultdict(dict, copies)]  # copied, since higher counts some steps in place
         self.optimizer.step(value, grad_callback=None if create_graph else lambda grads: [g if g is None else g.detach() for g in grads])
-        return {place: dict(own) for place, own in self.optimizer.state[0].items()}
+        return {index: dict(values) for index, values in self.optimizer.state[0].items()}
 
 
 @ENGINES.register("higher")
@@ -136,7 +137,7 @@ class HigherEngine:
         self.batches, self.workers = False, 1
 
     def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """The objective's value, metrics and meta-gradients, task after task."""
         refuse_hooks(learner.model, forward=True)
         total: Params = {}
         values, metrics = [], []
@@ -144,15 +145,15 @@ class HigherEngine:
         with exact_kernels(learner.model):
             for t in range(tasks):
                 task = task_of(episode, t)
-                gradients, value, named = _loop(learner, task.support, task).outcome(learner.meta())
+                gradients, value, task_metrics = _loop(learner, task.support, task).outcome(learner.meta())
                 total = {name: total[name] + g if total else g for name, g in gradients.items()}
                 values.append(value)
-                metrics.append(named)
+                metrics.append(task_metrics)
         means = {key: torch.stack([m[key] for m in metrics]).mean() for key in metrics[0]}
         return Outcome(torch.stack(values).mean(), means, {name: g / tasks for name, g in total.items()})
 
     def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """Adapt task after task."""
         refuse_hooks(learner.model, forward=True)
         results = []
         with exact_kernels(learner.model):
@@ -163,5 +164,5 @@ class HigherEngine:
 
 
 def _loop(learner: MetaLearner, support: Tree, task: Episode) -> InnerLoop:
-    learner = dataclasses.replace(learner)  # fresh, since the model's parameters may have been replaced
-    return InnerLoop(learner, _Stepper(learner, tracked=True), _Stepper(learner, tracked=False), TaskBuffers(learner.model), support, task)
+    learner = dataclasses.replace(learner)  # a copy without cached parameters, since the model's may have been replaced
+    return InnerLoop(learner, _HigherStepper(learner, tracked=True), _HigherStepper(learner, tracked=False), TaskBuffers(learner.model), support, task)

@@ -1,4 +1,4 @@
-"""The inner loop of one task and its outer gradient, in every order: what the engines share."""
+"""The inner loop of one task and its outer gradient, in every order: the part that the engines share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from metaflowkit.engines.autodiff import Autodiff, Function
 from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
+from metaflowkit.engines.contract import component_name, require_gradient, require_graph, require_objective, require_scalar, require_state
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.engines.safety import draws, without_dropout
-from metaflowkit.errors import ConfigError
+from metaflowkit.errors import BrokenContract
 from metaflowkit.models.normalisation import after_steps, measured
 from metaflowkit.orders.base import Result
 from metaflowkit.rules.base import Rule
@@ -39,7 +40,7 @@ class Stepper(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The module that is called, whose mode counts."""
+        """The module that is called; its training mode counts."""
 
     def call(self, params: Params, arguments: tuple[Any, ...]) -> Any:
         """The model with these parameters."""
@@ -54,8 +55,8 @@ class InnerLoop:
 
     Attributes:
         learner: what adapts.
-        differentiable: takes the steps that the outer gradient goes through.
-        detached: takes the steps that it does not.
+        differentiable: takes the steps that the outer gradient is propagated through.
+        detached: takes the other steps.
         buffers: the model's buffers as the task has them.
         support: what is learned from.
         task: the task.
@@ -70,11 +71,11 @@ class InnerLoop:
 
     def outcome(self, meta: Params) -> Result:
         """Meta-gradients of the objective for what is trained, its value and metrics, in the learner's order."""
-        return self.learner.order.gradient(self, meta)
+        return require_gradient(self.learner.order.gradient(self, meta), self.trained(meta), self.learner.order)
 
     @property
     def proximal(self) -> float:
-        """See :class:`metaflowkit.orders.base.Loop`, also for the methods below."""
+        """lambda of the inner loss's term lambda / 2 |w - theta|^2."""
         return self.learner.proximal
 
     def trained(self, params: Params) -> Params:
@@ -91,8 +92,8 @@ class InnerLoop:
             return self._rematerialised(meta, differentiated)
 
         def value(trained: Params) -> tuple[Tensor, dict[str, Tensor]]:
-            at = {**meta, **trained}
-            return self._value(at, *self._run(self.differentiable, at, differentiated))
+            start = {**meta, **trained}
+            return self._differentiable_value(start, *self._run(self.differentiable, start, differentiated))
 
         return self.differentiable.autodiff.value_and_grad(value, self.trained(meta))
 
@@ -109,7 +110,7 @@ class InnerLoop:
     def objective_gradient(self, meta: Params, params: Params, state: State) -> Result:
         """The objective's gradient at the adapted parameters; buffers stay as adaptation left them."""
         buffers = self.buffers.snapshot()
-        result = self.differentiable.autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self._moving(params))
+        result = self.differentiable.autodiff.value_and_grad(lambda p: self._differentiable_value(meta, {**params, **p}, state), self._moving(params))
         self.buffers.restore(buffers)
         return result
 
@@ -117,14 +118,14 @@ class InnerLoop:
         """The product of a vector with second derivatives of the inner loss; buffers stay as adaptation left them."""
         fast, autodiff, buffers = list(self.fast(params)), self.differentiable.autodiff, self.buffers.snapshot()
 
-        def slopes(*inputs: Tensor) -> list[Tensor]:
-            at = {**params, **dict(zip(moved, inputs))}
+        def gradient(*inputs: Tensor) -> list[Tensor]:
+            point = {**params, **dict(zip(moved, inputs))}
             gradients = autodiff.grad(
-                lambda f: self._loss(self.differentiable, {**at, **f}, None, self.learner.steps), {n: at[n] for n in fast}, create_graph=True
+                lambda f: self._loss(self.differentiable, {**point, **f}, None, self.learner.steps), {n: point[n] for n in fast}, create_graph=True
             )
             return [gradients[name] for name in fast]
 
-        product = autodiff.vjp(slopes, [params[name] for name in moved], vector)
+        product = autodiff.vjp(gradient, [params[name] for name in moved], vector)
         self.buffers.restore(buffers)
         return product
 
@@ -149,19 +150,19 @@ class InnerLoop:
         return draws(self.learner.model)
 
     def _call(self, stepper: Stepper, params: Params, task: Episode, inputs: tuple[Any, ...], purpose: str, step: int) -> Any:
-        """The model; what it draws at random is the same in every engine, and when a step is computed again.
+        """The model; its random numbers are the same in every engine, and when a step is computed again.
 
         Args:
             stepper: calls it.
             params: with these parameters.
             task: from which its arguments are made.
             inputs: it is called with.
-            purpose: what the call is for, and with ``step``, the seed of what it draws.
+            purpose: of the call; with ``step`` it seeds the random numbers.
             step: of the inner loop.
         """
-        drawing = seeded(seed_for(self.task.seed, purpose, step), next(iter(params.values())).device) if self.random else nullcontext()
-        differentiated = no_recomputation() if torch.is_grad_enabled() else nullcontext()
-        with drawing, after_steps(step if purpose.startswith("inner") else self.learner.steps), self.buffers.within(stepper.network), differentiated:
+        random_state = seeded(seed_for(self.task.seed, purpose, step), next(iter(params.values())).device) if self.random else nullcontext()
+        checkpoint_guard = no_recomputation() if torch.is_grad_enabled() else nullcontext()
+        with random_state, after_steps(step if purpose.startswith("inner") else self.learner.steps), self.buffers.within(stepper.network), checkpoint_guard:
             return stepper.call(params, self.learner.arguments(task, *inputs))
 
     def _inner_call(self, stepper: Stepper, params: Params, step: int) -> Call:
@@ -179,29 +180,38 @@ class InnerLoop:
         if self.learner.sample is None:
             return batch
         with torch.no_grad():
-            return tree_map(torch.Tensor.detach, self.learner.sample(call, batch, draw))
+            examples = self.learner.sample(call, batch, draw)
+            try:
+                return tree_map(torch.Tensor.detach, examples)
+            except TypeError as error:
+                raise BrokenContract("sample", component_name(self.learner.sample), f"returned examples that {error}") from None
 
     def _run(self, stepper: Stepper, meta: Params, differentiated: Differentiated = lambda step, steps: False) -> tuple[Params, State]:
-        params, state = meta, self.learner.rule.init(self.learner.fast(meta))
+        params, state = meta, self._first_state(meta)
         for k in range(self.learner.steps):
             params, state = self._step(stepper, meta, params, state, k, differentiated(k, self.learner.steps))
         return params, state
+
+    def _first_state(self, meta: Params) -> State:
+        return require_state(self.learner.rule.init(self.learner.fast(meta)), self.learner.rule)
 
     def _step(self, stepper: Stepper, meta: Params, params: Params, state: State, k: int, create_graph: bool = False) -> tuple[Params, State]:
         return stepper.step(params, state, self.learner.rule_at(meta, k), lambda p: self._loss(stepper, p, meta, k), create_graph)
 
     def _loss(self, stepper: Stepper, params: Params, anchor: Params | None, k: int) -> Tensor:
         call = self._inner_call(stepper, params, k)
-        value = _scalar(self.learner.loss(call, self._sampled(call, self.support, k)), "inner.loss")
+        value = require_scalar(self.learner.loss(call, self._sampled(call, self.support, k)), "inner loss", self.learner.loss)
+        if self.learner.steps and self.learner.fast(params):
+            require_graph(value, "inner loss", self.learner.loss, "inner loop")
         if anchor is not None and self.learner.proximal:
-            away = [(p - anchor[name]).square().sum() for name, p in self.learner.fast(params).items()]
-            value = value + self.learner.proximal / 2 * torch.stack(away).sum()
+            distances = [(p - anchor[name]).square().sum() for name, p in self.learner.fast(params).items()]
+            value = value + self.learner.proximal / 2 * torch.stack(distances).sum()
         return value
 
     def _value(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of the student."""
-        fixed = {name: p.detach() for name, p in meta.items()}
-        rule = self.learner.rule_at(fixed, self.learner.steps)
+        constants = {name: p.detach() for name, p in meta.items()}
+        rule = self.learner.rule_at(constants, self.learner.steps)
 
         def call(params: Params, *inputs: Any) -> Any:
             return self._call(self.differentiable, params, self.task, inputs, "outer", 0)
@@ -211,71 +221,60 @@ class InnerLoop:
 
         @torch.no_grad()
         def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
-            after, state = self.detached.step({n: p.detach() for n, p in params.items()}, detached(state), rule, loss, False)
-            return {n: p.detach() for n, p in after.items()}, detached(state)
+            updated, state = self.detached.step({n: p.detach() for n, p in params.items()}, detached(state), rule, loss, False)
+            return {n: p.detach() for n, p in updated.items()}, detached(state)
 
         def advance(params: Params, state: State, steps: int) -> tuple[Params, State]:
             for i in range(steps):
-                params, state = descend(params, state, lambda p, k=self.learner.steps + i: self._loss(self.detached, p, fixed, k))  # type: ignore[misc]
+                params, state = descend(params, state, lambda p, k=self.learner.steps + i: self._loss(self.detached, p, constants, k))  # type: ignore[misc]
             return params, state
 
-        result = self.learner.objective(Adapted(params, state, call, advance, descend, sample, self.learner.criterion), self.task)
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-            raise ConfigError(f"objective: must return (value, {{name: metric}}), got {_kind(result)}; give an empty dict for no metrics")
-        value, metrics = result
-        return _scalar(value, "objective"), {name: _scalar(metric, f"objective: metric {name!r}") for name, metric in metrics.items()}
+        objective = self.learner.objective
+        return require_objective(objective(Adapted(params, state, call, advance, descend, sample, self.learner.criterion), self.task), objective)
+
+    def _differentiable_value(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same where its gradient is taken."""
+        value, metrics = self._value(meta, params, state)
+        if self.trained(meta):
+            require_graph(value, "objective", self.learner.objective, "outer loop")
+        return value, metrics
 
     def _rematerialised(self, meta: Params, differentiated: Differentiated) -> Result:
-        """Back through the steps one at a time, each computed again from the parameters and buffers before it."""
+        """The gradient by a backward pass over single steps, each computed again from the parameters and buffers before it."""
         autodiff = self.differentiable.autodiff
-        trail = []
+        history = []
         with torch.no_grad():
-            params, state = meta, self.learner.rule.init(self.learner.fast(meta))
+            params, state = meta, self._first_state(meta)
             for k in range(self.learner.steps):
-                trail.append((params, state, self.buffers.snapshot()))
+                history.append((params, state, self.buffers.snapshot()))
                 params, state = self._step(self.detached, meta, params, state, k)
         moving = self._moving(meta)
-        at_end, value, metrics = autodiff.value_and_grad(lambda p: self._value(meta, {**params, **p}, state), self._moving(params))
+        end_gradients, value, metrics = autodiff.value_and_grad(lambda p: self._differentiable_value(meta, {**params, **p}, state), self._moving(params))
         names, size = list(moving), len(moving)
-        back = [*at_end.values(), *(torch.zeros_like(x) for x in tensors_of(state))]
+        cotangents = [*end_gradients.values(), *(torch.zeros_like(x) for x in tensors_of(state))]
         direct = [torch.zeros_like(p) for p in moving.values()]
-        for k, (before, state_before, buffers) in reversed(list(enumerate(trail))):
-            first = k == 0  # here the parameters are the meta-parameters themselves: one input, to add up in the order of one graph
+        for k, (before, state_before, buffers) in reversed(list(enumerate(history))):
+            first = k == 0  # its parameters are the meta-parameters themselves: one input, so that gradients are summed in the order of one graph
             self.buffers.restore(buffers)
 
-            def again(*inputs: Tensor, k: int = k, state: State = state_before, first: bool = first) -> list[Tensor]:
+            def step_again(*inputs: Tensor, k: int = k, state: State = state_before, first: bool = first) -> list[Tensor]:
                 start = {**meta, **dict(zip(names, inputs))}
                 anchor = start if first else {**meta, **dict(zip(names, inputs[size:]))}
                 state = state if first else refilled(state, iter(inputs[2 * size :]))
-                after, state = self._step(self.differentiable, anchor, start, state, k, differentiated(k, self.learner.steps))
-                return [*(after[name] for name in names), *tensors_of(state), *(inputs if first else ())]
+                updated, state = self._step(self.differentiable, anchor, start, state, k, differentiated(k, self.learner.steps))
+                return [*(updated[name] for name in names), *tensors_of(state), *(inputs if first else ())]
 
             inputs = list(moving.values()) if first else [*self._moving(before).values(), *moving.values(), *tensors_of(state_before)]
-            pulled = autodiff.vjp(again, inputs, [*back, *direct] if first else back)
+            products = autodiff.vjp(step_again, inputs, [*cotangents, *direct] if first else cotangents)
             if first:
-                back = pulled
+                cotangents = products
             else:
-                direct = [d + g for d, g in zip(direct, pulled[size : 2 * size])]
-                back = [*pulled[:size], *pulled[2 * size :]]
+                direct = [d + g for d, g in zip(direct, products[size : 2 * size])]
+                cotangents = [*products[:size], *products[2 * size :]]
         trained = self.learner.trained(meta)
-        return {name: g for name, g in zip(names, back) if name in trained}, value, metrics
+        return {name: g for name, g in zip(names, cotangents) if name in trained}, value, metrics
 
     def _moving(self, params: Params) -> Params:
         """Those that either loop moves: a gradient with respect to the first passes through the second."""
         moving = self.learner.trained(params).keys() | self.learner.fast(params).keys()
         return {name: p for name, p in params.items() if name in moving}
-
-
-def _scalar(value: Any, name: str) -> Tensor:
-    """The value, once it is known to be a tensor of no dimension.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if not isinstance(value, Tensor) or value.dim():
-        raise ConfigError(f"{name}: must be a tensor of no dimension, got {_kind(value)}; reduce it with such as .mean()")
-    return value
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor [{', '.join(map(str, value.shape))}]" if isinstance(value, Tensor) else type(value).__name__

@@ -1,6 +1,6 @@
-"""Convolution and batch normalisation whose second derivatives cost little.
+"""Convolution and batch normalisation with cheap second derivatives.
 
-torch differentiates both twice, but at a price that meta-gradients pay at every inner step: the second derivative of batch
+torch differentiates both twice, but at a high cost, at every inner step of a meta-gradient: the second derivative of batch
 normalisation is some thirty passes over the activations, that of a convolution treats whole activations as kernels. Inside
 :class:`FastKernels` both are replaced, in any network, by functions with the same values whose derivatives are written out.
 
@@ -41,7 +41,7 @@ class FastKernels(AccurateNorms):
 
     Args:
         second: whether second derivatives will be taken; without, convolutions stay torch's own, whose values and first
-            derivatives are the same to the bit and which need no Python on the way back.
+            derivatives are bit-identical and which call no Python in the backward pass.
     """
 
     def __init__(self, second: bool = True) -> None:
@@ -50,10 +50,10 @@ class FastKernels(AccurateNorms):
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether calling the module does more than its ``forward``; as in :meth:`torch.nn.Module.__call__`."""
-    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    everywhere = (shared._global_forward_hooks, shared._global_forward_pre_hooks, shared._global_backward_hooks, shared._global_backward_pre_hooks)
-    return any(own) or any(everywhere)
+    """Whether calling the module runs hooks besides its ``forward``; as in :meth:`torch.nn.Module.__call__`."""
+    module_hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    global_hooks = (shared._global_forward_hooks, shared._global_forward_pre_hooks, shared._global_backward_hooks, shared._global_backward_pre_hooks)
+    return any(module_hooks) or any(global_hooks)
 
 
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
@@ -81,10 +81,10 @@ def _normalises(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: floa
 
 
 def _plain(*tensors: Tensor) -> bool:
-    """Whether the tensors have one data type that the kernels here are written for, and autocast leaves it alone."""
+    """Whether the tensors have one data type that the kernels here support, and autocast is off."""
     first = tensors[0]
-    same = all(t.dtype == first.dtype for t in tensors)
-    return same and first.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(first.device.type)
+    one_dtype = all(t.dtype == first.dtype for t in tensors)
+    return one_dtype and first.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(first.device.type)
 
 
 def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
@@ -112,21 +112,21 @@ class _Convolve(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3]
+        output_mask = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
-            return *_ConvolveBack.apply(g, x, weight, ctx.geometry, wanted), None
-        return *_convolution_backward(g, x, weight, [weight.shape[0]], *ctx.geometry, wanted), None
+            return *_ConvolveBack.apply(g, x, weight, ctx.geometry, output_mask), None
+        return *_convolution_backward(g, x, weight, [weight.shape[0]], *ctx.geometry, output_mask), None
 
 
 class _ConvolveBack(Function):
     """Linear in g, and in (x, weight) for each g: so its own gradient is again made of convolutions and of itself."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, geometry: Any, wanted: Any) -> Any:
-        ctx.save_for_backward(g if wanted[0] else None, x, weight)  # images need no gradient, and without it g is not looked at again
+    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, geometry: Any, output_mask: Any) -> Any:
+        ctx.save_for_backward(g if output_mask[0] else None, x, weight)  # without a gradient for x, as for images, the second derivative does not use g
         ctx.geometry, ctx.shape = geometry, g.shape
         ctx.set_materialize_grads(False)
-        return _convolution_backward(g, x, weight, [weight.shape[0]], *geometry, wanted)
+        return _convolution_backward(g, x, weight, [weight.shape[0]], *geometry, output_mask)
 
     @staticmethod
     def backward(ctx: Any, to_x: Tensor | None, to_weight: Tensor | None, to_bias: Tensor | None) -> Any:
@@ -137,15 +137,15 @@ class _ConvolveBack(Function):
             parts = [_Convolve.apply(a, b, None, ctx.geometry) for a, b in pairs if a is not None and b is not None]
             parts += [] if to_bias is None else [to_bias[:, None, None].expand(ctx.shape)]
             for_g = sum(parts[1:], parts[0]) if parts else None
-        wanted = (to_weight is not None and ctx.needs_input_grad[1], to_x is not None and ctx.needs_input_grad[2], False)
-        if any(wanted):
-            for_x, for_weight, _ = _ConvolveBack.apply(g, x if to_x is None else to_x, weight if to_weight is None else to_weight, ctx.geometry, wanted)
+        output_mask = (to_weight is not None and ctx.needs_input_grad[1], to_x is not None and ctx.needs_input_grad[2], False)
+        if any(output_mask):
+            for_x, for_weight, _ = _ConvolveBack.apply(g, x if to_x is None else to_x, weight if to_weight is None else to_weight, ctx.geometry, output_mask)
         return for_g, for_x, for_weight, None, None
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
-    chosen, index = F.max_pool2d_with_indices(x, [2, 2])
-    return chosen, index.to(torch.int16 if x.shape[-2] * x.shape[-1] <= 2**15 else torch.int32)  # kept for long, and a third of what is kept as int64
+    values, index = F.max_pool2d_with_indices(x, [2, 2])
+    return values, index.to(torch.int16 if x.shape[-2] * x.shape[-1] <= 2**15 else torch.int32)  # kept until the backward pass: int64 would triple the memory
 
 
 def _add_scattered(x: Tensor, q: Tensor, index: Tensor | None) -> None:
@@ -162,10 +162,10 @@ def _gather(v: Tensor, index: Tensor | None) -> Tensor:
     """S v."""
     if index is None:
         return v
-    places = index.flatten(2).long()
+    indices = index.flatten(2).long()
     if not is_channels_last(v):
-        return v.flatten(2).gather(2, places).view_as(index)
-    return v.flatten(2).mT.gather(1, places.mT).mT.view(index.shape)
+        return v.flatten(2).gather(2, indices).view_as(index)
+    return v.flatten(2).mT.gather(1, indices.mT).mT.view(index.shape)
 
 
 class _Normalise(Function):
@@ -175,27 +175,27 @@ class _Normalise(Function):
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, pool: bool) -> Tensor:
         mean, var = moments(x)
         r = (var + eps).rsqrt()
-        chosen = index = None
+        pooled = index = None
         if pool:
             if gamma.min().item() < 0:  # there the largest value of y is the smallest of x
                 sign = torch.where(gamma < 0, -1.0, 1.0).to(x)[:, None, None]
-                chosen, index = _pooled(x * sign)
-                chosen *= sign
+                pooled, index = _pooled(x * sign)
+                pooled *= sign
             else:
-                chosen, index = _pooled(x)
-        y, _, _ = torch.native_batch_norm(x if chosen is None else chosen, gamma, beta, mean, var, False, 0.0, eps)
-        ctx.save_for_backward(x, gamma, mean, r, chosen, index)
+                pooled, index = _pooled(x)
+        y, _, _ = torch.native_batch_norm(x if pooled is None else pooled, gamma, beta, mean, var, False, 0.0, eps)
+        ctx.save_for_backward(x, gamma, mean, r, pooled, index)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        back: Callable[..., Any] = _NormaliseBack.apply if torch.is_grad_enabled() else _normalise_back
-        return *back(g, *ctx.saved_tensors), None, None
+        backward: Callable[..., Any] = _NormaliseBack.apply if torch.is_grad_enabled() else _normalise_back
+        return *backward(g, *ctx.saved_tensors), None, None
 
 
-def _normalise_back(g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, chosen: Tensor | None, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _normalise_back(g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor, pooled: Tensor | None, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """(dx, dgamma, dbeta) of :class:`_Normalise`."""
-    slope, total = gradient_sums(g, x if chosen is None else chosen, mean, r)
+    slope, total = gradient_sums(g, x if pooled is None else pooled, mean, r)
     scale = gamma * r
     share = scale / -(x.numel() // x.shape[1])
     of_x = share * r * slope
@@ -210,32 +210,32 @@ class _NormaliseBack(Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
         dx, slope, total = _normalise_back(*inputs)
-        g, x, gamma, mean, r, chosen, index = inputs
-        ctx.save_for_backward(g, x, gamma, mean, r, chosen, index, total, slope)
+        g, x, gamma, mean, r, pooled, index = inputs
+        ctx.save_for_backward(g, x, gamma, mean, r, pooled, index, total, slope)
         return dx, slope, total
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         with torch.no_grad():
-            found = _NormaliseBack.second(ctx, *cotangents)
+            gradients = _NormaliseBack.second(ctx, *cotangents)
         if torch.is_grad_enabled():
-            found = _Last.apply(found, *cotangents, *ctx.saved_tensors[:3])
-        return *found, None, None, None, None
+            gradients = _NotDifferentiable.apply(gradients, *cotangents, *ctx.saved_tensors[:3])
+        return *gradients, None, None, None, None
 
     @staticmethod
     def second(ctx: Any, to_x: Tensor, to_gamma: Tensor, to_beta: Tensor) -> tuple[Tensor, ...]:
         """The gradient for (g, x, gamma)."""
-        g, x, gamma, mean, r, chosen, index, total, slope = ctx.saved_tensors
+        g, x, gamma, mean, r, pooled, index, total, slope = ctx.saved_tensors
         m = x.numel() // x.shape[1]
         scale, part = gamma * r, slope / -m
         t, t_total = gradient_sums(to_x, x, mean, r)
         t, t_mean = t / m, t_total / m
-        picked = _gather(to_x, index)
+        gathered = _gather(to_x, index)
         on_g = r * torch.addcmul(to_gamma, scale, t, value=-1)
-        for_g = torch.addcmul((to_beta - scale * t_mean - on_g * mean)[:, None, None], x if chosen is None else chosen, on_g[:, None, None])
-        for_g.addcmul_(picked, scale[:, None, None])
-        # q, with one pass over (picked, g): batch normalisation's sums with mean 0 and deviation 1
-        overlap, _ = gradient_sums(g, picked, torch.zeros_like(r), torch.ones_like(r))
+        for_g = torch.addcmul((to_beta - scale * t_mean - on_g * mean)[:, None, None], x if pooled is None else pooled, on_g[:, None, None])
+        for_g.addcmul_(gathered, scale[:, None, None])
+        # q, with one pass over (gathered, g): batch normalisation's sums with mean 0 and deviation 1
+        overlap, _ = gradient_sums(g, gathered, torch.zeros_like(r), torch.ones_like(r))
         q = overlap - t_mean * total - t * slope
         on_to = scale * r * part
         on_x = r * (on_g * part - on_to * t - scale * r * q / m)
@@ -245,8 +245,8 @@ class _NormaliseBack(Function):
         return for_g, for_x, r * q
 
 
-class _Last(Function):
-    """Constants that look as if they came from the parents, and raise where they are differentiated."""
+class _NotDifferentiable(Function):
+    """Constants in the graph of the parents, which raise where they are differentiated."""
 
     @staticmethod
     def forward(ctx: Any, constants: tuple[Tensor, ...], *parents: Tensor) -> Any:

@@ -1,7 +1,7 @@
-"""Tasks side by side in forked processes, for networks so small that threads wait for Python's lock.
+"""Tasks in parallel in forked processes, for networks so small that threads wait for Python's lock.
 
 A process is forked for each call, hence it starts with the tensors and modules as they are at that moment: nothing has to be sent
-to it, and nothing it was told earlier can be out of date. Its results come back through a file in memory.
+to it, and it holds no outdated state. Its results come back through a file in memory.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def can_fork(workers: int) -> bool:
 def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks: int, workers: int) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in this process and forked ones.
 
-    Every process takes the next task from one queue. What a forked process fails at (an error, a signal, a hang), this process
-    computes, and it raises what there is to raise. Same results to the bit as :func:`metaflowkit.engines.thread_map.thread_map`.
+    Every process takes the next task from one queue. A task that fails in a forked process (an error, a signal, a hang) is computed
+    by this process, which raises its error. Results are bit-identical to those of :func:`metaflowkit.engines.thread_map.thread_map`.
 
     Args:
         function: nested tuples and dicts of CPU tensors; must change nothing but the model's registered tensors by
@@ -58,14 +58,14 @@ def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks
         ConfigError: something drew from torch's generator: it would draw the same in each process.
     """
     threads, generator = torch.get_num_threads(), torch.get_rng_state()
-    together = tasks - (tasks % workers == 1)  # a task left over runs alone, with all of torch's threads
-    queue = _queue_of(together)
+    parallel_tasks = tasks - (tasks % workers == 1)  # a single last task runs with all of torch's threads
+    queue = _queue_of(parallel_tasks)
     helpers: list[_Helper] = []
     results: dict[int, Any] = {}
     longest = 0.0
     try:
         torch.set_num_threads(1)
-        with contextlib.suppress(OSError):  # no process or no memory left: the ones there are do the work
+        with contextlib.suppress(OSError):  # no process or no memory left: the existing ones do the work
             for _ in range(1, workers):
                 helpers.append(_Helper(lambda file: _work(function, model, queue, generator, file)))
         for t in _numbers(queue):
@@ -75,15 +75,15 @@ def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks
         deadline = time.monotonic() + max(LEAST_PATIENCE, PATIENCE * longest)
         for helper in helpers:
             results.update(helper.results(deadline))
-        for t in range(together):
+        for t in range(parallel_tasks):
             yield results.pop(t) if t in results else function(model, t)
     finally:
         for helper in helpers:
             helper.close()
         os.close(queue)
         torch.set_num_threads(threads)
-    if together < tasks:
-        yield function(model, together)
+    if parallel_tasks < tasks:
+        yield function(model, parallel_tasks)
     refuse_draws_since(generator)
 
 
@@ -120,10 +120,10 @@ class _Helper:
 
     def __init__(self, work: Callable[[BinaryIO], None]) -> None:
         self._file = os.fdopen(os.memfd_create("tasks", 0), "w+b")
-        self._end, alive = os.pipe()  # its end is seen when the forked process, which holds the other side, has ended
+        self._end, alive = os.pipe()  # reads end of file once the forked process, which holds the other end, has ended
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or the forked process would write it as well
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: the process has threads; none holds a lock that the work needs
@@ -136,7 +136,7 @@ class _Helper:
             raise
         finally:
             os.close(alive)
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
 
     def results(self, deadline: float) -> dict[int, Any]:
         """What the process computed; those it had written if it has not ended by the deadline (of ``time.monotonic``)."""
@@ -151,7 +151,7 @@ class _Helper:
         return results
 
     def close(self) -> None:
-        """End the process and give back what it used."""
+        """End the process and release its resources."""
         self._stop()
         self._file.close()
         os.close(self._end)
@@ -165,10 +165,10 @@ class _Helper:
 
 
 def _serve(work: Callable[[BinaryIO], None], file: BinaryIO) -> None:
-    """The life of a forked process. It never returns: the caller's clean-up belongs to the parent."""
+    """The main function of a forked process. It never returns: the caller's clean-up belongs to the parent."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it must not outlive its parent, whose locks it holds
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         gc.disable()  # it would write to, and so copy, memory shared with the parent

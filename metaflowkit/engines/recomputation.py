@@ -1,6 +1,6 @@
 """Refusal of ``torch.utils.checkpoint`` inside a model.
 
-What it computes again on the way back, it computes after the call: from the module's own weights, or from later ones, instead of
+Its recomputation in the backward pass comes after the call: with the module's own weights, or later ones, instead of
 those of the inner step. The reentrant variant does not work with ``torch.autograd.grad`` at all.
 """
 
@@ -29,7 +29,7 @@ _entered = 0
 def no_recomputation() -> Iterator[None]:
     """Within this context, in this thread, a call of ``torch.utils.checkpoint`` that would compute again raises.
 
-    Both of its variants are replaced at what they call last, so that it does not matter under which name a network imported them.
+    Both variants are replaced at the innermost function that they call, whatever name a network imported them under.
 
     Raises:
         ConfigError: such a call is made.
@@ -47,7 +47,7 @@ def no_recomputation() -> Iterator[None]:
         with _LOCK:
             _entered -= 1
             if not _entered:
-                _put_back()
+                _restore()
 
 
 _saving_hook = checkpoint._checkpoint_hook
@@ -59,7 +59,7 @@ def _replace() -> None:
     checkpoint.CheckpointFunction.apply = staticmethod(_guarded(_reentrant))
 
 
-def _put_back() -> None:
+def _restore() -> None:
     checkpoint._checkpoint_hook = _saving_hook  # type: ignore[misc]
     del checkpoint.CheckpointFunction.apply
 

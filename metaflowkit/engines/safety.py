@@ -23,11 +23,11 @@ TASK_BY_TASK = "choose inner.engine: higher, or {name: vectorized, chunk: 1}"
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A sort of module that is not safe.
+class UnsafeModules:
+    """A kind of module that is not safe.
 
     Attributes:
-        holds: whether a module is of that sort.
+        holds: whether a module is of that kind.
         reason: what would happen.
         remedy: what to do instead.
         vmap: unsafe under vmap only; otherwise wherever a second derivative is taken.
@@ -39,31 +39,31 @@ class Rule:
     vmap: bool = False
 
 
-def _hooked(module: nn.Module, kind: str) -> bool:
-    """Whether the older, hook-based form of a parametrization sits on the module."""
+def _has_pre_hook(module: nn.Module, kind: str) -> bool:
+    """Whether the module has the older, hook-based form of a parametrization."""
     return any(type(hook).__name__ == kind for hook in module._forward_pre_hooks.values())
 
 
 RECURRENT = nn.RNNBase | nn.RNNCellBase
 
-RULES = (
-    Rule(
-        lambda m: isinstance(m, parametrizations._WeightNorm) or _hooked(m, "WeightNorm"),
+UNSAFE_MODULES = (
+    UnsafeModules(
+        lambda m: isinstance(m, parametrizations._WeightNorm) or _has_pre_hook(m, "WeightNorm"),
         "torch's weight normalisation has a wrong second derivative",
         "write the weight as g * v / v.norm() in a parametrization of your own, or choose inner.order: first",
     ),
-    Rule(
-        lambda m: (isinstance(m, parametrizations._SpectralNorm) or _hooked(m, "SpectralNorm")) and m.training,
+    UnsafeModules(
+        lambda m: (isinstance(m, parametrizations._SpectralNorm) or _has_pre_hook(m, "SpectralNorm")) and m.training,
         "spectral normalisation changes its vectors at every call in training mode, so that no gradient belongs to it",
         "call .eval() on it once its vectors have settled, or leave it out",
     ),
-    Rule(
+    UnsafeModules(
         lambda m: isinstance(m, nn.EmbeddingBag | nn.CTCLoss),
         "it has no second derivative in torch",
         "use Embedding and a sum in place of EmbeddingBag, or choose inner.order: first",
     ),
-    Rule(lambda m: isinstance(m, RECURRENT), "torch's recurrent layers cannot be batched over tasks", TASK_BY_TASK, vmap=True),
-    Rule(
+    UnsafeModules(lambda m: isinstance(m, RECURRENT), "torch's recurrent layers cannot be batched over tasks", TASK_BY_TASK, vmap=True),
+    UnsafeModules(
         lambda m: isinstance(m, _NormBase) and m.track_running_stats and m.training,
         "running statistics cannot be updated inside vmap",
         f"build it with track_running_stats=False (the statistics of the current set), or {TASK_BY_TASK}",
@@ -73,7 +73,7 @@ RULES = (
 
 
 def unsafe(model: nn.Module, vmap: bool, second: bool) -> list[str]:
-    """What in a model would be wrong, one line each: name and type of the module, reason, remedy.
+    """The unsafe modules of a model, one line each: name and type of the module, reason, remedy.
 
     Args:
         model: the network.
@@ -82,9 +82,9 @@ def unsafe(model: nn.Module, vmap: bool, second: bool) -> list[str]:
     """
     problems = []
     for name, module in model.named_modules():
-        for rule in RULES:
-            if (vmap if rule.vmap else second) and rule.holds(module):
-                problems.append(f"{name} ({type(module).__name__}): {rule.reason}; {rule.remedy}")
+        for entry in UNSAFE_MODULES:
+            if (vmap if entry.vmap else second) and entry.holds(module):
+                problems.append(f"{name} ({type(module).__name__}): {entry.reason}; {entry.remedy}")
     return problems
 
 
@@ -94,7 +94,7 @@ def hooked(model: nn.Module) -> bool:
 
 
 def lost_hooks(model: nn.Module, forward: bool) -> list[str]:
-    """The hooks of a model that an engine would drop, or that make its gradients wrong, one line each: what has them, reason, remedy.
+    """The hooks of a model that an engine would drop, or that make its gradients wrong, one line each: their owner, reason, remedy.
 
     Args:
         model: the network.
@@ -131,7 +131,7 @@ def draws(model: nn.Module) -> bool:
 
 
 def recurrent(model: nn.Module) -> bool:
-    """Whether a layer of it goes through time step by step."""
+    """Whether a layer of it is recurrent."""
     return any(isinstance(module, RECURRENT) for module in model.modules())
 
 
@@ -144,25 +144,25 @@ def _chance(module: nn.Module) -> float:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Convolutions and recurrent layers of a GPU compute in full float32, and the same bits each time.
+    """Convolutions and recurrent layers of a GPU compute in full float32 and deterministically.
 
     By default cuDNN's round their inputs to the 10 bits of TensorFloat-32, an error of 1e-3 that the inner loop amplifies,
-    and add up in any order. Matrix products are in full float32 unless ``torch.set_float32_matmul_precision`` says otherwise,
+    and sum in any order. Matrix products are in full float32 unless ``torch.set_float32_matmul_precision`` says otherwise,
     and precisions that were set per kind of layer (``torch.backends.cudnn.conv.fp32_precision``) stay as they are.
     """
     cudnn = torch.backends.cudnn
     try:
-        rounds = cudnn.allow_tf32
-    except RuntimeError:  # torch's answer where precisions were set per kind of layer: they were chosen, and stay
-        rounds = False
+        tf32 = cudnn.allow_tf32
+    except RuntimeError:  # raised where precisions were set per kind of layer: these stay as they are
+        tf32 = False
     deterministic, cudnn.deterministic = cudnn.deterministic, True
-    if rounds:
+    if tf32:
         cudnn.allow_tf32 = False
     try:
         yield
     finally:
         cudnn.deterministic = deterministic
-        if rounds:
+        if tf32:
             cudnn.allow_tf32 = True
 
 
@@ -176,9 +176,9 @@ def exact_kernels(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(exact_convolutions())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        fast = torch.backends.mha.get_fastpath_enabled()
+        fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
             torch.backends.cudnn.enabled = False
@@ -195,12 +195,12 @@ def exact_kernels(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """The modules that drop at random drop nothing; the others stay in their mode."""
-    dropping = [module for module in model.modules() if _chance(module) > 0]
+    """Modules with dropout drop nothing; the others stay in their mode."""
+    dropout_modules = [module for module in model.modules() if _chance(module) > 0]
     try:
-        for module in dropping:
+        for module in dropout_modules:
             module.training = False
         yield
     finally:
-        for module in dropping:
+        for module in dropout_modules:
             module.training = True

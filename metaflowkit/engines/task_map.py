@@ -1,4 +1,4 @@
-"""Tasks side by side, in threads or in processes: whichever is faster here for these tasks."""
+"""Tasks in parallel, in threads or in processes: whichever is faster for these tasks on this machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from metaflowkit.engines.thread_map import thread_map
 
 Map = Callable[[Callable[[nn.Module, int], Any], nn.Module, int, int], Iterator[Any]]
 
-TRIALS = 3  # calls with each
+TRIALS = 3  # measured calls of each map
 
 
 class TaskMap:
-    """Maps tasks over the cores of a CPU, and learns from its first calls how best to.
+    """Maps tasks over the cores of a CPU, and measures in its first calls which way is faster.
 
     Threads wait for each other where Python itself is busy, as with many small operations; a process pays for being forked and
-    for its results' way back. Which weighs more depends on network, images and machine. Both give the same results to the bit, so
-    that the choice, which depends on time, changes nothing but time.
+    for its results' way back. Which weighs more depends on network, images and machine. Both give bit-identical results, so
+    that the choice, which depends on timings, changes nothing but speed.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class TaskMap:
             kind: equal for calls that take equally long.
         """
         best = self._best.setdefault(kind, dict.fromkeys((thread_map, process_map) if can_fork(workers) else (thread_map,), (0, 0.0)))
-        chosen = min(best, key=best.__getitem__)
+        fastest = min(best, key=best.__getitem__)
         start = time.perf_counter()
-        yield from chosen(function, model, tasks, workers)
-        seconds, (calls, least) = time.perf_counter() - start, best[chosen]
-        best[chosen] = min(calls + 1, TRIALS), min(least, seconds) if calls else seconds
+        yield from fastest(function, model, tasks, workers)
+        seconds, (calls, least) = time.perf_counter() - start, best[fastest]
+        best[fastest] = min(calls + 1, TRIALS), min(least, seconds) if calls else seconds

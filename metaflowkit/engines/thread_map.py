@@ -1,7 +1,7 @@
-"""Tasks side by side in threads.
+"""Tasks in parallel in threads.
 
-Within one task operations are small, and two threads on each gain little; a task on each thread gains nearly all: torch lets go of
-Python's lock inside its operations and walks the graph backwards without it.
+Within one task operations are small, and two threads on each gain little; a task on each thread gains nearly all: torch releases
+Python's lock inside its operations and in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ T = TypeVar("T")
 def thread_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks: int, workers: int) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in several threads.
 
-    torch's own threads are shared out among the workers; a task that is left over alone after full rounds runs in the calling
-    thread, with all of them. A worker must not: OpenMP keeps a team of threads for each thread that once used several, and
+    torch's own threads are divided among the workers; a single last task after full rounds runs in the calling
+    thread, with all of them. A worker must not use several: OpenMP keeps a team of threads for each thread that once used several, and
     with more of them than cores everything after is slower, three times as measured.
 
     Args:
@@ -43,7 +43,7 @@ def thread_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks:
     for _ in range(workers):
         replicas.put(_replica(model))
 
-    def one(t: int) -> T:
+    def run_task(t: int) -> T:
         if torch.get_num_threads() != share:
             torch.set_num_threads(share)
         replica = replicas.get()
@@ -52,20 +52,20 @@ def thread_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks:
         finally:
             replicas.put(replica)
 
-    together = tasks - (tasks % workers == 1)
-    running: list[Future[T]] = []
+    parallel_tasks = tasks - (tasks % workers == 1)
+    futures: list[Future[T]] = []
     try:
         torch.set_num_threads(share)  # of this thread, and of matrix products everywhere
-        running = [_pool(workers).submit(one, t) for t in range(together)]
-        for future in running:
+        futures = [_pool(workers).submit(run_task, t) for t in range(parallel_tasks)]
+        for future in futures:
             yield future.result()
     finally:
-        for future in running:
+        for future in futures:
             future.cancel()
-        wait(running)  # where a task has failed, no other one is left at work
+        wait(futures)  # where a task has failed, no other one keeps running
         torch.set_num_threads(threads)
-    if together < tasks:
-        yield function(model, together)
+    if parallel_tasks < tasks:
+        yield function(model, parallel_tasks)
     refuse_draws_since(generator)
 
 

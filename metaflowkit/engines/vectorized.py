@@ -17,6 +17,7 @@ from metaflowkit.config.schema import Count
 from metaflowkit.engines.autodiff import Autodiff, Eager, Function, Functional
 from metaflowkit.engines.base import MetaLearner, Read
 from metaflowkit.engines.buffers import TaskBuffers
+from metaflowkit.engines.contract import require_update
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.recomputation import REFUSAL
@@ -28,7 +29,7 @@ from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree,
 
 
 @dataclass(frozen=True, eq=False)
-class _Stepper:
+class _FunctionalStepper:
     """Steps by functional calls of the model."""
 
     learner: MetaLearner
@@ -46,8 +47,9 @@ class _Stepper:
 
     def step(self, params: Params, state: State, rule: Rule, loss: Function, create_graph: bool) -> tuple[Params, State]:
         fast = self.learner.fast(params)
-        after, state = rule.update(self.autodiff.grad(lambda f: loss({**params, **f}), fast, create_graph), state, fast)
-        return {**params, **after}, state
+        gradients = self.autodiff.grad(lambda f: loss({**params, **f}), fast, create_graph)
+        updated, state = require_update(rule.update(gradients, state, fast), fast, rule)
+        return {**params, **updated}, state
 
 
 @ENGINES.register("vectorized")
@@ -60,7 +62,7 @@ class VectorizedEngine:
     Args:
         chunk: tasks per vmap call; 1 runs task by task without vmap, null all at once. More is faster on a GPU, and takes
             memory in proportion.
-        workers: threads, or forked processes where they are faster, that run tasks side by side on a CPU where ``chunk`` is 1, each
+        workers: threads, or forked processes where they are faster, that run tasks in parallel on a CPU where ``chunk`` is 1, each
             with the memory of a task; null for as many as torch has threads, 1 for one task after the other.
     """
 
@@ -73,40 +75,43 @@ class VectorizedEngine:
 
     @property
     def workers(self) -> int:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """One where tasks go through vmap, else the number of threads."""
         return 1 if self.batches else self._workers or torch.get_num_threads()
 
     def outcome(self, learner: MetaLearner, episode: Episode) -> Outcome:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """The objective's value, metrics and meta-gradients, chunk by chunk."""
         meta = learner.meta()
         tasks = task_count(episode)
 
-        def one(learner: MetaLearner, support: Tree, query: Tree) -> tuple[Params, Tensor, dict[str, Tensor]]:
+        def run_task(learner: MetaLearner, support: Tree, query: Tree) -> tuple[Params, Tensor, dict[str, Tensor]]:
             return self._loop(learner, support, episode._replace(support=support, query=query)).outcome(meta)
 
         total: Params = {}
         values, metrics = [], []
-        for gradients, value, named in self._results(learner, one, episode.support, episode.query):
+        for gradients, value, task_metrics in self._results(learner, run_task, episode.support, episode.query):
             total = {name: total[name] + g.sum(0) if total else g.sum(0) for name, g in gradients.items()}
             values.append(value)
-            metrics.append(named)
+            metrics.append(task_metrics)
         means = {key: torch.cat([m[key] for m in metrics]).mean() for key in metrics[0]}
         return Outcome(torch.cat(values).mean(), means, {name: g / tasks for name, g in total.items()})
 
     def adapt(self, learner: MetaLearner, support: Tree, episode: Episode, read: Read | None = None) -> Adaptation:
-        """See :class:`metaflowkit.engines.base.Engine`."""
+        """Adapt chunk by chunk."""
         meta = learner.meta()
-        task_count(episode._replace(support=support))  # refuses what is no batch of tasks
+        task_count(episode._replace(support=support))  # raises unless it is a batch of tasks
 
-        def one(learner: MetaLearner, own: Tree, query: Tree, support: Tree) -> tuple[Params, Tree]:
-            return self._loop(learner, support, episode._replace(support=own, query=query)).adapt(meta, read)
+        def run_task(learner: MetaLearner, episode_support: Tree, query: Tree, support: Tree) -> tuple[Params, Tree]:
+            return self._loop(learner, support, episode._replace(support=episode_support, query=query)).adapt(meta, read)
 
-        return Adaptation(*tree_cat(list(self._results(learner, one, episode.support, episode.query, support))))
+        return Adaptation(*tree_cat(list(self._results(learner, run_task, episode.support, episode.query, support))))
 
     def _loop(self, learner: MetaLearner, support: Tree, task: Episode) -> InnerLoop:
-        learner, autodiff = replace(learner), Functional() if self.batches else Eager()  # fresh, since the model's parameters may have been replaced
+        learner, autodiff = (
+            replace(learner),
+            Functional() if self.batches else Eager(),
+        )  # a copy without cached parameters, since the model's may have been replaced
         buffers = TaskBuffers(learner.model, self.batches)
-        return InnerLoop(learner, _Stepper(learner, autodiff, True), _Stepper(learner, autodiff, False), buffers, support, task)
+        return InnerLoop(learner, _FunctionalStepper(learner, autodiff, True), _FunctionalStepper(learner, autodiff, False), buffers, support, task)
 
     def _results(self, learner: MetaLearner, function: Any, *sets: Tree) -> Iterator[Any]:
         """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
@@ -126,7 +131,7 @@ class VectorizedEngine:
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
-                if "_NoopSaveInputs" in str(error):  # what torch 2.11's checkpoint calls first, which vmap refuses
+                if "_NoopSaveInputs" in str(error):  # torch 2.11's checkpoint calls it first, and vmap refuses it
                     raise ConfigError(REFUSAL) from None
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield results
@@ -137,9 +142,9 @@ class VectorizedEngine:
         if tensors(sets)[0].is_cuda or draws(learner.model) or hooked(learner.model):  # one generator for random numbers, one state that hooks write to
             workers = 1
 
-        def one(model: nn.Module, t: int) -> Any:
+        def run_task(model: nn.Module, t: int) -> Any:
             return tree_map(lambda x: x[None], function(replace(learner, model=model), *tree_map(lambda x: x[t], sets)))
 
         if workers == 1:
-            return (one(learner.model, t) for t in range(tasks))
-        return self._map(one, learner.model, tasks, workers, kind=(len(sets), tasks, *(x.shape for x in tensors(sets))))
+            return (run_task(learner.model, t) for t in range(tasks))
+        return self._map(run_task, learner.model, tasks, workers, kind=(len(sets), tasks, *(x.shape for x in tensors(sets))))

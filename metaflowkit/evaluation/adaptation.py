@@ -1,4 +1,4 @@
-"""What tasks measure by themselves, before and after inner steps, on tasks that were held out."""
+"""Evaluation of tasks with their own measurement, before and after inner steps, on held-out tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.evaluation.scores import Adaptation, Score, joined
+from metaflowkit.evaluation.scores import AdaptationSetting, Score, joined
 from metaflowkit.seeding import seed_for
 from metaflowkit.types import Call, Episode, task_count, tree_map
 
@@ -27,8 +27,8 @@ def _measured(tasks: Any, call: Call, task: Episode) -> torch.Tensor:
     """
     value = tasks.measure(call, task)
     if not isinstance(value, torch.Tensor) or value.dim() > 1:
-        came = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise ConfigError(f"tasks: measure(call, task) must return a tensor, a scalar or [n], got {came}; reduce it")
+        kind = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ConfigError(f"tasks: measure(call, task) must return a tensor, a scalar or [n], got {kind}; reduce it")
     return value
 
 
@@ -36,9 +36,9 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
     """Adapt by each number of inner steps, and measure.
 
     Args:
-        flow: a built pipeline, of tasks that are measured by themselves, with the weights to measure.
+        flow: a built pipeline, of tasks with their own measurement, with the weights to measure.
         split: ``val`` or ``test``.
-        shot: support examples of a task, for tasks that let one choose.
+        shot: support examples of a task, where the tasks allow a choice.
         steps: numbers of inner steps; the tasks are the same for all.
         episodes: tasks; fewer where no more were held out.
 
@@ -59,20 +59,22 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     values: dict[int, list[torch.Tensor]] = {count: [] for count in counts}
-    asked = done = 0
+    limit = total = 0  # tasks that were requested, and that were held out
     for i in range(math.ceil(episodes / BATCH)):
-        asked += min(BATCH, episodes - asked)
-        episode = tasks.held_out(split, i, asked - done, shot)  # type: ignore[attr-defined]
+        limit += min(BATCH, episodes - limit)
+        episode = tasks.held_out(split, i, limit - total, shot)  # type: ignore[attr-defined]
         support, query = tree_map(lambda x: x.to(flow.device), (episode.support, episode.query))
         episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.evaluate.seed, f"inner/{split}", i))
         for count, batches in values.items():
             learner = dataclasses.replace(flow.learner, steps=count)
             batches.append(learner.adapt(episode.support, episode, partial(_measured, tasks)).read)
-        done += task_count(episode)
-        if done < asked:
-            break  # there are no more
+        if task_count(episode) > limit - total:
+            raise ConfigError(f"tasks: held_out must return at most {limit - total} tasks, the count that it is given, got {task_count(episode)}")
+        total += task_count(episode)
+        if total < limit:
+            break  # no more were held out
     joint, metric = {count: joined(batches) for count, batches in values.items()}, flow.pipeline.metric
     return [
-        Score.of(split, Adaptation(shot, count), metric, each, counted="held-out tasks" if len(each) == done else "held-out examples")
+        Score.of(split, AdaptationSetting(shot, count), metric, each, counted="held-out tasks" if len(each) == total else "held-out examples")
         for count, each in joint.items()
     ]

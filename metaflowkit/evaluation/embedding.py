@@ -1,8 +1,8 @@
 """Features of many sets of examples, in few passes through the network.
 
-A small set costs more in calls than in arithmetic. Sets therefore go through the network together, as one batch in which batch
-normalisation still takes the statistics of each set alone. Whether a network treats examples alike in both ways cannot be read
-from its modules, so the first and the last set of the first pass also go alone, and where their features differ, every set does.
+A small set costs more in calls than in arithmetic. Several sets therefore go through the network as one batch, in which batch
+normalisation still takes the statistics of each set alone. Whether a network gives the same features in both ways cannot be read
+from its modules, so the first and the last set of the first pass are also embedded alone, and where the features differ, every set is.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ def embed(model: Model, x: Tensor) -> Tensor:
     sets = min(len(x), max(1, VALUES // max(1, x[0].numel())))
     with exact_convolutions(), measured(), without_dropout(model):
         if sets > 1 and not hooked(model):
-            together = _together(model, x, sets)
-            if together is not None:
-                return together
-        return torch.cat([_features(model, one) for one in torch.split(x, 1)])
+            features = _batched_features(model, x, sets)
+            if features is not None:
+                return features
+        return torch.cat([_features(model, single) for single in torch.split(x, 1)])
 
 
-def _together(model: Model, x: Tensor, sets: int) -> Tensor | None:
-    """The features by passes of so many sets; None where the network cannot take several, or mixes them."""
+def _batched_features(model: Model, x: Tensor, sets: int) -> Tensor | None:
+    """The features by passes of this many sets; None where the network cannot process several, or mixes them."""
     groups = torch.split(x, sets)
-    alone = torch.cat([_features(model, groups[0][i : i + 1]) for i in (0, sets - 1)])
+    single = torch.cat([_features(model, groups[0][i : i + 1]) for i in (0, sets - 1)])
     try:
         features = _features(model, groups[0])
-    except Exception:  # what is wrong with the network itself has shown with one set
+    except Exception:  # an error of the network itself was raised with one set already
         return None
-    beside = features[[0, -1]]
-    if beside.shape != alone.shape or not (beside - alone).abs().max() <= CLOSE * alone.abs().max():
+    batched = features[[0, -1]]
+    if batched.shape != single.shape or not (batched - single).abs().max() <= CLOSE * single.abs().max():
         return None
     return torch.cat([features, *(_features(model, group) for group in groups[1:])])
 
 
 def _features(model: Model, x: Tensor) -> Tensor:
-    with TaskBuffers(model).within(model), _SetsApart(len(x)):
+    with TaskBuffers(model).within(model), _PerSetStatistics(len(x)):
         features: Tensor = model.backbone(_as_one(x))
         return features.reshape(*x.shape[:2], *features.shape[1:])
 
 
 def _as_one(x: Tensor) -> Tensor:
-    """[T, n, ...] as [T * n, ...], in the same layout also where images have one channel, of which ``flatten`` forgets it."""
+    """[T, n, ...] as [T * n, ...], in the same memory layout, which ``flatten`` loses for images of one channel."""
     if x.stride(0) != x.shape[1] * x.stride(1):
         return x.flatten(0, 1)
     return x.as_strided((x.shape[0] * x.shape[1], *x.shape[2:]), x.stride()[1:])
 
 
-class _SetsApart(FastKernels):
-    """Within this context a batch is so many sets of equal size, one after the other, and batch normalisation normalises each by itself.
+class _PerSetStatistics(FastKernels):
+    """Within this context a batch is this many sets of equal size, one after the other, and batch normalisation normalises each by itself.
 
     Without graph; running statistics are not updated.
     """
@@ -88,13 +88,13 @@ def _norm_then_pool(sets: int, x: Tensor, norm: Any) -> Tensor:
     plain = type(norm) is nn.BatchNorm2d and norm.running_mean is None and norm.affine and not hooked(norm)
     if plain and is_channels_last(x) and min(x.shape[2:]) > 1 and norm.weight.min().item() >= 0:  # then pooling and normalising commute
         return _scaled(_largest(x), *_scale_and_shift(sets, x, norm.weight, norm.bias, norm.eps))
-    with _SetsApart(sets):
+    with _PerSetStatistics(sets):
         return F.max_pool2d(norm(x), 2)
 
 
 def _scale_and_shift(sets: int, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """[sets, C] each, with which a set x is normalised as scale * x + shift."""
-    statistics: Any = zip(*(moments(one) for one in x.view(sets, -1, *x.shape[1:])))
+    statistics: Any = zip(*(moments(group) for group in x.view(sets, -1, *x.shape[1:])))
     mean, variance = map(torch.stack, statistics)
     scale = (variance + eps).rsqrt_()
     if weight is not None:
@@ -113,7 +113,7 @@ def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _largest(x: Tensor) -> Tensor:
-    """2x2 max-pooling; quicker than torch's, which also notes the places."""
+    """2x2 max-pooling; faster than torch's, which also computes indices."""
     height, width = (size // 2 * 2 for size in x.shape[2:])
     rows = torch.maximum(x[:, :, 0:height:2, :width], x[:, :, 1:height:2, :width])
     return torch.maximum(rows[..., ::2], rows[..., 1::2])

@@ -11,8 +11,9 @@ from metaflowkit.composition.flow import FewShotFlow, Flow
 from metaflowkit.config.registry import READOUTS, Choice
 from metaflowkit.config.schema import nearest
 from metaflowkit.criteria import accuracy
+from metaflowkit.engines.contract import kind
 from metaflowkit.errors import ConfigError, DataError
-from metaflowkit.evaluation.readouts import Readout, Shown
+from metaflowkit.evaluation.base import Readout, Shown
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.seeding import seed_for
@@ -68,8 +69,21 @@ def evaluate(
     for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
         shown = Shown(flow, episode, f"evaluate/{split}", i)
         for name, readout in chosen.items():
-            accuracies[name].append(accuracy(readout(shown).double(), episode.query.y))
+            accuracies[name].append(accuracy(_scores(readout, shown, name).double(), episode.query.y))
     return [Score.of(split, FewShot(way, shot, query, readout), ACCURACY, joined(each)) for readout, each in accuracies.items()]
+
+
+def _scores(readout: Readout, shown: Shown, name: str) -> Tensor:
+    """The scores that a readout gives the query, once their shape is known to be right.
+
+    Raises:
+        ConfigError: it returned something else.
+    """
+    scores, y = readout(shown), shown.episode.query.y
+    expected = (*y.shape, shown.episode.way)
+    if not (isinstance(scores, Tensor) and scores.shape == expected):
+        raise ConfigError(f"evaluate.readouts: {name!r} must return scores [tasks, queries, classes], a tensor {list(expected)}, got {kind(scores)}")
+    return scores
 
 
 def _chosen(readouts: str | Iterable[str | Choice], plugins: Sequence[str]) -> dict[str, Readout]:
@@ -88,9 +102,9 @@ def _chosen(readouts: str | Iterable[str | Choice], plugins: Sequence[str]) -> d
 
 
 def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
-    """Episodes of labelled tasks as the model reads them, as many as asked for, in batches."""
+    """Episodes of labelled tasks as the model reads them, the requested number of them, in batches."""
     for i in range(math.ceil(episodes / BATCH)):
-        drawn = tasks.episode(i, purpose)
+        episode = tasks.episode(i, purpose)
         count = min(BATCH, episodes - i * BATCH)
-        support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
-        yield Episode(support, query, drawn.way, seed_for(tasks.seed, f"inner/{purpose}", i))
+        support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (episode.support, episode.query))
+        yield Episode(support, query, episode.way, seed_for(tasks.seed, f"inner/{purpose}", i))

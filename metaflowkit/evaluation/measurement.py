@@ -1,4 +1,4 @@
-"""What a run measures: validation between its outer steps, tests at its end, and how."""
+"""The measurements of a run: validation between its outer steps, tests at its end, and their protocol."""
 
 from __future__ import annotations
 
@@ -27,8 +27,26 @@ def validate(flow: Flow) -> Score | None:
     return score
 
 
+def check_readouts(flow: Flow, tested: bool) -> None:
+    """Use each readout on two episodes, so that one which fails does so before a run and not at its end.
+
+    Args:
+        flow: a built pipeline.
+        tested: whether the run ends with test episodes.
+
+    Raises:
+        ConfigError: a readout returns something that its contract excludes.
+    """
+    settings = flow.pipeline.evaluate
+    splits = [split for split in ("val", "test") if flow.has(split) and (tested or split == "val")]
+    if flow.measured or not splits:
+        return
+    way, shot = settings.settings()[0]
+    evaluate(cast(FewShotFlow, flow), splits[0], way, shot, settings.query, 2, settings.readouts if tested else settings.readouts[:1])
+
+
 def measurements(flow: Flow, split: str = "test", before_each: Callable[[], None] = lambda: None) -> Iterator[list[Score]]:
-    """All that ``evaluate`` asks for, the scores of one way and shot after the other; nothing where nothing is held out.
+    """All measurements of the section ``evaluate``, the scores of one way and shot after the other; none where nothing is held out.
 
     Args:
         flow: with the weights to measure.
@@ -47,22 +65,22 @@ def measurements(flow: Flow, split: str = "test", before_each: Callable[[], None
 
 
 def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
-    """What a reader must know beside the figures.
+    """The protocol of the measurements, in words.
 
     Args:
         flow: with the weights that were measured.
         readouts: of few-shot classification; None for those of the pipeline.
     """
     settings = flow.pipeline.evaluate
-    facts = []
+    phrases = []
     if flow.measured:
         return f"{flow.pipeline.metric.name} after inner steps; held-out tasks are drawn with seed {settings.seed}"
-    facts.append(normalisation(flow.model, flow.interface))
+    phrases.append(normalisation(flow.model, flow.interface))
     entries = READOUTS.entries(flow.pipeline.plugins)
     for name in [choice.name for choice in settings.readouts] if readouts is None else readouts:
         if entries[name].tags["adapts"]:
             views = evaluation_views(flow.pipeline)
-            shown = f"{views} augmented views of each support image" if views else "the support images"
-            facts.append(f"{name!r} takes {flow.pipeline.inner.steps} inner steps on {shown}")
-    facts += dict.fromkeys(examples.note for examples in flow.splits.values() if examples.note)
-    return "; ".join([*facts, f"episodes are drawn with seed {settings.seed}"])
+            support = f"{views} augmented views of each support image" if views else "the support images"
+            phrases.append(f"{name!r} takes {flow.pipeline.inner.steps} inner steps on {support}")
+    phrases += dict.fromkeys(examples.note for examples in flow.splits.values() if examples.note)
+    return "; ".join([*phrases, f"episodes are drawn with seed {settings.seed}"])

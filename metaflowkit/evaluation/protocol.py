@@ -1,4 +1,4 @@
-"""What the images of a set share when features are measured: said by the modules of the model, and held against what it does."""
+"""Which statistics the images of a set share when features are computed: read from the modules of the model, and checked on noise."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def normalisation(model: Model, interface: Interface) -> str:
 
     Args:
         model: in the modes that its modules are in.
-        interface: whose noise it is tried on.
+        interface: gives the noise on which it is tried.
     """
-    used = list(dict.fromkeys(kind for kind in map(_kind, model.modules()) if kind))
-    shared = CURRENT in used or depends_on_others(model, interface)
-    facts = ["batch normalisation uses " + ", in other layers ".join(used)] if used else []
-    if shared and CURRENT not in used:
-        facts.append("an image's features depend on the other images of its set")
-    if not shared and not used:
-        facts.append("no statistics are shared between images")
-    return f"{'; '.join(facts)} ({'transductive' if shared else 'inductive'})"
+    kinds = list(dict.fromkeys(kind for kind in map(_kind, model.modules()) if kind))
+    transductive = CURRENT in kinds or depends_on_others(model, interface)
+    phrases = ["batch normalisation uses " + ", in other layers ".join(kinds)] if kinds else []
+    if transductive and CURRENT not in kinds:
+        phrases.append("an image's features depend on the other images of its set")
+    if not transductive and not kinds:
+        phrases.append("no statistics are shared between images")
+    return f"{'; '.join(phrases)} ({'transductive' if transductive else 'inductive'})"
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -46,15 +46,15 @@ def _kind(module: nn.Module) -> str | None:
 
 
 def depends_on_others(model: Model, interface: Interface) -> bool:
-    """Whether the features of the same images change with the others of their set, tried on noise: true of any module, also an unknown one."""
+    """Whether the features of the same images change with the others of their set, tried on noise, and so valid for any module."""
     first = next(iter(model.parameters()))
     noise = interface.noise(3, IMAGES).to(first.device)
     noise = noise.to(first.dtype) if noise.is_floating_point() else noise
-    other = 0.2 * noise[2] if noise.is_floating_point() else noise[2]
-    sets = torch.stack([torch.cat([noise[0], noise[1]]), torch.cat([noise[0], other])])  # one set as large as the other, for the same rounding
+    scaled = 0.2 * noise[2] if noise.is_floating_point() else noise[2]
+    sets = torch.stack([torch.cat([noise[0], noise[1]]), torch.cat([noise[0], scaled])])  # one set as large as the other, for the same rounding
     features = []
     for examples in sets:
-        with seeded(0, first.device):  # what a model draws by itself is the same for both
+        with seeded(0, first.device):  # the model's own random numbers are the same for both
             features.append(embed(model, examples[None])[0, :IMAGES])
     change = (features[0] - features[1]).abs().nan_to_num().max()
     return bool(change > CHANGE * features[0].abs().nan_to_num().max())

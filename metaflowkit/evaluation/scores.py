@@ -1,4 +1,4 @@
-"""What a measurement says: a mean over episodes with its 95 % confidence interval, and the difference of two on the same episodes."""
+"""The result of a measurement: a mean over episodes with its 95 % confidence interval, and the difference of two on the same episodes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ ACCURACY = Metric()
 
 @dataclass(frozen=True)
 class FewShot:
-    """What was classified and how: way, shot and query examples per class, and the readout."""
+    """How examples were classified: way, shot and query examples per class, and the readout."""
 
     way: int
     shot: int
     query: int
     readout: str
+
+    aimed_at = True
 
     def __str__(self) -> str:
         return f"{self.way}-way {self.shot}-shot, {self.readout}"
@@ -35,11 +37,16 @@ class FewShot:
 
 
 @dataclass(frozen=True)
-class Adaptation:
-    """How a model adapted: support examples, and inner steps taken on them."""
+class AdaptationSetting:
+    """How a model adapted: number of support examples, and of inner steps on them."""
 
     shot: int
     steps: int
+
+    @property
+    def aimed_at(self) -> bool:
+        """Whether training improves it: an initialisation from which adaptation goes far may be a bad model before the first step."""
+        return self.steps > 0
 
     def __str__(self) -> str:
         return f"{self.shot}-shot, {self.steps} step{'s' if self.steps != 1 else ''}"
@@ -66,7 +73,7 @@ class Score:
     """
 
     split: str
-    setting: FewShot | Adaptation
+    setting: FewShot | AdaptationSetting
     metric: Metric
     episodes: int
     value: float
@@ -75,7 +82,7 @@ class Score:
     counted: str = field(default="episodes", compare=False)
 
     @classmethod
-    def of(cls, split: str, setting: FewShot | Adaptation, metric: Metric, values: Tensor, counted: str = "episodes") -> Score:
+    def of(cls, split: str, setting: FewShot | AdaptationSetting, metric: Metric, values: Tensor, counted: str = "episodes") -> Score:
         """The score of some episodes.
 
         Args:
@@ -89,8 +96,8 @@ class Score:
 
     def plain(self) -> dict[str, Any]:
         """As a JSON object: ``metric`` names the key with the value; values of single episodes to six digits."""
-        measured = {"metric": self.metric.name, "episodes": self.episodes, self.metric.name: self.value, "ci95": self.ci95}
-        return {"split": self.split, **vars(self.setting), **measured, "each": [round(value, 6) for value in self.each]}
+        values = {"metric": self.metric.name, "episodes": self.episodes, self.metric.name: self.value, "ci95": self.ci95}
+        return {"split": self.split, **vars(self.setting), **values, "each": [round(value, 6) for value in self.each]}
 
     @classmethod
     def read(cls, line: Mapping[str, Any], metric: Metric) -> Score:
@@ -100,7 +107,7 @@ class Score:
             line: the JSON object.
             metric: of the pipeline that was measured.
         """
-        kind = FewShot if "readout" in line else Adaptation
+        kind = FewShot if "readout" in line else AdaptationSetting
         setting = kind(**{f.name: line[f.name] for f in fields(kind)})
         return cls(line["split"], setting, metric, line["episodes"], line[metric.name], line["ci95"], tuple(line.get("each", ())))
 
@@ -113,7 +120,7 @@ class Difference:
     """How far one value lies above another that was measured on the same episodes.
 
     ``mean(d) ± 1.96 s(d) / sqrt(n)`` over the n differences d_i = after_i - before_i of single episodes. How hard an episode
-    is cancels out of its difference, so that this interval is narrower than the two values' own let one expect.
+    is cancels out of its difference, so that this interval is narrower than the intervals of the two values suggest.
 
     Attributes:
         mean: mean difference.
@@ -132,7 +139,7 @@ class Difference:
 
     @property
     def worse(self) -> bool:
-        """Whether what came after is worse, beyond doubt."""
+        """Whether the second value is worse, beyond the interval."""
         return self.resolved and self.metric.better(0.0, self.mean)
 
     def __str__(self) -> str:
@@ -140,7 +147,7 @@ class Difference:
 
 
 def paired(before: Sequence[float], after: Sequence[float], metric: Metric = ACCURACY) -> Difference | None:
-    """The difference of two means, each given by the values of the same episodes in the same order; None where they are not at hand for both."""
+    """The difference of two means, each given by the values of the same episodes in the same order; None where their numbers differ or are below two."""
     if len(before) != len(after) or len(after) < 2:
         return None
     differences = [b - a for a, b in zip(before, after)]

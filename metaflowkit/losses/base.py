@@ -12,8 +12,8 @@ from metaflowkit.types import Outputs
 class Loss(Protocol):
     """A loss of a model's outputs and the labels of a support set.
 
-    The constructor may ask for ``criterion``, what outputs mean, and ``examples``, how many a support set has. A loss that is a module is
-    a part of the model, and its parameters are meta-parameters (``loss.*``).
+    The constructor may ask for ``criterion``, what outputs mean, and ``examples``, how many a support set has. A loss that is a module
+    becomes a part of the model, and its parameters are meta-parameters (``loss.*``).
 
     Attributes:
         needs_pairs: each class must occur at least twice in a support set.

@@ -30,8 +30,8 @@ class Contrastive:
     def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
         """The loss, scalar, of features [n, D] whose labels [n] occur at least twice each."""
         z = unit(outputs.features)
-        itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
-        scores = (z @ z.T / self.temperature).masked_fill(itself, -torch.inf)
+        diagonal = torch.eye(len(y), dtype=torch.bool, device=y.device)
+        scores = (z @ z.T / self.temperature).masked_fill(diagonal, -torch.inf)
         log_share = scores - scores.logsumexp(1, keepdim=True)
-        positive = (y[:, None] == y) & ~itself
+        positive = (y[:, None] == y) & ~diagonal
         return -(torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)).mean()

@@ -1,4 +1,4 @@
-"""Cross-entropy whose examples count as the outer loop has learned."""
+"""Cross-entropy with a learned weight for each example."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class PrototypeLoss:
 
     Reference:
         J. Snell, K. Swersky, R. Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, equation 2.
-        Differs from the paper: the example itself is left out of its own prototype, since support is all there is.
+        Differs from the paper: the example itself is left out of its own prototype, since the support set is the only data.
     """
 
     needs_pairs = True
@@ -35,10 +35,10 @@ class PrototypeLoss:
     def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
         """The loss, scalar, of features [n, D] whose labels [n] occur at least twice each."""
         z, way = outputs.features, outputs.logits.shape[1]
-        same = membership(y, way).to(z.dtype)
-        sums, counts = same.T @ z, same.sum(0)
+        members = membership(y, way).to(z.dtype)
+        sums, counts = members.T @ z, members.sum(0)
         scores = similarity(z, sums / counts[:, None], self.metric)
         others = (sums[y] - z) / (counts[y] - 1)[:, None]
-        own = (unit(z) * unit(others)).sum(1) if self.metric == "cosine" else -(z - others).square().sum(1)
-        scores = torch.where(same.bool(), own[:, None], scores) / self.temperature
-        return (scores.logsumexp(1) - own / self.temperature).mean()
+        own_score = (unit(z) * unit(others)).sum(1) if self.metric == "cosine" else -(z - others).square().sum(1)
+        scores = torch.where(members.bool(), own_score[:, None], scores) / self.temperature
+        return (scores.logsumexp(1) - own_score / self.temperature).mean()

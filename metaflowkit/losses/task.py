@@ -1,4 +1,4 @@
-"""What the tasks themselves are about, as the inner loss."""
+"""The loss of the tasks, as the inner loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metaflowkit.types import Criterion, Outputs, Tree, scores_of
 
 @LOSSES.register("task")
 class TaskLoss:
-    """What the tasks are about: cross-entropy of classes, squared error of regression, the policy gradient of control.
+    """The loss of the tasks: cross-entropy of classes, squared error of regression, the policy gradient of control.
 
     Args:
         criterion: of the tasks; None for classification.

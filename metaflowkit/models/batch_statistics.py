@@ -1,11 +1,11 @@
-"""Normalisation whose sums per channel are accurate in float32, however the images lie in memory.
+"""Normalisation whose sums per channel are accurate in float32, whatever the memory layout of the images.
 
 On a CPU, torch sums channels-last images pixel after pixel into one float32 number per channel. The variance of real images is then
 off by 1e-4 and more (``python benchmarks/channels_last_statistics.py`` measures it), and an inner loop amplifies that until the
-meta-gradient points elsewhere. There are two remedies here:
+meta-gradient has another direction. There are two remedies here:
 
-* :func:`moments` and :func:`gradient_sums` run the same kernels on another view of the same memory, in which a channel is many,
-  each with an equal share of its pixels: no number then adds up more than a few dozen values, and accurate sums over the shares
+* :func:`moments` and :func:`gradient_sums` run the same kernels on another view of the same memory, in which a channel is split into
+  many, each with an equal share of its pixels: no number then sums more than a few dozen values, and accurate sums over the shares
   follow. They carry no graph and cost little more than torch's own.
 * :class:`AccurateNorms` gives torch's own layers a contiguous copy of their input, for which torch's kernels are accurate in
   every derivative.
@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_
 
 _SUMS = (False, True, True)
 ROWS = 256  # values up to which torch's sums are left as they are
-SHARE = 64  # of more, values that one float32 number adds up
+SHARE = 64  # beyond that, values that one float32 number sums
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ def gradient_sums(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor
 class AccurateNorms(TorchFunctionMode):
     """Within this context torch's batch and group normalisation are accurate for every memory layout.
 
-    Values and derivatives of every order are torch's own, of a contiguous copy of the input where the layout calls for one.
+    Values and derivatives of every order are torch's own, of a contiguous copy of the input where the layout requires one.
     Not for use inside torch.func's transforms, which have accurate kernels of their own.
     """
 
@@ -126,7 +126,7 @@ AccurateNorms.replaced = {
 
 
 def batch_norm_by(function: Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor | None], tracked: bool) -> Callable[..., Tensor]:
-    """A replacement of ``F.batch_norm`` that normalises by the statistics of the current set in a way of its own.
+    """A replacement of ``F.batch_norm`` that normalises by the statistics of the current set with a given function.
 
     Args:
         function: (input, weight, bias, eps) -> the result, or None to leave it to :data:`batch_norm`.
@@ -143,8 +143,8 @@ def batch_norm_by(function: Callable[[Tensor, Tensor | None, Tensor | None, floa
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        own = function(input, weight, bias, eps) if training and (tracked or running_mean is None) else None
-        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps) if own is None else own
+        result = function(input, weight, bias, eps) if training and (tracked or running_mean is None) else None
+        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps) if result is None else result
 
     return call
 

@@ -1,4 +1,4 @@
-"""A backbone and a head as one module with one entry point, and beside them what else is meta-learned."""
+"""A backbone, a head and everything else that is meta-learned, as one module with one entry point."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from metaflowkit.errors import BrokenContract
 from metaflowkit.types import Episode, Labelled, Outputs, Tree
 
 
@@ -18,9 +19,9 @@ class Model(nn.Module):
     Args:
         backbone: x [n, *input] -> features [n, D].
         head: (features, embedded support, way) -> logits [n, N].
-        rule: what is meta-learned of the inner rule beside them; it takes no part in :meth:`forward`.
+        rule: meta-learned settings of the inner rule; :meth:`forward` does not use it.
         loss: an inner loss (outputs, y) -> scalar that has meta-parameters of its own.
-        augment: (x, y) -> (x, y), what is done to the support in each inner step, with meta-parameters of its own.
+        augment: (x, y) -> (x, y), applied to the support in each inner step, with meta-parameters of its own.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, rule: nn.Module | None = None, loss: Any = None, augment: nn.Module | None = None) -> None:
@@ -54,10 +55,18 @@ class Model(nn.Module):
             return self._outputs(support, x, way)
         if self.augment is not None:
             assert support is not None
-            x, y = self.augment(support.x, y)
+            x, y = self._augmented(support.x, y)
             features = self.backbone(x)
             return self.loss(Outputs(features, self.head(features, Labelled(features, y), way)), y)  # type: ignore[no-any-return]
         return self.loss(self._outputs(support, x, way), y)  # type: ignore[no-any-return]
+
+    def _augmented(self, x: Tensor, y: Tree) -> tuple[Tensor, Tree]:
+        result = self.augment(x, y)  # type: ignore[misc]
+        if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(part, Tensor) for part in result) and len(result[0]) == len(result[1])):
+            shapes = [list(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in (result if isinstance(result, tuple) else (result,))]
+            text = f"must return images and as many labels, got {' and '.join(map(str, shapes))}; return (x, y)"
+            raise BrokenContract("inner.augment", type(self.augment).__name__, text)
+        return result
 
     def _outputs(self, support: Labelled | None, x: Tensor | None, way: int) -> Outputs:
         if support is None:
@@ -66,6 +75,6 @@ class Model(nn.Module):
         if x is None:
             features = self.backbone(support.x)
             return Outputs(features, self.head(features, Labelled(features, support.y), way))
-        embedded = self.backbone(support.x) if self.head.reads_support else support.x
+        support_features = self.backbone(support.x) if self.head.reads_support else support.x
         features = self.backbone(x)
-        return Outputs(features, self.head(features, Labelled(embedded, support.y), way))
+        return Outputs(features, self.head(features, Labelled(support_features, support.y), way))

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A layer is called by the forward of a network that may be anybody's: there is no argument by which the inner loop could tell it
-# how many steps are done, or that accuracy is measured. Threads that run tasks side by side each have values of their own.
+# A layer is called by the forward of any user's network: there is no argument by which the inner loop could pass it the number of
+# steps done, or that accuracy is measured. Threads that run tasks in parallel each have their own values.
 _STEPS_DONE: ContextVar[int] = ContextVar("steps_done", default=0)
 _MEASURED: ContextVar[bool] = ContextVar("measured", default=False)
 
@@ -36,13 +36,13 @@ def build_norm(norm: str, channels: int) -> nn.Module:
 class StoredNorm(nn.BatchNorm2d):
     """Batch normalisation with statistics of training tasks that are part of the weights.
 
-    ``frozen``: one mean and variance per channel, taken with the untrained weights and used ever after.
+    ``frozen``: one mean and variance per channel, computed with the untrained weights and never changed.
     Otherwise one set for every number of inner steps done, since adaptation moves the activations; training uses the
     statistics of the current set, and measuring the stored ones, so that an image's score depends on no other query image.
 
     Attributes:
         means, variances: [K + 1, C] (``frozen``: [1, C]); not a number until :func:`metaflowkit.composition.calibration.calibrate` has run.
-        seen: while not None, every call notes (steps done, mean, variance) of its input here and uses them.
+        records: while not None, every call appends (steps done, mean, variance) of its input and normalises by them.
 
     Reference:
         A. Antoniou, H. Edwards, A. Storkey, How to Train Your MAML, ICLR 2019, section 4 (BNRS). Differs from it: statistics are
@@ -55,32 +55,32 @@ class StoredNorm(nn.BatchNorm2d):
     def __init__(self, channels: int, frozen: bool) -> None:
         super().__init__(channels, track_running_stats=False)
         self.frozen = frozen
-        self.seen: list[tuple[int, Tensor, Tensor]] | None = None
+        self.records: list[tuple[int, Tensor, Tensor]] | None = None
         self.set_steps(0)
 
     def set_steps(self, steps: int) -> None:
-        """Make room for the statistics after 0 to ``steps`` inner steps."""
+        """Allocate the statistics after 0 to ``steps`` inner steps."""
         empty = torch.full((1 if self.frozen else steps + 1, self.num_features), math.nan)
         self.register_buffer("means", empty)
         self.register_buffer("variances", empty.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [n, C, H, W]."""
-        if self.seen is not None:
+        if self.records is not None:
             variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
-            self.seen.append((_STEPS_DONE.get(), mean, variance))
+            self.records.append((_STEPS_DONE.get(), mean, variance))
             return super().forward(x)
         if self.frozen or _MEASURED.get():
             row = min(_STEPS_DONE.get(), len(self.means) - 1)
             return F.batch_norm(x, self.means[row], self.variances[row], self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)
 
-    def settle(self) -> None:
-        """Turn what was seen into statistics: the mean of the means; the mean of the variances and the variance of the means."""
-        seen, self.seen = self.seen or [], None
+    def store_records(self) -> None:
+        """Compute the statistics from the records: the mean of the means; the mean of the variances plus the variance of the means."""
+        records, self.records = self.records or [], None
         for row in range(len(self.means)):
-            here = [(mean, variance) for step, mean, variance in seen if self.frozen or step == row]
-            means, variances = map(torch.stack, zip(*here))
+            statistics = [(mean, variance) for step, mean, variance in records if self.frozen or step == row]
+            means, variances = map(torch.stack, zip(*statistics))
             self.means[row] = means.mean(0)
             self.variances[row] = variances.mean(0) + means.var(0, correction=0)
 
@@ -92,7 +92,7 @@ def stored_norms(model: nn.Module) -> list[StoredNorm]:
 
 @contextmanager
 def after_steps(steps: int) -> Iterator[None]:
-    """Within this context the parameters are those after so many inner steps."""
+    """Within this context the parameters are those after ``steps`` inner steps."""
     token = _STEPS_DONE.set(steps)
     try:
         yield

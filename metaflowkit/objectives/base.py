@@ -10,13 +10,19 @@ from metaflowkit.types import Adapted, Episode
 
 
 class Objective(Protocol):
-    """What the outer loop minimises, of one task."""
+    """What the outer loop minimises, of one task.
+
+    Attributes:
+        further_steps: how many inner steps it takes beyond those of the student.
+    """
+
+    further_steps: int = 0
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value and metrics.
 
         Args:
-            adapted: the task's student, and how to go on from there.
+            adapted: the task's student, with the functions for further inner steps.
             task: one task, without the leading axis of a batch.
 
         Returns:

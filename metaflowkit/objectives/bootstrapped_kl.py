@@ -1,4 +1,4 @@
-"""The bootstrapped objective: the student is pulled toward its own future."""
+"""The bootstrapped objective: the student is matched to itself after further inner steps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class BootstrappedKL:
     """KL between the predictions of the target (delta steps further, no gradient) and of the student, on the query set.
 
     mean_i KL(pi_target(x_i) || pi_student(x_i)); for classes pi = softmax(logits / temperature), for regression and policies see
-    :mod:`metaflowkit.criteria`. Where examples are drawn with the parameters at hand, the x_i are those that the student meets.
+    :mod:`metaflowkit.criteria`. Where examples are drawn with the current parameters, the x_i are those drawn with the student's.
 
     Args:
         delta: steps from the student to its target; more look further ahead and are less stable.
         direction: ``forward`` is KL(target || student), ``reverse`` KL(student || target).
-        grounded: take the last of the delta steps on what the tasks are about, such as the query's cross-entropy, which keeps collapsed
+        grounded: take the last of the delta steps on the loss of the tasks, such as the query's cross-entropy, which keeps collapsed
             embeddings from being a fixed point.
         temperature: softens both distributions.
 
@@ -34,14 +34,15 @@ class BootstrappedKL:
         if grounded and delta == 0:
             raise ValueError("a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta or set grounded: false")
         self.delta, self.direction, self.grounded, self.temperature = delta, direction, grounded, temperature
+        self.further_steps = delta
 
     def target(self, adapted: Adapted, x: Tree) -> Tensor:
         """The target's outputs for inputs ``x``, without graph."""
         params = {name: p.detach() for name, p in adapted.params.items()}
         params, state = adapted.advance(params, detached(adapted.state), self.delta - self.grounded)
         if self.grounded:
-            at, y = adapted.sample(params, 1)
-            params, state = adapted.descend(params, state, lambda p: adapted.criterion.loss(scores_of(adapted.call(p, at)), y))
+            inputs, y = adapted.sample(params, 1)
+            params, state = adapted.descend(params, state, lambda p: adapted.criterion.loss(scores_of(adapted.call(p, inputs)), y))
         with torch.no_grad():
             return scores_of(adapted.call(params, x)).detach()
 

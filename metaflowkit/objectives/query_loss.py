@@ -10,7 +10,7 @@ from metaflowkit.types import Adapted, Episode, scores_of
 
 @OBJECTIVES.register("query_loss")
 class QueryLoss:
-    """What the tasks are about, on the student's query set: cross-entropy of classes, squared error, a policy gradient.
+    """The loss of the tasks on the query set, of the student: cross-entropy of classes, squared error, a policy gradient.
 
     With labelled tasks this is MAML, with views of unlabelled images UMTRA.
 

@@ -14,9 +14,9 @@ Result = tuple[Params, Tensor, dict[str, Tensor]]  # gradients by name, value of
 
 
 class Loop(Protocol):
-    """The inner loop of one task, as an order sees it.
+    """The inner loop of one task, as an order uses it.
 
-    ``meta`` and ``params`` are always all parameters by name; what comes back carries no graph. Everything may run inside
+    ``meta`` and ``params`` are always all parameters by name; results carry no graph. Everything may run inside
     vmap: an order must not branch on the values of tensors.
     """
 
@@ -51,7 +51,7 @@ class Loop(Protocol):
         """The product of ``vector`` with the second derivatives of the inner loss, without its proximal term.
 
         Args:
-            params: where.
+            params: the point at which it is taken.
             moved: names of the parameters in which the inner loss's gradient is differentiated.
             vector: one tensor for each of the parameters that the inner loop moves.
 
@@ -64,12 +64,12 @@ class Order(ABC):
     """An order is an algorithm: from the inner loop of a task to the outer gradient.
 
     Attributes:
-        unrolled: the gradient goes back through the steps, which ``inner.remat`` can compute again.
+        unrolled: the gradient is propagated back through the steps, which ``inner.remat`` can compute again.
         exact: the gradient is the derivative of the objective, so that finite differences must agree.
-        converges: the gradient is that of an inner loop run to its end, and right only where it has got there.
+        converges: the gradient is that of a converged inner loop, and correct only where the inner loop has converged.
         second: second derivatives are taken.
         needs_proximal: ``inner.proximal`` must be positive.
-        steps_in: name of a setting that counts inner steps, of which there must be so many; None without one.
+        steps_in: name of a setting that is a number of inner steps, at most all of them; None without one.
     """
 
     unrolled = False
@@ -85,7 +85,7 @@ class Order(ABC):
 
 
 class Unrolled(Order):
-    """Back through the steps, of which some are differentiated."""
+    """Backpropagation through the steps, of which some are differentiated."""
 
     unrolled = True
 
@@ -94,5 +94,5 @@ class Unrolled(Order):
         """Whether the inner gradient of a step (from 0) is differentiated, or a constant."""
 
     def gradient(self, loop: Loop, meta: Params) -> Result:
-        """See :class:`Order`."""
+        """The objective's gradient through the steps that are differentiated."""
         return loop.unrolled(meta, self.differentiates)

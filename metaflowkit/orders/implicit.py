@@ -1,4 +1,4 @@
-"""The implicit function theorem at the adapted weights, and solving (H + lambda I) x = g with products alone."""
+"""The implicit function theorem at the adapted weights, and the solution of (H + lambda I) x = g from matrix-vector products alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Vector = list[Tensor]
 class Implicit(Order):
     """The implicit function theorem at the adapted weights: lambda (H + lambda I)^-1 times the objective's gradient (iMAML).
 
-    H is the Hessian of the inner loss, lambda is ``inner.proximal``. Right where the inner loop has converged; no step is stored.
+    H is the Hessian of the inner loss, lambda is ``inner.proximal``. Exact where the inner loop has converged; no step is stored.
 
     Args:
         solver: ``cg`` for conjugate gradients, ``neumann`` for the series rate sum_j (I - rate (H + lambda I))^j.
@@ -39,7 +39,7 @@ class Implicit(Order):
         self.solver, self.iterations, self.rate = solver, iterations, rate
 
     def gradient(self, loop: Loop, meta: Params) -> Result:
-        """See :class:`metaflowkit.orders.base.Order`; parameters that do not adapt get the mixed derivative too."""
+        """The gradient by the implicit function theorem; parameters that do not adapt get the mixed derivative."""
         params, state = loop.adapted(meta)
         direct, value, metrics = loop.objective_gradient(meta, params, state)
         fast = list(loop.fast(params))
@@ -47,41 +47,41 @@ class Implicit(Order):
         def product(vector: Vector) -> Vector:
             return [h + loop.proximal * v for h, v in zip(loop.curvature(params, fast, vector), vector)]
 
-        solved = solve(product, [direct[name] for name in fast], self)
-        gradients = {name: loop.proximal * x for name, x in zip(fast, solved)}
+        solution = solve(product, [direct[name] for name in fast], self)
+        gradients = {name: loop.proximal * x for name, x in zip(fast, solution)}
         trained = list(loop.trained(meta))
         if any(name not in gradients for name in trained):
-            mixed = dict(zip(trained, loop.curvature(params, trained, solved)))
+            mixed = dict(zip(trained, loop.curvature(params, trained, solution)))
             gradients |= {name: direct[name] - mixed[name] for name in trained if name not in gradients}
         return {name: gradients[name] for name in trained}, value, metrics
 
 
-def solve(product: Callable[[Vector], Vector], right: Vector, order: Implicit) -> Vector:
+def solve(product: Callable[[Vector], Vector], rhs: Vector, order: Implicit) -> Vector:
     """An approximate solution after ``order.iterations`` steps from zero; no branch depends on values, so that vmap can batch it.
 
     Args:
         product: v -> (H + lambda I) v.
-        right: g.
+        rhs: g.
         order: solver, iterations, rate.
     """
-    return _conjugate_gradients(product, right, order.iterations) if order.solver == "cg" else _neumann(product, right, order.iterations, order.rate)
+    return _conjugate_gradients(product, rhs, order.iterations) if order.solver == "cg" else _neumann(product, rhs, order.iterations, order.rate)
 
 
-def _conjugate_gradients(product: Callable[[Vector], Vector], right: Vector, iterations: int) -> Vector:
-    x = [torch.zeros_like(r) for r in right]
-    residual, direction, size = right, right, _dot(right, right)
+def _conjugate_gradients(product: Callable[[Vector], Vector], rhs: Vector, iterations: int) -> Vector:
+    x = [torch.zeros_like(r) for r in rhs]
+    residual, direction, size = rhs, rhs, _dot(rhs, rhs)
     for _ in range(iterations):
         image = product(direction)
-        step = _share(size, _dot(direction, image))
+        step = _ratio(size, _dot(direction, image))
         x = [a + step * d for a, d in zip(x, direction)]
         residual = [r - step * i for r, i in zip(residual, image)]
-        before, size = size, _dot(residual, residual)
-        direction = [r + _share(size, before) * d for r, d in zip(residual, direction)]
+        previous, size = size, _dot(residual, residual)
+        direction = [r + _ratio(size, previous) * d for r, d in zip(residual, direction)]
     return x
 
 
-def _neumann(product: Callable[[Vector], Vector], right: Vector, iterations: int, rate: float) -> Vector:
-    term, total = right, right
+def _neumann(product: Callable[[Vector], Vector], rhs: Vector, iterations: int, rate: float) -> Vector:
+    term, total = rhs, rhs
     for _ in range(iterations):
         term = [t - rate * p for t, p in zip(term, product(term))]
         total = [s + t for s, t in zip(total, term)]
@@ -92,6 +92,6 @@ def _dot(a: Vector, b: Vector) -> Tensor:
     return torch.stack([(x * y).sum() for x, y in zip(a, b)]).sum()
 
 
-def _share(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 where b is 0: a solved system stays solved."""
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is 0: an exact solution is not changed."""
     return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)

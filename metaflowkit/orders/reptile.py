@@ -1,4 +1,4 @@
-"""The way back from the adapted weights."""
+"""The difference of initial and adapted weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metaflowkit.types import Params
 
 @ORDERS.register("reptile")
 class Reptile(Order):
-    """The way back from the adapted weights: the gradient is theta - w_K, whatever the objective says.
+    """The difference of initial and adapted weights: the gradient is theta - w_K, whatever the objective is.
 
     Reference:
         A. Nichol, J. Achiam, J. Schulman, On First-Order Meta-Learning Algorithms, arXiv 1803.02999, algorithm 1.
@@ -18,7 +18,7 @@ class Reptile(Order):
     second = False
 
     def gradient(self, loop: Loop, meta: Params) -> Result:
-        """See :class:`metaflowkit.orders.base.Order`."""
+        """Initial minus adapted parameters, in place of a derivative."""
         params, state = loop.adapted(meta)
         value, metrics = loop.objective(meta, params, state)
         return {name: p - params[name] for name, p in loop.trained(meta).items()}, value, metrics

@@ -16,7 +16,7 @@ class Truncate(Unrolled):
 
     Reference:
         A. Shaban et al., Truncated Back-propagation for Bilevel Optimization, AISTATS 2019. Differs from the paper: gradients of
-        earlier steps are constants instead of cutting the graph, since the initialisation stands before all of them.
+        earlier steps are constants instead of cutting the graph, since the initialisation is before all of them.
     """
 
     steps_in = "last"

@@ -14,7 +14,7 @@ from metaflowkit.config.registry import DATASETS, Choice
 from metaflowkit.config.types import Metric
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
-from metaflowkit.evaluation.scores import ACCURACY, Adaptation, Difference, Score, paired
+from metaflowkit.evaluation.scores import ACCURACY, AdaptationSetting, Difference, Score, paired
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.training.events import Finished
 from metaflowkit.training.run_directory import Run
@@ -35,7 +35,7 @@ class Report:
         untrained: validation before training; None without.
         seconds: time of this call.
         protocol: how it was measured.
-        following: the next command to try.
+        following: the next command to try, or call where the pipeline was made in Python.
         validation: of the best weights and the untrained network; None where it was not measured.
     """
 
@@ -59,7 +59,7 @@ class Report:
         lines = [
             f"{a.split} {a.setting.short}: {b} -> {a}, {difference}"
             for b, a, difference in zip(self.before, self.after, self.differences())
-            if difference is not None and difference.worse
+            if difference is not None and difference.worse and a.setting.aimed_at
         ]
         if self.best is not None and self.untrained is not None and self.validation is not None and self.validation.worse:
             first, last = (f"{self.metric.text(value)}{self.metric.unit}" for value in (self.untrained, self.best["value"]))
@@ -141,7 +141,13 @@ def write_report(finished: Finished) -> Report:
 
 
 def _following(run: Run, flow: Flow) -> str:
-    """A command that measures what the report does not show; its classes, images and shapes are proven to be there before it is named."""
+    """A command that measures what the report does not show; its classes, images and shapes are proven to be there before it is named.
+
+    Components that are objects from Python are known to no command, but where they were made.
+    """
+    if flow.pipeline.from_python:
+        measure = "evaluate_adaptation" if flow.measured else "evaluate"
+        return f"metaflowkit.{measure}(metaflowkit.load({str(run.folder)!r})) in Python, where the pipeline was made"
     evaluate, folder = flow.pipeline.evaluate, shlex.quote(str(run.folder))
     again = f"mfk run {shlex.quote(str(run.folder / 'pipeline.yaml'))} --set seed={flow.pipeline.seed + 1}"
     if flow.measured:
@@ -172,7 +178,7 @@ def _validated(flow: Flow) -> str:
     """What validation measures, for a title."""
     evaluate = flow.pipeline.evaluate
     if flow.measured:
-        return str(Adaptation(evaluate.shots()[0], flow.pipeline.inner.steps))
+        return str(AdaptationSetting(evaluate.shots()[0], flow.pipeline.inner.steps))
     way, shot = evaluate.settings()[0]
     return f"{way}-way {shot}-shot ({evaluate.readouts[0].name})"
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+"""The progress of a run: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Silent:
-    """Says nothing; the interface of the others."""
+    """Shows nothing; the interface of the others."""
 
     def __enter__(self) -> Silent:
         return self
@@ -27,7 +27,7 @@ class Silent:
         """Leave the display as it is."""
 
     def show(self, event: Event) -> None:
-        """Show what training tells."""
+        """Show an event of training."""
         match event:
             case Started(folder, flow, steps):
                 self.start(folder, flow, steps)
@@ -85,12 +85,12 @@ class Lines(Silent):
         self.mark = time.monotonic()
         if not self.done:
             self.origin = self.mark
-        left = (self.steps - step) * (self.mark - self.origin) / max(self.done, 1)
-        rate = f"  {self.rate():,.0f} {self.unit}/s  {_clock(left)} left" if self.done else ""
+        remaining = (self.steps - step) * (self.mark - self.origin) / max(self.done, 1)
+        rate = f"  {self.rate():,.0f} {self.unit}/s  {_clock(remaining)} left" if self.done else ""
         self.write(f"step {step}/{self.steps}{self.last}  val {score.setting.short} {score}{rate}")
 
     def rate(self) -> float:
-        """What is learned from per second, validation left out."""
+        """Examples or tasks per second, without validation."""
         return self.examples / max(self.busy, 1e-9)
 
     def tested(self, label: str, scores: Sequence[Score]) -> None:

@@ -1,4 +1,4 @@
-"""A whole run: training, shown while it goes on, and its report."""
+"""A whole run: training with its progress, and the report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.types import Pipeline
 from metaflowkit.reporting.report import Report, write_report
 from metaflowkit.reporting.terminal import Progress, Silent
+from metaflowkit.training.base import MetricLogger
 from metaflowkit.training.events import Finished, Started
 from metaflowkit.training.loop import Stop, events
-from metaflowkit.training.metric_loggers import MetricLogger
 from metaflowkit.training.run_directory import Run
 
 
@@ -30,9 +30,9 @@ def train(
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
         run_dir: the run directory; None makes one under ``runs/``.
-        resume: go on with the run that is there.
-        overwrite: begin again in a run directory that is there.
-        progress: how to tell the user; None is silent.
+        resume: go on with the run in the directory.
+        overwrite: replace the run in the directory.
+        progress: the display for the user; None shows nothing.
         test: measure on what is held out for the test at the end.
 
     Returns:
@@ -43,9 +43,9 @@ def train(
     """
     display, stop, folder = progress or Silent(), Stop(), None
     loggers: list[MetricLogger] = [placed(pipeline, f"loggers.{i}", partial(METRIC_LOGGERS.build, choice)) for i, choice in enumerate(pipeline.loggers)]
-    with display, closing(events(pipeline, run_dir, resume, overwrite, test, stop)) as told:
+    with display, closing(events(pipeline, run_dir, resume, overwrite, test, stop)) as stream:
         try:
-            for event in told:
+            for event in stream:
                 if isinstance(event, Started):
                     folder = event.folder
                 display.show(event)

@@ -45,7 +45,7 @@ class Adam(PerTensor):
 
 
 def check_betas(beta1: float, beta2: float) -> None:
-    """Refuse decays of 1, with which nothing new would ever count."""
+    """Refuse decays of 1, with which gradients would have no effect."""
     if beta1 == 1 or beta2 == 1:
         raise ValueError(f"beta1 and beta2 must lie below 1, got {beta1} and {beta2}; lower them")
 
@@ -56,5 +56,5 @@ def moments(g: Tensor, state: TensorState, beta1: Value, beta2: Value) -> Tensor
 
 
 def direction(state: TensorState, count: int, beta1: Value, beta2: Value, eps: Value) -> Tensor:
-    """Where Adam goes: m^ / (sqrt(v^) + eps)."""
+    """Adam's direction: m^ / (sqrt(v^) + eps)."""
     return (state["mean"] / (1 - beta1**count)) / (safe_sqrt(state["square"] / (1 - beta2**count)) + eps)

@@ -14,7 +14,7 @@ class Rule(Protocol):
         learnable: whether its settings can be meta-learned: it has them as ``settings``, and ``replace(**settings)`` gives the same rule
             with others.
         native: whether it is an optimiser of ``higher``'s own, which takes its steps itself in an engine that ``takes_native``; it
-            has ``over(params)`` in place of a pure update.
+            has ``over(params)`` instead of a pure update.
     """
 
     learnable: bool = False
@@ -41,10 +41,10 @@ class Rule(Protocol):
 
 
 def is_learnable(rule: object) -> bool:
-    """See :class:`Rule`, also of an object that says nothing about itself."""
+    """The rule's tag ``learnable``, or its default for an object without the tag."""
     return bool(getattr(rule, "learnable", Rule.learnable))
 
 
 def is_native(rule: object) -> bool:
-    """See :class:`Rule`, also of an object that says nothing about itself."""
+    """The rule's tag ``native``, or its default for an object without the tag."""
     return bool(getattr(rule, "native", Rule.native))

@@ -32,31 +32,27 @@ class Learned:
     per_step: bool = False
 
     def raw(self) -> float:
-        """The start as it is stored.
+        """The start in its stored form.
 
         Raises:
-            ValueError: it stands on the edge of its range, from which nothing is learned.
+            ValueError: it is a limit of its range, where nothing can be learned.
         """
-        if self.range.high == 1:
-            if not 0 < self.start < 1:
-                raise ValueError(f"{self.setting} is learned between 0 and 1, got {self.start:g} to start from; choose a start inside, or do not learn it")
-            return math.log(self.start / (1 - self.start))
-        if self.start <= 0:
-            raise ValueError(f"{self.setting} is learned above 0, got {self.start:g} to start from; choose a start above 0, or do not learn it")
-        return math.log(self.start)
+        if problem := self.range.start_problem(self.setting, self.start):
+            raise ValueError(problem)
+        return math.log(self.start / (1 - self.start)) if self.range.high == 1 else math.log(self.start)
 
     def value(self, raw: Tensor) -> Tensor:
-        """What the stored numbers stand for."""
+        """The value of stored numbers."""
         return raw.sigmoid() if self.range.high == 1 else raw.exp()
 
     def group(self, name: str) -> str:
-        """The key of a parameter's values: dots may not stand in it."""
+        """The key of a parameter's values, in which dots are not allowed."""
         owner = {"all": "", "layer": name.rpartition(".")[0]}.get(self.per, name)
         return "/".join([self.setting, *owner.split(".")]) if owner else self.setting
 
 
 class LearnedSettings(nn.Module):
-    """What is meta-learned of a rule.
+    """The settings of a rule that are meta-learned.
 
     Meta-SGD is ``lr`` per element, MAML++'s LSLR is ``lr`` per layer and step. Parameters are named ``lr``, or ``lr/`` and the
     layer's or parameter's path; each has a first axis of the inner steps (or of length 1), then the element's axes.

@@ -66,5 +66,5 @@ class NAdam(PerTensor):
         after = moments(g, state, beta1, beta2)
         now, following = (beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (count, count + 1))
         product = after["product"] = state["product"] * now
-        ahead = (1 - now) * g / (1 - product) + following * after["mean"] / (1 - product * following)
-        return p - lr * ahead / (safe_sqrt(after["square"] / (1 - beta2**count)) + eps), after
+        direction = (1 - now) * g / (1 - product) + following * after["mean"] / (1 - product * following)
+        return p - lr * direction / (safe_sqrt(after["square"] / (1 - beta2**count)) + eps), after

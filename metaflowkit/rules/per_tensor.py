@@ -1,4 +1,4 @@
-"""What all update rules share: a state per tensor, a step counter, and settings that may be numbers or tensors."""
+"""The base of the update rules: a state per tensor, a step counter, and settings that may be numbers or tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Value = float | Tensor
 
 
 class PerTensor(abc.ABC):
-    """A rule that treats every tensor by itself and alike.
+    """A rule that treats every tensor separately and in the same way.
 
     A subclass says how a tensor's state starts (:meth:`start`) and what one step does to it (:meth:`step`); both are pure.
 
@@ -37,12 +37,12 @@ class PerTensor(abc.ABC):
     def update(self, grads: Params, state: State, params: Params) -> tuple[Params, State]:
         """One step; pure and differentiable in every argument and in every setting."""
         count = state["step"] + 1
-        after: Params = {}
+        updated: Params = {}
         states: dict[str, TensorState] = {}
         for name, p in params.items():
-            own = {key: value[name] if isinstance(value, Mapping) else value for key, value in self.settings.items()}
-            after[name], states[name] = self.step(p, grads[name], state["tensors"][name], count, **own)
-        return after, {"step": count, "tensors": states}
+            settings = {key: value[name] if isinstance(value, Mapping) else value for key, value in self.settings.items()}
+            updated[name], states[name] = self.step(p, grads[name], state["tensors"][name], count, **settings)
+        return updated, {"step": count, "tensors": states}
 
     def replace(self, **settings: Any) -> PerTensor:
         """The same rule with other settings; they may be tensors or mappings, see ``settings``."""
@@ -59,7 +59,7 @@ class PerTensor(abc.ABC):
 
 
 def used(value: Value) -> bool:
-    """Whether a setting does anything: a tensor may, the number zero does not."""
+    """Whether a setting has an effect: a tensor may have one, the number zero has none."""
     return isinstance(value, Tensor) or value != 0
 
 

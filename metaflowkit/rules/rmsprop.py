@@ -40,8 +40,8 @@ class RMSprop(PerTensor):
 
     def start(self, p: Tensor) -> TensorState:
         """Zero means, an empty buffer."""
-        kept = ["square", *(["mean"] if self.centered else []), *(["buffer"] if self.buffered else [])]
-        return {name: torch.zeros_like(p) for name in kept}
+        names = ["square", *(["mean"] if self.centered else []), *(["buffer"] if self.buffered else [])]
+        return {name: torch.zeros_like(p) for name in names}
 
     def step(
         self, p: Tensor, g: Tensor, state: TensorState, count: int, lr: Value, alpha: Value, eps: Value, momentum: Value, weight_decay: Value

@@ -1,4 +1,4 @@
-"""The space of a search: what varies, where its values go in the pipeline, and which point the pipeline itself is."""
+"""The space of a search: what varies, which key of the pipeline it sets, and the point that the pipeline itself is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import optuna
 from metaflowkit.config.yaml import Mark, Node, as_node, put
 
 Setting = tuple[str, Node]
-"""A dotted path of the pipeline and what stands there."""
+"""A dotted path of the pipeline and its value."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Number:
         low, high: the bounds, both included.
         step: between neighbours; None for any number between.
         log: whether it is drawn evenly in its logarithm.
-        mark: where the key stands in the file.
-        bounds: where ``low`` and ``high`` stand.
+        mark: position of the key in the file.
+        bounds: positions of ``low`` and ``high``.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Number:
         yield self.path, Node(value, self.mark, self.mark)
 
     def extremes(self) -> Iterator[list[Setting]]:
-        """Values that the pipeline must take if it takes all of them."""
+        """The values at the bounds, whose validity is checked for the whole axis."""
         for value, mark in zip((self.low, self.high), self.bounds):
             yield [(self.path, Node(int(value) if self.whole else value, mark, self.mark))]
 
@@ -67,7 +67,7 @@ class Number:
             value = self.low + i * step
             yield {self.name: int(value) if self.whole else value}
 
-    def own(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
+    def point_of(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
         """The study's parameters for the value in a pipeline, None where it lies outside.
 
         Args:
@@ -83,7 +83,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Option:
-    """One of several values, with settings of its own that vary while it is chosen."""
+    """One of several values, with axes of its own that vary while it is chosen."""
 
     label: str | int | float | bool | None
     value: Node
@@ -98,7 +98,7 @@ class Options:
         name: in the study.
         path: in the pipeline.
         options: what can be chosen.
-        mark: where the key stands in the file.
+        mark: position of the key in the file.
     """
 
     name: str
@@ -128,15 +128,15 @@ class Options:
             for inside in grid(option.inside):
                 yield {self.name: option.label, **inside}
 
-    def own(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
-        """See :meth:`Number.own`; an option is chosen where, with its settings as in the pipeline, it gives the pipeline's node."""
+    def point_of(self, plain: Any, resolved: Callable[[Sequence[Setting]], Any]) -> dict[str, Any] | None:
+        """The study's parameters for the option that, with its settings as in the pipeline, gives the pipeline's node; None without one."""
         for option in self.options:
-            own = [axis.own(plain, resolved) for axis in option.inside]
-            if None in own:
+            points = [axis.point_of(plain, resolved) for axis in option.inside]
+            if None in points:
                 continue
-            kept = [(axis.path, as_node(_at(plain, axis.path), self.mark)) for axis in option.inside]
-            if _at(resolved([(self.path, option.value), *kept]), self.path) == _at(plain, self.path):
-                return {self.name: option.label, **merged(own)}
+            settings = [(axis.path, as_node(_at(plain, axis.path), self.mark)) for axis in option.inside]
+            if _at(resolved([(self.path, option.value), *settings]), self.path) == _at(plain, self.path):
+                return {self.name: option.label, **merged(points)}
         return None
 
 

@@ -20,16 +20,16 @@ ITSELF = "the pipeline itself"
 
 
 def final_sources(study: Study) -> dict[str, str]:
-    """What is trained again: its name, and its file in the study's folder."""
+    """The pipelines that are trained again: by name, the file in the study's folder."""
     final, best = study.search.settings.final, best_trials(study)
     if not best or not final.seeds:
         return {}
-    itself = {ITSELF: BASELINE} if final.baseline and best[0].params != study.search.baseline else {}
-    return {f"trial {best[0].number}": BEST, **itself}
+    baseline = {ITSELF: BASELINE} if final.baseline and best[0].params != study.search.baseline else {}
+    return {f"trial {best[0].number}": BEST, **baseline}
 
 
 def final_runs(study: Study) -> dict[str, dict[int, Path]]:
-    """The run directories by name and seed, whether or not they are there yet."""
+    """The run directories by name and seed, whether or not they exist yet."""
     folder, seeds = study.folder / "final", study.search.settings.final.seeds
     return {name: {seed: folder / f"{name.replace(' ', '-')}-seed-{seed}" for seed in seeds} for name in final_sources(study)}
 
@@ -40,20 +40,20 @@ def is_finished(run: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """What one finished run measured on test classes.
+class _TestScores:
+    """The test scores of a finished run.
 
     Attributes:
-        drawn: what its episodes depend on beside the setting.
+        episode_source: what its episodes depend on besides the setting.
         scores: those of ``evaluations.jsonl`` by setting in words, then by weights.
     """
 
-    drawn: tuple[Any, ...]
+    episode_source: tuple[Any, ...]
     scores: dict[str, dict[str, Score]]
 
 
 def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[str]:
-    """Test scores of the finished ones among several pipelines' runs: over the seeds, then of each seed; empty where none is finished.
+    """Test scores of the finished runs of several pipelines: over the seeds, then of each seed; empty where none is finished.
 
     Differences of a seed are taken episode by episode (see :class:`metaflowkit.evaluation.scores.Difference`), and left out where
     the episodes are not the same.
@@ -62,23 +62,25 @@ def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[
         runs: run directories by the name of their pipeline and the seed.
         metric: what they measured.
     """
-    tested = {name: {seed: _read(run, metric) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
-    tested = {name: by_seed for name, by_seed in tested.items() if by_seed}
-    if not tested:
+    results = {name: {seed: _read(run, metric) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
+    results = {name: by_seed for name, by_seed in results.items() if by_seed}
+    if not results:
         return []
-    against = [f"against {ITSELF}"] if ITSELF in tested and len(tested) > 1 else []
-    columns = ["untrained", "trained", "difference", *against]
+    comparison = [f"against {ITSELF}"] if ITSELF in results and len(results) > 1 else []
+    columns = ["untrained", "trained", "difference", *comparison]
     means, singles = [], []
-    for setting in dict.fromkeys(s for by_seed in tested.values() for run in by_seed.values() for s in run.scores):
-        for name, by_seed in tested.items():
+    for setting in dict.fromkeys(s for by_seed in results.values() for run in by_seed.values() for s in run.scores):
+        for name, by_seed in results.items():
             rows = {
-                seed: _row(run, tested.get(ITSELF, {}).get(seed) if name != ITSELF else None, setting) for seed, run in by_seed.items() if setting in run.scores
+                seed: _row(run, results.get(ITSELF, {}).get(seed) if name != ITSELF else None, setting)
+                for seed, run in by_seed.items()
+                if setting in run.scores
             }
             head = [setting, name]
             cells = [_spread(metric, [cell[0] for row in rows.values() if (cell := row[i]) is not None], "+" if i > 1 else "") for i in range(len(columns))]
             means.append([*head, *cells])
             singles += [[*head, str(seed), *(cell[1] if cell is not None else "" for cell in row[: len(columns)])] for seed, row in rows.items()]
-    count, what = max(map(len, tested.values())), f"test {metric.name}{', %' if metric.percent else ''}"
+    count, what = max(map(len, results.values())), f"test {metric.name}{', %' if metric.percent else ''}"
     return [
         *_markdown([f"{what} (mean and standard deviation, seeds: {count})", "of", *columns], means),
         "",
@@ -89,10 +91,10 @@ def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[
 Cell = tuple[float, str] | None
 
 
-def _row(run: _Tested, baseline: _Tested | None, setting: str) -> list[Cell]:
+def _row(run: _TestScores, baseline: _TestScores | None, setting: str) -> list[Cell]:
     """Untrained, trained, their difference, and the difference to the baseline's trained: each as a number and as text."""
     untrained, best = run.scores[setting].get("untrained"), run.scores[setting].get("best")
-    other = baseline.scores.get(setting, {}).get("best") if baseline is not None and baseline.drawn == run.drawn else None
+    other = baseline.scores.get(setting, {}).get("best") if baseline is not None and baseline.episode_source == run.episode_source else None
     return [*(_value(score) for score in (untrained, best)), _difference(untrained, best), _difference(other, best)]
 
 
@@ -107,14 +109,14 @@ def _difference(before: Score | None, after: Score | None) -> Cell:
     return None if difference is None else (difference.mean, str(difference) if difference.resolved else f"{difference}, unresolved")
 
 
-def _read(run: Path, metric: Metric) -> _Tested:
+def _read(run: Path, metric: Metric) -> _TestScores:
     pipeline = read_yaml(run / "pipeline.yaml").plain()
     scores: dict[str, dict[str, Score]] = {}
     for line in MetricLog(run / "evaluations.jsonl").read():
         if line["split"] == "test" and line["weights"] in ("untrained", "best"):
             score = Score.read(line, metric)
-            scores.setdefault(str(score.setting), {}).setdefault(line["weights"], score)  # the run's own come first, before what was measured again
-    return _Tested((pipeline["dataset"], pipeline["tasks"]["name"], pipeline["evaluate"]["seed"]), scores)
+            scores.setdefault(str(score.setting), {}).setdefault(line["weights"], score)  # the run's own scores come first, before repeated measurements
+    return _TestScores((pipeline["dataset"], pipeline["tasks"]["name"], pipeline["evaluate"]["seed"]), scores)
 
 
 def _markdown(head: list[str], rows: Iterable[list[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The local part of a search: processes that work on a study, watched until its trials are done, and the last runs after it."""
+"""The local part of a search: worker processes of a study until its trials are done, and the final runs after it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from metaflowkit.search.results import BEST, line_about
 from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import reachable
 from metaflowkit.search.study import RUNNING, Study, enter
-from metaflowkit.search.trial_queue import AGAIN
+from metaflowkit.search.trial_queue import REQUEUED
 from metaflowkit.training.signals import on_stop
 
 POLL = 0.5
 
 
 def run_search(search: Search, folder: Path, location: str | None, tell: Callable[[str], None] = print) -> None:
-    """Search to the end: all trials, then the results, then the last runs.
+    """Search to the end: all trials, then the results, then the final runs.
 
     Args:
         search: what is searched.
@@ -41,10 +41,10 @@ def run_search(search: Search, folder: Path, location: str | None, tell: Callabl
         tell: gets the lines for the user.
 
     Raises:
-        Interrupted: Ctrl-C, SIGTERM or the time limit; every trial at hand is saved.
-        RunError: the folder or the storage cannot be used, or a worker met something that would stop every trial.
+        Interrupted: Ctrl-C, SIGTERM or the time limit; every running trial is saved.
+        RunError: the folder or the storage cannot be used, or a worker met an error that would stop every trial.
     """
-    with alone(folder):
+    with exclusive(folder):
         study = enter(search, folder, location)
         workers = Workers(study, tell)
         tell(f"study directory {folder}: {search.trials} trials, {search.settings.workers} worker{'s' * (search.settings.workers > 1)}")
@@ -73,30 +73,30 @@ class Workers:
     def search(self) -> None:
         """Start the workers and tell of every trial until all are done; see :func:`run_search`."""
         settings, queue = self.study.search.settings, self.study.queue
-        told = {t.number for t in queue.trials() if t.state.is_finished()}
-        until = time.monotonic() + settings.time_limit if settings.time_limit is not None else None
-        spare = settings.retries * (settings.workers + 1)
+        reported = {t.number for t in queue.trials() if t.state.is_finished()}
+        deadline = time.monotonic() + settings.time_limit if settings.time_limit is not None else None
+        restarts_left = settings.retries * (settings.workers + 1)
         with reachable(self.study.location), self._watched():
             for i in range(min(settings.workers, len(self._open()))):
                 self._worker(f"worker-{i}")
             while self.running:
                 time.sleep(POLL)
                 queue.collect()
-                self._tell_new(told)
-                if until is not None and time.monotonic() > until:
+                self._tell_new(reported)
+                if deadline is not None and time.monotonic() > deadline:
                     self._stop(f"the time limit of {settings.time_limit:g} seconds")
-                for name in self._ended():  # by a signal: what it worked on is re-queued, and the worker started again
+                for name in self._ended():  # by a signal: its trial is re-queued, and the worker restarted
                     if self.stopping is None and self._open():
-                        spare -= 1
-                        self._worker(name) if spare >= 0 else self._stop("workers that are killed again and again")
+                        restarts_left -= 1
+                        self._worker(name) if restarts_left >= 0 else self._stop("workers that are killed again and again")
             queue.collect()
-            self._tell_new(told)
+            self._tell_new(reported)
         if self.stopping is not None:
-            left = f"{len(self._open())} of {self.study.search.trials} trials are left and nothing is lost"
-            raise Interrupted(f"{self.study.folder}: stopped by {self.stopping}, {left}; go on with the same command", self.stopping)
+            remaining = f"{len(self._open())} of {self.study.search.trials} trials are left and nothing is lost"
+            raise Interrupted(f"{self.study.folder}: stopped by {self.stopping}, {remaining}; go on with the same command", self.stopping)
 
     def finish(self) -> list[str]:
-        """Train the best pipeline with each of the last seeds and evaluate it on test classes; the pipeline itself too where that is wanted.
+        """Train the best pipeline with each of the final seeds and evaluate it on test classes; with ``final.baseline`` the pipeline itself too.
 
         Returns:
             Lines about the accuracies.
@@ -145,11 +145,11 @@ class Workers:
                 stdout=handle,
                 stderr=handle,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then asks them to stop
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops them
             )
 
     def _ended(self) -> Iterator[str]:
-        """The processes that have ended without doing all they had to.
+        """The processes that ended without finishing.
 
         Raises:
             RunError: one of them by an error of its own.
@@ -173,12 +173,12 @@ class Workers:
     def _open(self) -> list[FrozenTrial]:
         return self.study.queue.trials(TrialState.WAITING, TrialState.RUNNING)
 
-    def _tell_new(self, told: set[int]) -> None:
+    def _tell_new(self, reported: set[int]) -> None:
         trials = self.study.queue.trials()
         for trial in trials:
-            if trial.state.is_finished() and trial.number not in told:
-                told.add(trial.number)
-                done = sum(t.state.is_finished() and AGAIN not in t.user_attrs for t in trials)
+            if trial.state.is_finished() and trial.number not in reported:
+                reported.add(trial.number)
+                done = sum(t.state.is_finished() and REQUEUED not in t.user_attrs for t in trials)
                 self.tell(line_about(self.study, trial, done))
 
     def _stop(self, reason: str) -> None:
@@ -188,7 +188,7 @@ class Workers:
             for process in self.running.values():
                 process.terminate()
 
-    def _asked(self, name: str) -> None:
+    def _on_signal(self, name: str) -> None:
         """The first Ctrl-C or SIGTERM asks the processes to save and stop, the second ends them."""
         if self.stopping is None:
             self.tell("stopping: trials at hand are being saved; once more ends them at once")
@@ -199,8 +199,8 @@ class Workers:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """No process is left behind, and signals go to all."""
-        with on_stop(self._asked):
+        """All processes end with this context, and signals are passed on to all."""
+        with on_stop(self._on_signal):
             try:
                 yield
             finally:
@@ -212,11 +212,11 @@ class Workers:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else runs ``mfk search`` on this folder meanwhile.
+def exclusive(folder: Path) -> Iterator[None]:
+    """Within this context no other ``mfk search`` runs on this folder.
 
     Raises:
-        RunError: somebody does.
+        RunError: another one does.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if [path.name for path in folder.iterdir()] == [RUNNING]:  # nothing came of it
+            if [path.name for path in folder.iterdir()] == [RUNNING]:  # the search wrote nothing
                 (folder / RUNNING).unlink()
                 folder.rmdir()
 

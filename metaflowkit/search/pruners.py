@@ -44,17 +44,22 @@ def hyperband(outer_steps: int, min_resource: Count = 1, reduction_factor: Sever
 
 
 @PRUNERS.register("wilcoxon")
-def wilcoxon(p_threshold: Annotated[float, Range(0, 1)] = 0.1, n_startup_steps: Natural = 2) -> optuna.pruners.BasePruner:
+class Wilcoxon(optuna.pruners.WilcoxonPruner):
     """Worse than the best trial on the same validation episodes by a signed-rank test (optuna.pruners.WilcoxonPruner).
 
     Args:
         p_threshold: level of the test; larger prunes sooner.
         n_startup_steps: groups of ten episodes that are compared at least.
     """
-    return optuna.pruners.WilcoxonPruner(p_threshold=p_threshold, n_startup_steps=n_startup_steps)
+
+    reads_episodes = True
+
+    def __init__(self, p_threshold: Annotated[float, Range(0, 1)] = 0.1, n_startup_steps: Natural = 2) -> None:
+        super().__init__(p_threshold=p_threshold, n_startup_steps=n_startup_steps)
 
 
 @PRUNERS.register("none")
-def none() -> optuna.pruners.BasePruner:
+class Unpruned(optuna.pruners.NopPruner):
     """Every trial runs to its end."""
-    return optuna.pruners.NopPruner()
+
+    prunes = False

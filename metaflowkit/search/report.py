@@ -1,4 +1,4 @@
-"""The end of a study: what is printed and written, and its report, one HTML file with Optuna's own plots."""
+"""The results of a study, printed and written, and its report, one HTML file with Optuna's plots."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def conclude(study: Study, final: bool = True) -> list[str]:
 
     Args:
         study: what was searched.
-        final: with the test accuracies of its last runs, as far as they are finished.
+        final: with the test scores of its finished final runs.
     """
     table = final_table(final_runs(study), study.search.pipeline.metric) if final else []
     lines = [*summary(study), *(["", *table] if table else [])]
-    written = [*write_results(study), write_page(study, lines)]
-    return [*lines, "", f"in {study.folder}: {', '.join(written)}"]
+    files = [*write_results(study), write_page(study, lines)]
+    return [*lines, "", f"in {study.folder}: {', '.join(files)}"]
 
 
 def write_page(study: Study, lines: Sequence[str]) -> str:
@@ -45,33 +45,33 @@ def write_page(study: Study, lines: Sequence[str]) -> str:
 
 
 def _pictures(study: Study) -> Iterator[tuple[str, str]]:
-    """Titles and PNGs; what a study has too little for is left out."""
+    """Titles and PNGs; plots for which a study has too few trials are left out."""
     matplotlib.use("Agg")
     import optuna.visualization.matplotlib as plots
 
-    loaded = study.queue.open()
-    complete = [t for t in loaded.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    optuna_study = study.queue.open()
+    complete = [t for t in optuna_study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     if not complete:
         return
     metrics = [*study.search.metrics]
     first: dict[str, Any] = {"target_name": metrics[0]}
-    if len(metrics) > 1:  # of one metric Optuna knows the direction; with a target it would take less for better
+    if len(metrics) > 1:  # of one metric Optuna knows the direction; with a target it would prefer smaller values
         first["target"] = lambda t: t.values[0]
     groups = [[*weights] for weights, _ in importances(study)]
-    varied = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
+    varying = [n for n in dict.fromkeys(n for t in complete for n in t.params) if len({str(t.params[n]) for t in complete if n in t.params}) > 1]
     figures: list[tuple[str, bool, Callable[[], Any]]] = [
-        ("History", True, lambda: plots.plot_optimization_history(loaded, **first)),
-        ("Validation by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(loaded)),
-        ("Slices", bool(varied), lambda: plots.plot_slice(loaded, params=varied, **first)),
-        ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(loaded)),
+        ("History", True, lambda: plots.plot_optimization_history(optuna_study, **first)),
+        ("Validation by outer step", len(metrics) == 1, lambda: plots.plot_intermediate_values(optuna_study)),
+        ("Slices", bool(varying), lambda: plots.plot_slice(optuna_study, params=varying, **first)),
+        ("Pareto front", 1 < len(metrics) < 4, lambda: plots.plot_pareto_front(optuna_study)),
     ]
     for group in groups:  # parameters that occur in the same trials
-        names = [n for n in group if n in varied]
+        names = [n for n in group if n in varying]
         pair = [*PAIR] if set(PAIR) <= set(names) else names[:2]
         figures += [
-            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, loaded, evaluator=fanova(), params=group, **first)),
-            (f"Parallel coordinates of {', '.join(names)}", len(names) > 1, partial(plots.plot_parallel_coordinate, loaded, params=names, **first)),
-            (f"Contour of {' and '.join(pair)}", len(pair) == 2, partial(plots.plot_contour, loaded, params=pair, **first)),
+            (f"Importances of {', '.join(group)}", True, partial(plots.plot_param_importances, optuna_study, evaluator=fanova(), params=group, **first)),
+            (f"Parallel coordinates of {', '.join(names)}", len(names) > 1, partial(plots.plot_parallel_coordinate, optuna_study, params=names, **first)),
+            (f"Contour of {' and '.join(pair)}", len(pair) == 2, partial(plots.plot_contour, optuna_study, params=pair, **first)),
         ]
     for title, possible, draw in figures:
         if possible:
@@ -83,10 +83,10 @@ def _png(draw: Callable[[], Any]) -> str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawn = draw()
-        axes = drawn.flat[0] if hasattr(drawn, "flat") else drawn
+        axes_grid = draw()
+        axes = axes_grid.flat[0] if hasattr(axes_grid, "flat") else axes_grid
         figure = axes.figure
-        figure.set_size_inches(max(9.0, 3.4 * getattr(drawn, "size", 1)), 5.0)
+        figure.set_size_inches(max(9.0, 3.4 * getattr(axes_grid, "size", 1)), 5.0)
         legend = axes.get_legend()
         if legend is not None and len(legend.get_texts()) > 12:  # a line for every trial
             legend.remove()

@@ -1,4 +1,4 @@
-"""What a study found: its best trials, their pipelines, and what mattered."""
+"""The results of a study: its best trials, their pipelines, and the importance of parameters."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.search.distributions import suggest
 from metaflowkit.search.study import Study
-from metaflowkit.search.trial_queue import AGAIN, ENDED, GOES_ON
+from metaflowkit.search.trial_queue import ENDED, GOES_ON, REQUEUED
 
 BEST = "best.yaml"
 
 
 def best_trials(study: Study) -> list[FrozenTrial]:
-    """Complete trials within the limits, the best first; of several metrics only those that no other beats in all, by the first metric."""
+    """Complete trials within the limits, the best first; of several metrics only the Pareto front, sorted by the first metric."""
     metrics = study.search.metrics
     limits = study.search.settings.limits.set()
     trials = [
@@ -45,13 +45,13 @@ def _beats(a: list[float], b: list[float]) -> bool:
 
 
 def pipeline_of(study: Study, trial: FrozenTrial) -> Pipeline:
-    """The pipeline of a trial that was taken."""
+    """The pipeline of a trial that has run."""
     return study.search.at(suggest(optuna.trial.FixedTrial(trial.params), study.search.axes))  # type: ignore[arg-type]
 
 
 def line_about(study: Study, trial: FrozenTrial, done: int) -> str:
     """One line about a trial that has ended."""
-    if AGAIN in trial.user_attrs:
+    if REQUEUED in trial.user_attrs:
         return f"trial {trial.number}: {trial.user_attrs.get(ENDED)}, and is re-queued"
     facts = [f"{name}={_short(value)}" for name, value in trial.params.items()]
     best = best_trials(study)
@@ -63,7 +63,7 @@ def line_about(study: Study, trial: FrozenTrial, done: int) -> str:
 
 def summary(study: Study) -> list[str]:
     """What ``mfk search show`` prints."""
-    trials = [t for t in study.queue.trials() if AGAIN not in t.user_attrs]
+    trials = [t for t in study.queue.trials() if REQUEUED not in t.user_attrs]
     counts = Counter(t.state.name.lower() for t in trials)
     lines = [f"study {study.search.settings.name}: {', '.join(f'{n} {state}' for state, n in counts.items())} of {study.search.trials} trials"]
     reasons = Counter(_kind(t.user_attrs[ENDED]) for t in trials if t.user_attrs.get(ENDED))
@@ -82,8 +82,8 @@ def summary(study: Study) -> list[str]:
     lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)]
     for weights, count in importances(study):
         lines += ["", f"importance for {metrics[0]} in {count} complete trials", *(f"  {name:<32}{weight:6.2f}" for name, weight in weights.items())]
-    spent, own = (sum(t.user_attrs.get(key, 0.0) for t in trials) for key in ("seconds", "search seconds"))
-    return [*lines, "", f"trials took {spent:.0f} s, the search around them {100 * own / max(spent + own, 1e-9):.1f} % of it"]
+    spent, overhead = (sum(t.user_attrs.get(key, 0.0) for t in trials) for key in ("seconds", "search seconds"))
+    return [*lines, "", f"trials took {spent:.0f} s, the search around them {100 * overhead / max(spent + overhead, 1e-9):.1f} % of it"]
 
 
 def importances(study: Study) -> list[tuple[dict[str, float], int]]:
@@ -92,12 +92,12 @@ def importances(study: Study) -> list[tuple[dict[str, float], int]]:
     Parameters that occur in the same trials are weighed against each other: first those of all trials, then those that a
     choice has of its own. One parameter alone, and what too few trials have, is left out.
     """
-    together: dict[frozenset[int], list[str]] = {}
+    names_by_trials: dict[frozenset[int], list[str]] = {}
     complete = study.queue.trials(TrialState.COMPLETE)
     for name in dict.fromkeys(name for t in complete for name in t.params):
-        together.setdefault(frozenset(t.number for t in complete if name in t.params), []).append(name)
+        names_by_trials.setdefault(frozenset(t.number for t in complete if name in t.params), []).append(name)
     groups = []
-    for trials, names in sorted(together.items(), key=lambda item: -len(item[0])):
+    for trials, names in sorted(names_by_trials.items(), key=lambda item: -len(item[0])):
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # fewer than two trials, or all of one value
             warnings.simplefilter("ignore")
             if len(names) > 1:
@@ -133,14 +133,14 @@ def write_results(study: Study) -> list[str]:
 
 
 def _kind(reason: str) -> str:
-    """What sort of end a reason is, for counting."""
+    """The kind of a reason, for counting."""
     return reason.split(" at outer step")[0].split(":")[0]
 
 
 def _each(study: Study, trial: FrozenTrial) -> list[str]:
-    measured = study.search.pipeline.metric
+    metric = study.search.pipeline.metric
     return [
-        f"{measured.text(v)}{measured.unit}" if m.startswith("val/") else f"{v:.0f} s" if m == "seconds" else f"{v:.0f} MiB"
+        f"{metric.text(v)}{metric.unit}" if m.startswith("val/") else f"{v:.0f} s" if m == "seconds" else f"{v:.0f} MiB"
         for m, v in zip(study.search.metrics, trial.values)
     ]
 

@@ -62,6 +62,10 @@ def random(seed: int) -> optuna.samplers.BaseSampler:
 
 
 @SAMPLERS.register("grid")
-def grid(seed: int) -> optuna.samplers.BaseSampler:
+class Grid(optuna.samplers.RandomSampler):
     """Every point of a finite space once, the pipeline's own first; all are queued at the start, so that workers share them."""
-    return optuna.samplers.RandomSampler(seed=seed)
+
+    exhaustive = True
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)

@@ -16,7 +16,7 @@ class Limits:
 
     Attributes:
         seconds: of the whole trial.
-        memory: MiB beyond what is held before its first step.
+        memory: MiB beyond those in use before its first step.
     """
 
     seconds: Positive | None = None
@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Final:
-    """The last part: the best pipeline is trained again, with several seeds, and only then evaluated on test classes.
+    """The final runs: the best pipeline is trained again, with several seeds, and only then evaluated on test classes.
 
     Attributes:
         seeds: one run each.
@@ -51,7 +51,7 @@ class Settings:
         pipeline: a file, from the search file's folder, or a whole pipeline written out.
         space: what varies, by dotted paths: a list of choices, or {low, high} with log and step.
         set: changes to the pipeline that every trial shares, by dotted paths.
-        metrics: directions of val/accuracy, or what else the tasks are measured by (the best of a run), seconds or memory (MiB); several of
+        metrics: directions of val/accuracy, or the tasks' own metric (the best of a run), seconds or memory (MiB); several of
             them make a Pareto front; null for validation alone.
         sampler: how settings are suggested.
         pruner: which trials are ended early.

@@ -1,4 +1,4 @@
-"""Reading the space of a search file: every key, bound and choice, with its place where it is wrong."""
+"""Reading the space of a search file: every key, bound and choice, with the location of each problem."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from metaflowkit.search.distributions import Axis, Number, Option, Options
 
 @dataclass
 class Reader:
-    """Reads the nodes of a space and collects what is wrong with them."""
+    """Reads the nodes of a space and collects their problems."""
 
     problems: list[str] = field(default_factory=list)
 
     def axes(self, node: Node, above: str = "", condition: str = "") -> tuple[Axis, ...]:
-        """Every axis of a mapping from path to what varies there.
+        """The axes of a mapping from path to values.
 
         Args:
             node: the mapping.
@@ -31,14 +31,14 @@ class Reader:
                 f"{node.mark}: space: must map paths of the pipeline to what varies, got {node.shown()}; write such as objective.delta: [1, 5]"
             )
             return ()
-        collected: list[Axis] = []
+        axes: list[Axis] = []
         for key, child in node.value.items():
             path = f"{above}.{key}" if above else key
             try:
-                collected.append(self._axis(child, path, f"{path} ({condition})" if condition else path))
+                axes.append(self._axis(child, path, f"{path} ({condition})" if condition else path))
             except Mismatch as mismatch:
                 self.problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
-        return tuple(collected)
+        return tuple(axes)
 
     def _axis(self, node: Node, path: str, name: str) -> Axis:
         if not all(path.split(".")):
@@ -60,14 +60,14 @@ class Reader:
             if key not in keys:
                 raise self._wrong(node, f"{path}.{key}", "is missing; give both bounds, or a list of choices")
         bounds = [keys["low"].value, keys["high"].value, keys["step"].value if "step" in keys else None]
-        natural = "int" if all(isinstance(b, int) and not isinstance(b, bool) for b in bounds if b is not None) else "float"
+        default_type = "int" if all(isinstance(b, int) and not isinstance(b, bool) for b in bounds if b is not None) else "float"
 
-        def given(key: str, annotation: Any, default: Any) -> Any:
+        def value_of(key: str, annotation: Any, default: Any) -> Any:
             return coerce(keys[key], annotation, f"space.{key_text(path)}.{key}") if key in keys else default
 
-        kind = given("type", Literal["int", "float"], natural)
-        low, high = (given(key, int if kind == "int" else float, None) for key in ("low", "high"))
-        step, log = given("step", Count if kind == "int" else Positive, None), given("log", bool, False)
+        kind = value_of("type", Literal["int", "float"], default_type)
+        low, high = (value_of(key, int if kind == "int" else float, None) for key in ("low", "high"))
+        step, log = value_of("step", Count if kind == "int" else Positive, None), value_of("log", bool, False)
         if not (math.isfinite(low) and math.isfinite(high)) or low >= high:
             raise self._wrong(keys["high"], f"{path}.high", f"must be above low, {low:g}, got {high:g}; swap or widen them")
         if log and low <= 0:
@@ -90,13 +90,13 @@ class Reader:
         return Options(name, path, tuple(options), node.key or node.mark)
 
     def _option(self, item: Node, path: str, key: Mark) -> Option:
-        whole = item.value if isinstance(item.value, dict) and "value" in item.value else {"value": item}
-        for part, child in whole.items():
+        keys = item.value if isinstance(item.value, dict) and "value" in item.value else {"value": item}
+        for part, child in keys.items():
             if part not in ("value", "label", "space"):
                 raise self._wrong(child, f"{path}.{part}", f"is no known key of a choice; {nearest(part, ('value', 'label', 'space'))}", child.key)
-        value = whole["value"]
-        label = coerce(whole["label"], str, f"space.{key_text(path)}.label") if "label" in whole else _label(value)
-        inside = self.axes(whole["space"], path, str(label)) if "space" in whole else ()
+        value = keys["value"]
+        label = coerce(keys["label"], str, f"space.{key_text(path)}.label") if "label" in keys else _label(value)
+        inside = self.axes(keys["space"], path, str(label)) if "space" in keys else ()
         return Option(label, Node(value.value, value.mark, key), inside)
 
     def _wrong(self, node: Node, path: str, message: str, mark: Mark | None = None) -> Mismatch:

@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal file in its folder, or a database that many machines reach."""
+"""The storage of a study: a journal file in its folder, or a database for many machines."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 @contextmanager
 def experimental() -> Iterator[None]:
-    """Optuna need not say of what is used here that it may change."""
+    """Within this context Optuna does not warn of experimental features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
 
 
 class WholeLines(JournalFileBackend):
-    """A journal file in which no line stays torn, neither by a full disk nor by a machine that went down while it wrote.
+    """A journal file without incomplete lines, even after a full disk or a crash during a write.
 
     Args:
         path: the file.
@@ -45,7 +45,7 @@ class WholeLines(JournalFileBackend):
         super().__init__(str(path), self.mutex)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add whole lines after the last whole one, or none.
+        """Append whole lines after the last whole one, or none.
 
         Raises:
             RunError: the disk is full or the file cannot be written.
@@ -63,16 +63,16 @@ class WholeLines(JournalFileBackend):
 
 
 def _append(handle: BinaryIO, text: bytes) -> None:
-    whole = _last_line_end(handle)
-    handle.truncate(whole)
-    handle.seek(whole)
+    line_end = _last_line_end(handle)
+    handle.truncate(line_end)
+    handle.seek(line_end)
     try:
         rest = memoryview(text)
         while rest:
             rest = rest[handle.write(rest) :]
         os.fsync(handle.fileno())
     except OSError:
-        handle.truncate(whole)
+        handle.truncate(line_end)
         raise
 
 
@@ -96,7 +96,7 @@ def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStor
         folder: of the study, where the journal file lies.
 
     Raises:
-        ConfigError: the URL is none, or its driver is missing.
+        ConfigError: the URL is invalid, or its driver is missing.
         RunError: the database cannot be reached, or the folder cannot be written.
     """
     if location is None:
@@ -106,15 +106,15 @@ def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStor
         except OSError as error:
             raise RunError(f"{folder}: cannot hold a study ({error.strerror}); choose another --study-dir") from None
     try:
-        local = make_url(location).get_backend_name() == "sqlite"
+        is_sqlite = make_url(location).get_backend_name() == "sqlite"
     except sqlalchemy.exc.ArgumentError:
         raise ConfigError("storage: is no URL of a database; write such as postgresql://user@host/base or sqlite:///study.db") from None
     with reachable(location):
         try:
             # no connection is held while a trial trains
-            options: dict[str, Any] = {"poolclass": sqlalchemy.pool.NullPool} | ({"connect_args": {"timeout": 60}} if local else {})
+            options: dict[str, Any] = {"poolclass": sqlalchemy.pool.NullPool} | ({"connect_args": {"timeout": 60}} if is_sqlite else {})
             storage = optuna.storages.RDBStorage(location, engine_kwargs=options)
-            if local:
+            if is_sqlite:
                 _one_after_the_other(storage.engine)
             return optuna.storages.get_storage(storage)  # with the cache that studies share
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
@@ -125,7 +125,7 @@ def open_storage(location: str | None, folder: Path) -> optuna.storages.BaseStor
 
 
 def _one_after_the_other(engine: sqlalchemy.engine.Engine) -> None:
-    """SQLite has no lock on a row: without one on the whole file from a transaction's begin, two workers can take one trial.
+    """SQLite cannot lock a row: without a lock on the whole file from a transaction's begin, two workers could take one trial.
 
     See https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation / Savepoints / Transactional DDL".
     """
@@ -146,7 +146,7 @@ def shown(location: str) -> str:
 
 @contextmanager
 def reachable(location: str | None) -> Iterator[None]:
-    """Turns what a database says when it does not answer into one clear error.
+    """Turns the exceptions of a database that does not answer into one clear error.
 
     Raises:
         RunError: it does not answer; the password is not shown.

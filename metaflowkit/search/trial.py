@@ -1,4 +1,4 @@
-"""One trial: a run directory of its own, watched by the study, which may end it early."""
+"""One trial: a run in its own directory, which reports to the study and may be ended early."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ GROUP = 10  # validation episodes whose mean is one value of the signed-rank tes
 
 
 class Lost(Exception):
-    """Another worker has the trial by now, or the storage is gone."""
+    """Another worker has the trial by now, or the storage does not answer."""
 
 
-class Ended(NamedTuple):
+class TrialEnd(NamedTuple):
     """How a trial ended.
 
     Attributes:
         state: complete or pruned.
         reason: in words; empty where it ran to its end.
-        metrics: what is known of each metric.
+        metrics: those that were measured, by name.
     """
 
     state: TrialState
@@ -44,11 +44,11 @@ class Ended(NamedTuple):
 
 
 class Watch:
-    """Tells the study of every validation, and says where it has seen enough.
+    """Reports every validation to the study, and decides whether the trial ends early.
 
     Args:
         trial: of the study.
-        lease: whether it is still this worker's.
+        lease: on the trial, which another worker may take over.
         search: what is searched.
         spent: seconds that an earlier part of the run took.
     """
@@ -56,16 +56,16 @@ class Watch:
     def __init__(self, trial: optuna.Trial, lease: Lease, search: Search, spent: float) -> None:
         self.trial, self.lease = trial, lease
         self.limit = search.settings.limits.seconds
-        self.pruning = len(search.metrics) == 1 and search.settings.pruner.name != "none"
-        self.grouped = search.settings.pruner.name == "wilcoxon"
+        self.pruning = len(search.metrics) == 1 and search.pruning["prunes"]
+        self.grouped = search.pruning["reads_episodes"]
         self.metric = f"val/{search.pipeline.metric.name}"
         self.started = time.monotonic() - spent
         self.steps = 0
         self.device: torch.device | None = None
-        self.held = 0.0
+        self.base_memory = 0.0
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
-        """The run begins; one that goes on has told another trial of its past.
+        """The run begins; of a resumed run the earlier validations are reported again, since an earlier trial received them.
 
         Raises:
             DataError: nothing can be validated.
@@ -73,7 +73,7 @@ class Watch:
         if not flow.has("val"):
             raise DataError("dataset: has no validation classes, and a search chooses by them; let the data set keep some")
         self.steps = steps
-        self.device, self.held = flow.device, peak_memory(reset=True, device=flow.device)
+        self.device, self.base_memory = flow.device, peak_memory(reset=True, device=flow.device)
         for line in MetricLog(folder / "metrics.jsonl").read():
             if line["step"] and self.metric in line and self.pruning and not self.grouped:
                 self.trial.report(line[self.metric], line["step"])
@@ -83,17 +83,17 @@ class Watch:
         if not step:
             return None
         if self.pruning:
-            for at, value in self._values(step, score):
-                self.trial.report(value, at)
-            if step < self.steps and self.trial.should_prune():  # at the end there is nothing left to save
+            for report_step, value in self._values(step, score):
+                self.trial.report(value, report_step)
+            if step < self.steps and self.trial.should_prune():  # at the end pruning saves nothing
                 return f"pruned at outer step {step}"
         if self.limit is not None and time.monotonic() - self.started > self.limit:
             return f"over its {self.limit:g} seconds at outer step {step}"
         return None
 
     def costs(self) -> dict[str, float]:
-        """Seconds, and where training began MiB, that the trial took until now."""
-        memory = {} if self.device is None else {"memory": (peak_memory(device=self.device) - self.held) / 2**20}
+        """The costs of the trial so far: seconds, and MiB once training has begun."""
+        memory = {} if self.device is None else {"memory": (peak_memory(device=self.device) - self.base_memory) / 2**20}
         return {"seconds": time.monotonic() - self.started, **memory}
 
     def _values(self, step: int, score: Score) -> list[tuple[int, float]]:
@@ -103,7 +103,7 @@ class Watch:
         return [(step * 1000 + i, sum(group) / len(group)) for i, group in enumerate(groups)]
 
 
-def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, goes_on: Path | None) -> Ended:
+def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, goes_on: Path | None) -> TrialEnd:
     """Train the pipeline of a trial, without its test classes.
 
     Args:
@@ -115,12 +115,12 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
 
     Raises:
         Lost: the trial is not this worker's any more.
-        MetaflowkitError: what has nothing to do with the trial's settings, such as a full disk or Ctrl-C.
+        MetaflowkitError: errors that do not depend on the trial's settings, such as a full disk or Ctrl-C.
     """
     try:
         pipeline = search.at(suggest(trial, search.axes))
     except ConfigError as error:
-        return Ended(TrialState.PRUNED, f"no possible pipeline: {error.problems[0]}", {})
+        return TrialEnd(TrialState.PRUNED, f"no possible pipeline: {error.problems[0]}", {})
     if goes_on is not None and (goes_on / "pipeline.yaml").is_file() and not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         goes_on.rename(folder)
@@ -135,9 +135,9 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
                     case Stepped() if watch.lease.lost.is_set():
                         raise Lost
                     case Validated():
-                        ended = watch.judge(event.step, event.score)
-                        if ended is not None:
-                            return Ended(TrialState.PRUNED, ended, watch.costs())
+                        end_reason = watch.judge(event.step, event.score)
+                        if end_reason is not None:
+                            return TrialEnd(TrialState.PRUNED, end_reason, watch.costs())
                     case Finished() if event.best is not None:
                         metrics[f"val/{pipeline.metric.name}"] = event.best["value"]
     except DivergenceError as error:
@@ -148,4 +148,4 @@ def run_trial(search: Search, trial: optuna.Trial, folder: Path, watch: Watch, g
         if not out_of_memory(error):
             raise
         state, reason = TrialState.PRUNED, f"out of memory: {(str(error) or 'on the CPU').splitlines()[0]}"
-    return Ended(state, reason, metrics | watch.costs())
+    return TrialEnd(state, reason, metrics | watch.costs())

@@ -1,7 +1,7 @@
-"""Who works on which trial: trials are queued, a worker takes one under a lease, and what a dead worker left is re-queued.
+"""The queue of trials: a worker takes one under a lease, and trials of dead workers are re-queued.
 
-Optuna's heartbeats cover databases alone. Here a worker renews its lease in the trial's attributes, and whoever looks on measures
-by a clock of its own how long the lease has stood still, so that neither the storage nor the machines' clocks matter.
+Optuna's heartbeats cover databases alone. Here a worker renews its lease in the trial's attributes, and every other worker measures
+by its own clock how long ago the lease was last renewed, so that neither the storage nor the machines' clocks matter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-LEASE, ATTEMPT, AGAIN, ENDED, GOES_ON = "lease", "attempt", "again", "ended", "goes on"
+LEASE, ATTEMPT, REQUEUED, ENDED, GOES_ON = "lease", "attempt", "again", "ended", "goes on"
 
 
 @dataclass
@@ -29,7 +29,7 @@ class TrialQueue:
     Args:
         study: its name.
         storage: where it is kept.
-        lease: seconds without sign of life after which a worker has lost its trial.
+        lease: seconds without renewal after which a worker has lost its trial.
         retries: how often a trial is re-queued after that.
         clock: seconds, for tests.
     """
@@ -39,7 +39,7 @@ class TrialQueue:
     lease: float
     retries: int
     clock: Callable[[], float] = time.monotonic
-    seen: dict[int, tuple[Any, float]] = field(default_factory=dict)
+    beats: dict[int, tuple[Any, float]] = field(default_factory=dict)
 
     def open(self, **parts: Any) -> optuna.Study:
         """The study, with a sampler and a pruner where they are needed."""
@@ -50,17 +50,17 @@ class TrialQueue:
         return self.storage.get_all_trials(self.storage.get_study_id_from_name(self.study), deepcopy=False, states=states or None)
 
     def fill(self, points: Sequence[dict[str, Any]], trials: int) -> None:
-        """Queue trials up to a number of trials: the points first, then such as the sampler fills in.
+        """Queue trials up to a number of trials: the points first, then empty ones that the sampler fills in.
 
-        A trial that was taken and is re-queued counts once. What a stopped command left undone, re-queuing a lost trial, is done.
+        A trial that was re-queued counts once. Lost trials that a stopped command did not re-queue are re-queued.
         """
-        present = self.trials()
-        followed = {t.user_attrs[GOES_ON] for t in present if GOES_ON in t.user_attrs}
-        for trial in present:
-            if trial.state == TrialState.FAIL and AGAIN in trial.user_attrs and trial.number not in followed:
+        trials_before = self.trials()
+        resumed = {t.user_attrs[GOES_ON] for t in trials_before if GOES_ON in t.user_attrs}
+        for trial in trials_before:
+            if trial.state == TrialState.FAIL and REQUEUED in trial.user_attrs and trial.number not in resumed:
                 self._requeue(trial)
         study = self.open()
-        for i in range(sum(AGAIN not in t.user_attrs for t in self.trials()), trials):
+        for i in range(sum(REQUEUED not in t.user_attrs for t in self.trials()), trials):
             study.enqueue_trial(points[i] if i < len(points) else {})
 
     def take(self, study: optuna.Study) -> optuna.Trial | None:
@@ -69,7 +69,7 @@ class TrialQueue:
             try:
                 if self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
                     return optuna.Trial(study, waiting._trial_id)
-            except UpdateFinishedTrialError:  # taken and already done by another
+            except UpdateFinishedTrialError:  # another worker took it and has finished
                 continue
         return None
 
@@ -86,15 +86,15 @@ class TrialQueue:
         try:
             self.storage.set_trial_user_attr(trial._trial_id, ENDED, reason)
             if attempt <= self.retries:
-                self.storage.set_trial_user_attr(trial._trial_id, AGAIN, attempt)
+                self.storage.set_trial_user_attr(trial._trial_id, REQUEUED, attempt)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:  # another saw to it
+        except UpdateFinishedTrialError:  # another worker gave it back
             return
         if attempt <= self.retries:
             self._requeue(self.trial(number))
 
     def collect(self) -> list[str]:
-        """Give back the trials whose workers are gone.
+        """Give back the trials whose workers have died.
 
         Returns:
             A line about each.
@@ -102,10 +102,10 @@ class TrialQueue:
         lines = []
         for trial in self.trials(TrialState.RUNNING):
             beat, now = trial.user_attrs.get(LEASE, {}), self.clock()
-            seen_beat, since = self.seen.setdefault(trial.number, (beat, now))
-            if beat != seen_beat:
-                self.seen[trial.number] = beat, now
-            elif now - since > self.lease or _dead(beat):
+            last_beat, renewed = self.beats.setdefault(trial.number, (beat, now))
+            if beat != last_beat:
+                self.beats[trial.number] = beat, now
+            elif now - renewed > self.lease or _dead(beat):
                 reason = f"its worker{' ' + beat['worker'] if beat else ''} stopped answering"
                 self.give_back(trial.number, reason, counted=True)
                 lines.append(f"trial {trial.number}: {reason}")
@@ -118,14 +118,14 @@ class TrialQueue:
 
     def _requeue(self, trial: FrozenTrial) -> None:
         point = trial.params or trial.system_attrs.get("fixed_params", {})
-        self.open().enqueue_trial(point, user_attrs={ATTEMPT: trial.user_attrs[AGAIN], GOES_ON: trial.number})
+        self.open().enqueue_trial(point, user_attrs={ATTEMPT: trial.user_attrs[REQUEUED], GOES_ON: trial.number})
 
 
 class Lease:
-    """While this context is open, a thread says that the trial is being worked on.
+    """While this context is open, a thread renews the lease on a trial.
 
     Attributes:
-        lost: set once another has taken the trial away, or the storage does not answer for longer than the lease.
+        lost: set once another worker has taken the trial over, or the storage does not answer for longer than the lease.
     """
 
     def __init__(self, queue: TrialQueue, trial: optuna.Trial, worker: str) -> None:
@@ -135,7 +135,7 @@ class Lease:
         self._beat = 0
 
     def __enter__(self) -> Lease:
-        self._say()
+        self._renew_once()
         self._thread.start()
         return self
 
@@ -143,16 +143,16 @@ class Lease:
         self._over.set()
         self._thread.join()
 
-    def _say(self) -> None:
+    def _renew_once(self) -> None:
         self._beat += 1
-        sign = {"worker": self.worker, "host": socket.gethostname(), "pid": os.getpid(), "beat": self._beat}
-        self.queue.storage.set_trial_user_attr(self.trial._trial_id, LEASE, sign)
+        beat = {"worker": self.worker, "host": socket.gethostname(), "pid": os.getpid(), "beat": self._beat}
+        self.queue.storage.set_trial_user_attr(self.trial._trial_id, LEASE, beat)
 
     def _renew(self) -> None:
         last = time.monotonic()
         while not self._over.wait(self.queue.lease / 4):
             try:
-                self._say()
+                self._renew_once()
                 last = time.monotonic()
             except UpdateFinishedTrialError:
                 self.lost.set()
@@ -164,13 +164,13 @@ class Lease:
 
 
 def _dead(beat: dict[str, Any]) -> bool:
-    """Whether the process that held a lease ran on this machine and is gone."""
+    """Whether the process that held a lease ran on this machine and has ended."""
     if beat.get("host") != socket.gethostname():
         return False
     try:
         os.kill(beat["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # it is another user's, and there
+    except PermissionError:  # it runs, as another user's
         pass
     return False

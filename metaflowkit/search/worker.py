@@ -18,8 +18,8 @@ from metaflowkit.config import registry
 from metaflowkit.errors import Interrupted, MetaflowkitError
 from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import experimental
-from metaflowkit.search.trial import Ended, Lost, Watch, run_trial
-from metaflowkit.search.trial_queue import AGAIN, ATTEMPT, ENDED, GOES_ON, Lease, TrialQueue
+from metaflowkit.search.trial import Lost, TrialEnd, Watch, run_trial
+from metaflowkit.search.trial_queue import ATTEMPT, ENDED, GOES_ON, REQUEUED, Lease, TrialQueue
 from metaflowkit.seeding import seed_for
 from metaflowkit.training.signals import on_stop
 
@@ -27,7 +27,7 @@ TRIALS = "trials"
 
 
 def work(search: Search, queue: TrialQueue, folder: Path, index: int | None = None, tell: Callable[[str], None] = print) -> None:
-    """Work on a study until no trial is queued or running, or until asked to stop.
+    """Work on a study until no trial is queued or running, or until a signal.
 
     Args:
         search: what is searched.
@@ -38,20 +38,20 @@ def work(search: Search, queue: TrialQueue, folder: Path, index: int | None = No
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the trial is saved and queued.
-        MetaflowkitError: what would stop every trial; this one is queued again.
+        MetaflowkitError: an error that would stop every trial; this one is re-queued.
     """
     worker = f"{socket.gethostname()}/{os.getpid()}"
-    before = len(queue.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    finished_count = len(queue.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     purpose = f"search/{worker if index is None else index}"
-    seed = seed_for(search.settings.seed, purpose, before) % 2**32  # another one where a study goes on, not the same draws again
+    seed = seed_for(search.settings.seed, purpose, finished_count) % 2**32  # another seed in a continued study, so that draws are not repeated
     with experimental():
         sampler = registry.SAMPLERS.build(search.settings.sampler, seed=seed)
         pruner = registry.PRUNERS.build(search.settings.pruner, outer_steps=search.pipeline.outer.steps)
     stopped = threading.Event()
-    asked: list[str] = []
+    signal_names: list[str] = []
 
     def stop(name: str) -> None:
-        asked.append(name)
+        signal_names.append(name)
         stopped.set()
 
     with on_stop(stop):
@@ -66,21 +66,21 @@ def work(search: Search, queue: TrialQueue, folder: Path, index: int | None = No
                 stopped.wait(1.0)
                 continue
             with Lease(queue, trial, worker) as lease:
-                tell(f"trial {trial.number}: {_do(search, queue, study, trial, folder, lease)}")
-    raise Interrupted("stopped, with no trial at hand", asked[0])
+                tell(f"trial {trial.number}: {_run(search, queue, study, trial, folder, lease)}")
+    raise Interrupted("stopped, with no trial at hand", signal_names[0])
 
 
-def _do(search: Search, queue: TrialQueue, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:
+def _run(search: Search, queue: TrialQueue, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:
     """Run a trial and say how it ended."""
     started = time.monotonic()
     goes_on, spent = _earlier(queue, folder, trial)
     watch = Watch(trial, lease, search, spent)
     try:
-        ended = run_trial(search, trial, run_folder(folder, trial.number), watch, goes_on)
+        end = run_trial(search, trial, run_folder(folder, trial.number), watch, goes_on)
         if lease.lost.is_set():
             raise Lost
-        _tell(study, trial, ended, search, time.monotonic() - started + spent)
-        return ended.reason or "complete"
+        _record(study, trial, end, search, time.monotonic() - started + spent)
+        return end.reason or "complete"
     except (Lost, UpdateFinishedTrialError):
         return "taken away, since this worker did not answer in time"
     except Interrupted:
@@ -92,15 +92,15 @@ def _do(search: Search, queue: TrialQueue, study: optuna.Study, trial: optuna.Tr
         raise
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, ended: Ended, search: Search, seconds: float) -> None:
-    for name, value in ended.metrics.items():
+def _record(study: optuna.Study, trial: optuna.Trial, end: TrialEnd, search: Search, seconds: float) -> None:
+    for name, value in end.metrics.items():
         trial.set_user_attr(name, value)
-    trial.set_user_attr("search seconds", seconds - ended.metrics.get("seconds", 0.0))
-    trial.set_user_attr(ENDED, ended.reason)
+    trial.set_user_attr("search seconds", seconds - end.metrics.get("seconds", 0.0))
+    trial.set_user_attr(ENDED, end.reason)
     for name, limit in search.settings.limits.set().items():
-        trial.set_constraint(name, ended.metrics.get(name, limit) - limit)
-    values = [ended.metrics.get(metric) for metric in search.metrics]
-    complete = ended.state == TrialState.COMPLETE and None not in values
+        trial.set_constraint(name, end.metrics.get(name, limit) - limit)
+    values = [end.metrics.get(metric) for metric in search.metrics]
+    complete = end.state == TrialState.COMPLETE and None not in values
     study.tell(trial, values if complete else None, None if complete else TrialState.PRUNED)  # type: ignore[arg-type]
 
 
@@ -110,21 +110,21 @@ def run_folder(folder: Path, number: int) -> Path:
 
 
 def _earlier(queue: TrialQueue, folder: Path, trial: optuna.Trial) -> tuple[Path | None, float]:
-    """The run that a trial goes on with, and its seconds: one that was stopped and saved, not one whose worker may still be at it."""
+    """The run that a trial goes on with, and its seconds: one that was stopped and saved, not one whose worker may still be running."""
     number = trial.user_attrs.get(GOES_ON)
     if number is None:
         return None, 0.0
-    earlier = queue.trial(number).user_attrs
-    saved = earlier[AGAIN] == earlier.get(ATTEMPT, 0)
-    return (run_folder(folder, number), earlier["seconds"]) if saved else (None, 0.0)
+    attributes = queue.trial(number).user_attrs
+    saved = attributes[REQUEUED] == attributes.get(ATTEMPT, 0)
+    return (run_folder(folder, number), attributes["seconds"]) if saved else (None, 0.0)
 
 
 def end_with(parent: int) -> None:
-    """Ask this process to stop, as SIGTERM does, once its parent is gone."""
+    """Send this process SIGTERM once its parent has ended."""
 
-    def look() -> None:
+    def watch_parent() -> None:
         while os.getppid() == parent:
             time.sleep(2.0)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=look, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()

@@ -16,10 +16,10 @@ class Tasks(Protocol):
     labels, the whole :class:`~metaflowkit.types.ExampleSet`; and for the run's ``seed``.
 
     Attributes:
-        reads_data: whether they are made of a data set's examples; others are a family that makes its own, and is measured by itself.
+        reads_data: whether they are made of a data set's examples; others are a family that makes its own examples and defines its own measurement.
         reads_labels: whether it may see the labels of the training examples.
-        fixed_support: whether the support is the same at every step, and when something is measured.
-        measured: whether it says itself what is measured, as :class:`MeasuredTasks` does; otherwise tasks are few-shot classification.
+        fixed_support: whether the support is the same at every step and in every measurement.
+        measured: whether it defines its own measurement, as :class:`MeasuredTasks` does; otherwise tasks are few-shot classification.
     """
 
     reads_data: bool = True
@@ -36,19 +36,19 @@ class Tasks(Protocol):
 
 
 class MeasuredTasks(Tasks, Protocol):
-    """Tasks that are no few-shot classification: regression, control, a bilevel problem.
+    """Tasks that are not few-shot classification: regression, control, a bilevel problem.
 
-    Their episodes are ``(x, y)`` in support and query, or whatever :meth:`sample` makes ``(x, y)`` of. The constructor may also
+    Their episodes are ``(x, y)`` in support and query, or batches from which :meth:`sample` draws ``(x, y)``. The constructor may also
     ask for ``splits``, all the examples of the data set where they read one, and for ``evaluation_seed``, the seed of the tasks to
-    measure on (``evaluate.seed``), so that runs with other seeds are measured on the same.
+    measure on (``evaluate.seed``), so that runs with other seeds are measured on the same tasks.
 
     Attributes:
-        samples: whether examples are drawn with the parameters at hand, by :meth:`sample`.
-        draws: how many draws a support has, hence inner steps can be taken; None for any number.
-        metric: name of what :meth:`measure` gives, one word, such as ``mse``.
-        higher_is_better: of that.
+        samples: whether examples are drawn with the current parameters, by :meth:`sample`.
+        draws: how many draws a support has, hence the largest number of inner steps; None for any number.
+        metric: name of the value of :meth:`measure`, one word, such as ``mse``.
+        higher_is_better: whether more of it is better.
         percent: whether it is a share, to be shown in per cent.
-        criterion: what the model's outputs mean, and the loss that the tasks are about.
+        criterion: what the model's outputs mean, and the loss of the tasks.
         shape: of the model's input, without the axis of the examples.
         outputs: how many numbers the model gives for an input.
     """
@@ -74,7 +74,7 @@ class MeasuredTasks(Tasks, Protocol):
         """
 
     def measure(self, call: Call, task: Episode) -> Tensor:
-        """What is measured of a model that adapted to a task, without graph: a scalar, or a value for each of the query's examples [n].
+        """The measurement of a model that adapted to a task, without graph: a scalar, or a value for each of the query's examples [n].
 
         Args:
             call: inputs [n, *shape] -> the model's outputs, with ``logits`` [n, outputs].
@@ -82,7 +82,7 @@ class MeasuredTasks(Tasks, Protocol):
         """
 
     def sample(self, call: Call, batch: Tree, draw: int) -> Tree:
-        """Examples ``(x, y)`` drawn with the parameters at hand, without graph.
+        """Examples ``(x, y)`` drawn with the current parameters, without graph.
 
         Args:
             call: as in :meth:`measure`.

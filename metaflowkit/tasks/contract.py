@@ -1,4 +1,4 @@
-"""What a task sampler must give: the check of the first tasks that any sampler, also one from outside, returns."""
+"""The contract of a task sampler: the check of the first tasks that any sampler, also a plugin's, returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metaflowkit.types import Episode, task_count
 
 
 def check_episode(episode: Any, shape: tuple[int, ...]) -> int:
-    """Hold an episode of a few-shot task sampler against its contract.
+    """Check an episode of a few-shot task sampler.
 
     Args:
         episode: what ``episode(step)`` returned: images [T, n, C, H, W] and their classes, int64 [T, n] in 0..way-1.
@@ -22,7 +22,7 @@ def check_episode(episode: Any, shape: tuple[int, ...]) -> int:
         Support examples per task.
 
     Raises:
-        ValueError: saying what was expected and what came.
+        ValueError: with what was expected and what was returned.
     """
     if not isinstance(episode, Episode):
         raise ValueError(f"episode(step) must return an Episode, got {type(episode).__name__}; return Episode(support, query, way)")
@@ -46,13 +46,13 @@ def check_episode(episode: Any, shape: tuple[int, ...]) -> int:
 
 
 def check_measured(tasks: MeasuredTasks) -> int:
-    """Hold the first episodes of tasks that are measured by themselves against their contract.
+    """Check the first episodes of tasks with their own measurement.
 
     Returns:
-        Support examples per task; 0 where they are drawn with the parameters at hand.
+        Support examples per task; 0 where they are drawn with the current parameters.
 
     Raises:
-        ValueError: saying what was expected and what came.
+        ValueError: with what was expected and what was returned.
     """
     first = tasks.episode(1)
     for name, episode in (("episode(1)", first), ("held_out('val', 0, 2, 1)", tasks.held_out("val", 0, 2, 1))):

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
-from metaflowkit.criteria import Policy, decided, mean_return
+from metaflowkit.criteria import Policy, mean_return, policy_examples
 from metaflowkit.seeding import generator_for, seed_for
 from metaflowkit.types import Call, Episode, Labelled
 
 
 class Drawn(NamedTuple):
-    """What a task's trajectories are made of.
+    """The source of a task's trajectories.
 
     Attributes:
         physics: value of each attribute that is varied, [P].
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
 class GymnasiumTasks:
     """A task is an environment of Gymnasium in which some attributes, such as a force or gravity, have values of their own.
 
-    Trajectories of each inner step are drawn with the parameters at hand. Measured is the mean sum of rewards of further trajectories under
+    Trajectories of each inner step are drawn with the current parameters. Measured is the mean sum of rewards of further trajectories under
     held-out physics. Environments run outside torch, so that tasks cannot be batched: choose inner.engine: {name: vectorized, chunk: 1}.
 
     Args:
@@ -41,7 +41,7 @@ class GymnasiumTasks:
         evaluation_seed: of the tasks that are measured.
         env: id of an environment with observations [O] and discrete or bounded continuous actions, such as CartPole-v1.
         physics: attributes that are varied, each with its range [low, high]; uniform.
-        signs: those of them whose sign is drawn too, such as of a force, which turns the controls round.
+        signs: those of them whose sign is drawn too, such as of a force, which reverses the controls.
         shot: trajectories of each inner step.
         query: trajectories that the objective, and the return, is read on.
         meta_batch: tasks per outer step (T).
@@ -49,7 +49,7 @@ class GymnasiumTasks:
         discount: of later rewards in advantages.
 
     Raises:
-        ValueError: Gymnasium is not installed, there is no such environment or attribute, or its spaces are others.
+        ValueError: Gymnasium is not installed, there is no such environment or attribute, or its spaces are not supported.
 
     Reference:
         C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.3; M. Towers et al., Gymnasium, 2024.
@@ -76,23 +76,25 @@ class GymnasiumTasks:
         horizon: Count = 200,
         discount: Fraction = 0.99,
     ) -> None:
+        if wrong := [f"{name}: {values}" for name, values in physics.items() if len(values) != 2]:
+            raise ValueError(f"physics must give each attribute [low, high], got {', '.join(wrong)}; give both")
+        if unknown := set(signs) - set(physics):
+            raise ValueError(f"signs must name attributes of physics, got {', '.join(sorted(unknown))}; give each a range in physics")
         self.seed, self.evaluation_seed, self.env, self.horizon, self.discount = seed, evaluation_seed, env, horizon, discount
         self.shot, self.query, self.meta_batch = shot, query, meta_batch
         self.physics = {name: (float(low), float(high)) for name, (low, high) in physics.items()}
-        if unknown := set(signs) - set(physics):
-            raise ValueError(f"signs must name attributes of physics, got {', '.join(sorted(unknown))}; give each a range in physics")
         self.signs = [name in signs for name in self.physics]
         environment = self._made(1, torch.tensor([low for low, _ in self.physics.values()]))
         environment.close()
-        observed, acted = environment.single_observation_space, environment.single_action_space
-        if observed.shape is None or len(observed.shape) != 1:
-            raise ValueError(f"observations of {env} must be a row of numbers, got {observed}; choose another environment")
-        self.discrete = hasattr(acted, "n")
-        if not self.discrete and (acted.shape is None or len(acted.shape) != 1):
-            raise ValueError(f"actions of {env} must be discrete or a row of numbers, got {acted}; choose another environment")
-        self.bounds = None if self.discrete else (acted.low, acted.high)
+        observations, actions = environment.single_observation_space, environment.single_action_space
+        if observations.shape is None or len(observations.shape) != 1:
+            raise ValueError(f"observations of {env} must be a row of numbers, got {observations}; choose another environment")
+        self.discrete = hasattr(actions, "n")
+        if not self.discrete and (actions.shape is None or len(actions.shape) != 1):
+            raise ValueError(f"actions of {env} must be discrete or a row of numbers, got {actions}; choose another environment")
+        self.bounds = None if self.discrete else (actions.low, actions.high)
         self.criterion = Policy(self.discrete)
-        self.shape, self.outputs = tuple(observed.shape), int(acted.n if self.discrete else acted.shape[0])
+        self.shape, self.outputs = tuple(observations.shape), int(actions.n if self.discrete else actions.shape[0])
 
     def episode(self, step: int) -> Episode:
         """Physics and seeds of an outer step's tasks."""
@@ -113,8 +115,8 @@ class GymnasiumTasks:
         return Episode(support, query)
 
     def sample(self, call: Call, batch: Drawn, draw: int) -> Labelled:
-        """Trajectories by the policy at hand, as observations [n, O] and what was decided there."""
-        return decided(*self._played(call, batch, draw), self.discount)
+        """Trajectories of the current policy, as observations [n, O] and decisions."""
+        return policy_examples(*self._played(call, batch, draw), self.discount)
 
     def measure(self, call: Call, task: Episode) -> Tensor:
         """The mean over trajectories of the sum of their rewards."""
@@ -127,26 +129,26 @@ class GymnasiumTasks:
         seed = seed_for(int(batch.seed.item()), "trajectories", draw)
         generator = torch.Generator().manual_seed(seed)
         environment = self._made(size, like)
-        observed, _ = environment.reset(seed=seed % 2**31)
-        going, steps = np.ones(size, dtype=bool), []
+        observation, _ = environment.reset(seed=seed % 2**31)
+        running, steps = np.ones(size, dtype=bool), []
         for _ in range(self.horizon):
-            x = torch.as_tensor(np.asarray(observed), dtype=like.dtype, device=like.device)
+            x = torch.as_tensor(np.asarray(observation), dtype=like.dtype, device=like.device)
             noise = torch.rand(size, generator=generator) if self.discrete else torch.randn(size, self.outputs, generator=generator)
             action = self.criterion.act(call(x).logits, noise.to(like))
-            taken = action.cpu().numpy()
-            observed, reward, terminated, truncated, _ = environment.step(
-                taken if self.bounds is None else taken.clip(*self.bounds).astype(self.bounds[0].dtype)
+            controls = action.cpu().numpy()
+            observation, reward, terminated, truncated, _ = environment.step(
+                controls if self.bounds is None else controls.clip(*self.bounds).astype(self.bounds[0].dtype)
             )
-            steps.append((x, action, torch.as_tensor(reward, dtype=like.dtype), torch.as_tensor(going.copy(), dtype=like.dtype)))
-            going &= ~(terminated | truncated)
-            if not going.any():
+            steps.append((x, action, torch.as_tensor(reward, dtype=like.dtype), torch.as_tensor(running.copy(), dtype=like.dtype)))
+            running &= ~(terminated | truncated)
+            if not running.any():
                 break
         environment.close()
         observations, actions, rewards, alive = (torch.stack(column, 1).to(like.device) for column in zip(*steps))
         return observations, actions, rewards, alive
 
     def _made(self, size: int, physics: Tensor) -> Any:
-        """So many environments with these attributes, stepped together."""
+        """``size`` environments with these attributes, stepped together."""
         try:
             import gymnasium
         except ImportError:
@@ -155,10 +157,10 @@ class GymnasiumTasks:
             environment = gymnasium.make_vec(self.env, num_envs=size)
         except gymnasium.error.Error as error:
             raise ValueError(f"env {self.env!r} cannot be made: {error}; give the id of an installed environment") from None
-        owners = [one.unwrapped for one in environment.unwrapped.envs] if hasattr(environment.unwrapped, "envs") else [environment.unwrapped]
+        single_environments = [single.unwrapped for single in environment.unwrapped.envs] if hasattr(environment.unwrapped, "envs") else [environment.unwrapped]
         for name, value in zip(self.physics, physics.tolist()):
-            for owner in owners:
-                if not hasattr(owner, name):
-                    raise ValueError(f"physics names {name!r}, and {type(owner).__name__} has no such attribute; name one that its source computes with")
-                setattr(owner, name, value)
+            for single in single_environments:
+                if not hasattr(single, name):
+                    raise ValueError(f"physics names {name!r}, and {type(single).__name__} has no such attribute; name one that its source computes with")
+                setattr(single, name, value)
         return environment

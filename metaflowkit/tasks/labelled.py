@@ -41,14 +41,14 @@ class LabelledTasks:
         self.images, self.seed, self.way, self.shot, self.query, self.meta_batch = images, seed, way, shot, query, meta_batch
 
     def episode(self, step: int, purpose: str = "train") -> Episode:
-        """The episodes of an index; pure in (seed, purpose, step), where ``purpose`` keeps train, val and test apart. Shapes as in :meth:`Views.episode`."""
+        """The episodes of an index; pure in (seed, purpose, step), where ``purpose`` separates train, val and test. Shapes as in :meth:`Views.episode`."""
         generator = generator_for(self.seed, f"tasks/{purpose}", step)
         support, query = [], []
         for _ in range(self.meta_batch):
-            drawn = self.classes[torch.randperm(len(self.classes), generator=generator)[: self.way]]
-            picked = [self.rows[c][torch.randperm(len(self.rows[c]), generator=generator)[: self.shot + self.query]] for c in drawn.tolist()]
-            support.append(torch.cat([rows[: self.shot] for rows in picked]))
-            query.append(torch.cat([rows[self.shot :] for rows in picked]))
+            classes = self.classes[torch.randperm(len(self.classes), generator=generator)[: self.way]]
+            rows_by_class = [self.rows[c][torch.randperm(len(self.rows[c]), generator=generator)[: self.shot + self.query]] for c in classes.tolist()]
+            support.append(torch.cat([rows[: self.shot] for rows in rows_by_class]))
+            query.append(torch.cat([rows[self.shot :] for rows in rows_by_class]))
 
         def labelled(rows: list[torch.Tensor], count: int) -> Labelled:
             y = torch.arange(self.way).repeat_interleave(count).expand(self.meta_batch, -1)

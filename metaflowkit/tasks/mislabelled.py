@@ -27,8 +27,8 @@ class Mislabelled:
         splits: the examples.
         seed: the run's seed.
         flipped: share of the training examples whose label is replaced by another class's, uniformly.
-        clean: training examples that keep their label and are what the outer loss is read on.
-        learn_from: what the inner loop trains on: ``noisy``, the other examples with their labels, or ``clean``, the small set alone.
+        clean: training examples that keep their label, on which the outer loss is computed.
+        learn_from: the examples that the inner loop trains on: ``noisy``, the other examples with their labels, or ``clean``, the small set alone.
 
     Raises:
         DataError: a split is missing, is too small or has other classes.
@@ -57,11 +57,11 @@ class Mislabelled:
             raise DataError(f"tasks.clean: must lie between {classes + 1} and {len(train.x) - classes - 1}, got {clean}; change it")
         generator = generator_for(seed, "tasks/mislabelled")
         order = torch.randperm(len(train.x), generator=generator)
-        wrong = (train.y + torch.randint(1, classes, train.y.shape, generator=generator)) % classes
+        other_labels = (train.y + torch.randint(1, classes, train.y.shape, generator=generator)) % classes
         noisy = order[clean:]
         count = round(flipped * len(noisy))
         labels = train.y.clone()
-        labels[noisy[:count]] = wrong[noisy[:count]]
+        labels[noisy[:count]] = other_labels[noisy[:count]]
         noisy = noisy.sort().values
         self.clean = Labelled(_floats(train.x[order[:clean]]), train.y[order[:clean]])
         self.noisy = Labelled(_floats(train.x[noisy]), labels[noisy])
@@ -79,10 +79,10 @@ class Mislabelled:
         return _one(self.learned_from, self.held[split])
 
     def measure(self, call: Call, task: Episode) -> Tensor:
-        """Whether each example is classified rightly, 1 or 0, [n]."""
+        """Whether each example is classified correctly, 1 or 0, [n]."""
         scores: Tensor = call(task.query.x).logits
-        right: Tensor = scores.argmax(-1) == task.query.y
-        return right.to(torch.float64)
+        correct: Tensor = scores.argmax(-1) == task.query.y
+        return correct.to(torch.float64)
 
 
 def _one(support: Labelled, query: Labelled) -> Episode:

@@ -1,4 +1,4 @@
-"""Reinforcement learning: a point in the plane that must find a goal it does not see."""
+"""Reinforcement learning: a point in the plane that must find a goal that it does not observe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
-from metaflowkit.criteria import Policy, decided, mean_return
+from metaflowkit.criteria import Policy, mean_return, policy_examples
 from metaflowkit.seeding import generator_for
 from metaflowkit.types import Call, Episode, Labelled
 
@@ -19,7 +19,7 @@ NEAR = 0.01  # of the goal, where a trajectory ends
 
 
 class Walks(NamedTuple):
-    """What walks are made of.
+    """The source of a task's walks.
 
     Attributes:
         goal: [2].
@@ -32,10 +32,10 @@ class Walks(NamedTuple):
 
 @TASKS.register("navigation")
 class Navigation:
-    """A task is a goal in the square [-0.5, 0.5]^2; a point starts at the origin, sees where it is, and moves by its action, clipped to 0.1 each way.
+    """A task is a goal in the square [-0.5, 0.5]^2; a point starts at the origin, observes its position, and moves by its action, clipped to 0.1 per axis.
 
     The reward is minus the squared distance to the goal, after each of H moves or until the point is within 0.01. Trajectories of an inner
-    step are drawn with the parameters at hand, from noise that belongs to the task and the step. Measured is the mean
+    step are drawn with the current parameters, from noise that belongs to the task and the step. Measured is the mean
     sum of rewards of further trajectories on held-out goals.
 
     Args:
@@ -46,7 +46,7 @@ class Navigation:
         meta_batch: goals per outer step (T).
         horizon: moves of a trajectory (H).
         discount: of later rewards in advantages.
-        draws: how many inner steps have noise of their own; raise it for more of them, those of a target and of evaluation included.
+        draws: number of inner steps with their own noise, at least that of all inner steps, including those of a target and of evaluation.
 
     Reference:
         C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.3.
@@ -93,8 +93,8 @@ class Navigation:
         return Episode(Walks(goal, noise[0]), Walks(goal, noise[1]))
 
     def sample(self, call: Call, batch: Walks, draw: int) -> Labelled:
-        """Walks by the policy at hand, as places [S H, 2] and what was decided there."""
-        return decided(*self._walked(call, batch, draw), self.discount)
+        """Walks of the current policy, as positions [S H, 2] and decisions."""
+        return policy_examples(*self._walked(call, batch, draw), self.discount)
 
     def measure(self, call: Call, task: Episode) -> Tensor:
         """The mean over trajectories of the sum of their rewards."""
@@ -102,16 +102,16 @@ class Navigation:
         return mean_return(rewards, alive)
 
     def _walked(self, call: Call, batch: Walks, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Places before each move [S, H, 2], actions [S, H, 2], rewards [S, H], and 1 until the goal is reached [S, H]."""
+        """Positions before each move [S, H, 2], actions [S, H, 2], rewards [S, H], and 1 until the goal is reached [S, H]."""
         noise = batch.noise[draw]
-        place, going = torch.zeros_like(noise[:, 0]), torch.ones_like(noise[:, 0, 0])
+        position, running = torch.zeros_like(noise[:, 0]), torch.ones_like(noise[:, 0, 0])
         steps = []
         for t in range(self.horizon):
-            action = self.criterion.act(call(place).logits, noise[:, t])
-            after = place + action.clamp(-SPEED, SPEED)
-            distance = (after - batch.goal).square().sum(-1)
-            steps.append((place, action, -distance, going))
-            going = going * (distance > NEAR**2)
-            place = after
-        places, actions, rewards, alive = (torch.stack(column, 1) for column in zip(*steps))
-        return places, actions, rewards, alive
+            action = self.criterion.act(call(position).logits, noise[:, t])
+            next_position = position + action.clamp(-SPEED, SPEED)
+            distance = (next_position - batch.goal).square().sum(-1)
+            steps.append((position, action, -distance, running))
+            running = running * (distance > NEAR**2)
+            position = next_position
+        positions, actions, rewards, alive = (torch.stack(column, 1) for column in zip(*steps))
+        return positions, actions, rewards, alive

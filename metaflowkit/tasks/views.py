@@ -51,9 +51,9 @@ class Views:
             Episode with x [T, N*S, C, H, W] and [T, N*Q, C, H, W]; different images within a task.
         """
         generator = generator_for(self.seed, "tasks/train", step)
-        drawn = torch.stack([torch.randperm(len(self.images), generator=generator)[: self.way] for _ in range(self.meta_batch)])
-        return Episode(self._copies(drawn, self.shot), self._copies(drawn, self.query), self.way)
+        indices = torch.stack([torch.randperm(len(self.images), generator=generator)[: self.way] for _ in range(self.meta_batch)])
+        return Episode(self._copies(indices, self.shot), self._copies(indices, self.query), self.way)
 
-    def _copies(self, drawn: Tensor, count: int) -> Labelled:
+    def _copies(self, indices: Tensor, count: int) -> Labelled:
         y = torch.arange(self.way).repeat_interleave(count).expand(self.meta_batch, -1)
-        return Labelled(self.images[drawn.repeat_interleave(count, dim=1)], y)
+        return Labelled(self.images[indices.repeat_interleave(count, dim=1)], y)

@@ -21,7 +21,7 @@ KEPT = 2
 
 @dataclass
 class Snapshot:
-    """Everything that a run needs to go on.
+    """The state from which a run is resumed.
 
     Attributes:
         step: outer steps done.
@@ -56,7 +56,7 @@ def save(snapshot: Snapshot, path: Path) -> None:
 
 
 def _canonical(value: Any) -> Any:
-    """A copy whose pickle depends on the content alone: which objects happen to be shared would show in the bytes."""
+    """A copy whose pickle depends on the content alone: otherwise the bytes would depend on which objects are shared."""
     if isinstance(value, dict):
         return {_canonical(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -73,7 +73,7 @@ def load(path: Path) -> Snapshot:
         CheckpointError: the file is missing, cut short, or of another format.
     """
     others = [other.name for other in saved(path.parent) if other != path]
-    way_out = f"remove it to go on from {others[-1]}" if others else "start the run again with --overwrite"
+    remedy = f"remove it to go on from {others[-1]}" if others else "start the run again with --overwrite"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version = content.pop("format")
@@ -82,7 +82,7 @@ def load(path: Path) -> Snapshot:
             raise ValueError("its parts are not those of a checkpoint")
     except Exception as error:  # what unpickling raises on damaged bytes has no common class
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise CheckpointError(f"{path}: is no whole checkpoint ({reason}); {way_out}") from None
+        raise CheckpointError(f"{path}: is no whole checkpoint ({reason}); {remedy}") from None
     if snapshot is None:
         raise CheckpointError(f"{path}: is of another format; use the version of metaflowkit that wrote it")
     return snapshot
@@ -95,15 +95,17 @@ def _typed(snapshot: Snapshot) -> bool:
 
 
 def require_fit(snapshot: Snapshot, path: Path, model: nn.Module, remedy: str) -> None:
-    """Hold names and shapes of a checkpoint's weights against a model.
+    """Compare names and shapes of a checkpoint's weights with those of a model.
 
     Raises:
         CheckpointError: with the first that differ, and ``remedy``.
     """
-    shapes = {name: tuple(value.shape) for name, value in snapshot.model.items()}
-    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    stored = {name: tuple(value.shape) for name, value in snapshot.model.items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     differing = [
-        f"{name} is {shapes.get(name, 'not')} there and {here.get(name, 'not')} here" for name in {**here, **shapes} if shapes.get(name) != here.get(name)
+        f"{name} is {stored.get(name, 'not')} there and {expected.get(name, 'not')} here"
+        for name in {**expected, **stored}
+        if stored.get(name) != expected.get(name)
     ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

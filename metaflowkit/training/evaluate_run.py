@@ -1,4 +1,4 @@
-"""A finished run again: its weights from its directory, what is measured of them back into it."""
+"""Evaluation of a finished run: its weights are read from its directory, and the scores appended to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = (
         overrides: changes to the run's pipeline, such as another data set for evaluation across domains.
 
     Returns:
-        A flow without training tasks, so that a data set of test classes alone will do.
+        A flow without training tasks, so that a data set of test classes alone suffices.
 
     Raises:
         ConfigError: there are no such weights, or an override is wrong.
@@ -45,7 +45,7 @@ def _load(run: Run, pipeline: Pipeline, weights: str) -> tuple[Flow, int]:
     if weights not in ("best", "last"):
         raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
     path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
-    snapshot = run.own(path)
+    snapshot = run.load_checkpoint(path)
     flow = build(pipeline, train=False)
     checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
     flow.learner.model.load_state_dict(snapshot.model)
@@ -74,30 +74,30 @@ def evaluate_run(
     """
     run = Run(folder)
     run.pipeline()
-    changed = [f"evaluate.{key}={value}" for key, value in sizes.items()]
-    pipeline, left_out = _with_readouts(folder / "pipeline.yaml", [*overrides, *changed], readouts)
+    size_overrides = [f"evaluate.{key}={value}" for key, value in sizes.items()]
+    pipeline, notes = _with_readouts(folder / "pipeline.yaml", [*overrides, *size_overrides], readouts)
     flow, step = _load(run, pipeline, weights)
     scores = [score for group in measurements(flow, split) for score in group]
-    rules = "; ".join([protocol(flow), *left_out])
+    protocol_text = "; ".join([protocol(flow), *notes])
     facts = {
         "weights": weights,
         "step": step,
         "overrides": list(overrides),
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        "protocol": rules,
+        "protocol": protocol_text,
     }
     run.append([{**facts, **score.plain()} for score in scores])
-    return scores, rules
+    return scores, protocol_text
 
 
 def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | None) -> tuple[Pipeline, list[str]]:
-    """The pipeline with these readouts, and why one was left out; as it is where its tasks are measured by themselves."""
-    own = read(path)
-    if TASKS.entries(own.plugins)[own.tasks.name].tags["measured"] and readouts is None:
+    """The pipeline with these readouts, and why one was left out; unchanged where its tasks have their own measurement."""
+    pipeline = read(path)
+    if TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags["measured"] and readouts is None:
         return read(path, overrides), []
     if readouts is not None:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(readouts)}]"]), []
-    entries = READOUTS.entries(own.plugins)
+    entries = READOUTS.entries(pipeline.plugins)
     frozen = read(path, [*overrides, f"evaluate.readouts=[{', '.join(name for name, entry in entries.items() if not entry.tags['adapts'])}]"])
     try:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(entries)}]"]), []

@@ -1,4 +1,4 @@
-"""What training tells while it goes on: displays, metric logs and pruning read these, and leave the loop where they have seen enough."""
+"""The events of training, for displays, metric loggers and pruning; a reader that leaves the loop ends the training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stepped:
         step: from 1.
         objective: mean over its tasks, before the step.
         metrics: what was written to the metric log, by name.
-        examples: support and query examples together; tasks, where examples are drawn with the parameters at hand.
+        examples: support and query examples together; tasks, where examples are drawn with the current parameters.
     """
 
     step: int

@@ -13,19 +13,19 @@ from typing import Any, Literal
 
 import torch
 
-from metaflowkit.composition.few_shot import check_backbone
+from metaflowkit.composition.first_task import check_first_task
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.composition.learner import placed
 from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
-from metaflowkit.errors import DivergenceError, Interrupted
-from metaflowkit.evaluation.measurement import measurements, protocol, validate
+from metaflowkit.errors import ConfigError, DivergenceError, Interrupted
+from metaflowkit.evaluation.measurement import check_readouts, measurements, protocol, validate
 from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
 from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated
 from metaflowkit.training.metric_log import resume_command
-from metaflowkit.training.run_directory import PUT_BACK, Run, default_folder, hold_run
+from metaflowkit.training.run_directory import RESTORE_FILE, Run, default_folder, hold_run
 from metaflowkit.training.signals import on_stop
 
 
@@ -39,7 +39,7 @@ def events(
 ) -> Generator[Event, None, None]:
     """Train, keep the best weights by validation, and measure them and the untrained network on what is held out for the test.
 
-    A generator: the next step is taken when the next event is asked for. Whoever leaves the loop early closes it (``contextlib.closing``,
+    A generator: the next step is taken when the next event is asked for. A caller that leaves the loop early closes it (``contextlib.closing``,
     or the end of the last reference); what is saved by then stays, and the run can be resumed.
 
     Args:
@@ -47,8 +47,8 @@ def events(
         run_dir: where everything is written; None for ``runs/<pipeline>-<time>``.
         resume: go on with the run in ``run_dir``; the result is bit-identical to an uninterrupted run on the same machine.
         overwrite: replace the run in ``run_dir``.
-        test: measure on what is held out for the test at the end; without, the examples of test classes are let go of before training.
-        stop: asked to end the run after the step at hand, by signals or by the caller; None for one of its own.
+        test: measure on what is held out for the test at the end; without, the examples of test classes are released before training.
+        stop: the request to end the run after the current step, set by signals or by the caller; None for a new one.
 
     Yields:
         :class:`Started`, then :class:`Stepped`, :class:`Saved` and :class:`Validated` as they come, :class:`Tested`, and :class:`Finished` at last.
@@ -62,9 +62,8 @@ def events(
     flow = build(pipeline)
     if not test:
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
-    like = next(iter(flow.model.parameters()))
-    noise = flow.interface.noise(2).to(like.device)
-    check_backbone(flow.model, noise.to(like.dtype) if noise.is_floating_point() else noise)
+    check_first_task(flow)
+    check_readouts(flow, test)
     started = time.monotonic()
     stop = stop or Stop()
     with hold_run(folder, pipeline, resume, overwrite) as run:
@@ -73,33 +72,33 @@ def events(
                 yield Started(folder, flow, pipeline.outer.steps)
                 loop = _Loop(flow, run, stop, test)
                 loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
-                yield from loop.news()
+                yield from loop.new_events()
                 while loop.step < pipeline.outer.steps:
                     loop.advance()
-                    yield from loop.news()
+                    yield from loop.new_events()
                     loop.check_stop()
                 yield from loop.test()
         except KeyboardInterrupt:
             raise stop.at_once(run) from None
-        how = protocol(flow)
+        protocol_text = protocol(flow)
         scores = [(weights, score) for weights, scores in (("untrained", loop.before), ("best", loop.after)) for score in scores]
-        run.append([{"weights": weights, **score.plain(), "protocol": how} for weights, score in scores])
+        run.append([{"weights": weights, **score.plain(), "protocol": protocol_text} for weights, score in scores])
         validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []), flow.pipeline.metric)
-        yield Finished(run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, time.monotonic() - started, how)
+        yield Finished(run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, time.monotonic() - started, protocol_text)
 
 
 @dataclass
 class Stop:
-    """A wish to end a run after the step at hand.
+    """A request to end a run after the current step.
 
     Attributes:
-        requested: who asked, such as SIGINT; None as long as nobody did.
+        requested: the origin of the request, such as SIGINT; None without one.
     """
 
     requested: str | None = None
 
     def ask(self, name: str) -> None:
-        """Ask for it; who asks a second time does not wait for the step's end.
+        """Request it; a second request does not wait for the step's end.
 
         Raises:
             KeyboardInterrupt: the second time.
@@ -109,7 +108,7 @@ class Stop:
         self.requested = name
 
     def at_once(self, run: Run) -> Interrupted:
-        """What the user is told where the step was not waited for."""
+        """The exception of a run that ended before the step did."""
         steps = [int(path.stem.removeprefix("step-")) for path in checkpoint.saved(run.checkpoints)]
         saved = f"all is saved up to step {steps[-1]} and what came after it is lost" if steps else "nothing is saved yet"
         return Interrupted(
@@ -125,10 +124,17 @@ class _Loop:
         self.flow, self.run, self.stop, self.tested = flow, run, stop, tested
         self.outer = flow.pipeline.outer
         self.parameters = flow.learner.trained(dict(flow.learner.model.named_parameters()))
-        parameters = list(self.parameters.values())
-        self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, parameters=parameters))
+        injected = {name: list(self.parameters.values()) for name in registry.OPTIMIZERS.injected}
+        self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, **injected))
+        if not isinstance(self.optimizer, torch.optim.Optimizer):
+            raise ConfigError(
+                f"{flow.pipeline.place('outer.optimizer')}: must be a torch.optim.Optimizer, got {type(self.optimizer).__name__}; derive it from one"
+            )
         self.lr = self.optimizer.param_groups[0]["lr"]
         self.schedule = placed(flow.pipeline, "outer.schedule", lambda: registry.SCHEDULES.build(self.outer.schedule, steps=self.outer.steps))
+        if not isinstance(factor := self.schedule(1), int | float):
+            kind = f"{type(self.schedule).__name__} must return a number from each outer step, got {type(factor).__name__}"
+            raise ConfigError(f"{flow.pipeline.place('outer.schedule')}: {kind}")
         self.step = 0
         self.saved: int | None = None
         self.best: dict[str, float] | None = None
@@ -136,12 +142,12 @@ class _Loop:
         self.episodes: dict[str, list[float]] = {}
         self.before: list[Score] = []
         self.after: list[Score] = []
-        self._news: list[Event] = []
+        self._new_events: list[Event] = []
 
-    def news(self) -> list[Event]:
-        """What happened since this was last asked."""
-        news, self._news = self._news, []
-        return news
+    def new_events(self) -> list[Event]:
+        """The events since the last call."""
+        pending, self._new_events = self._new_events, []
+        return pending
 
     def begin(self) -> None:
         self.run.metric_log.rewind(0)
@@ -149,30 +155,30 @@ class _Loop:
         if score is not None:
             self.untrained, self.episodes["untrained"] = score.value, list(score.each)
         self.save()
-        self._tell_of(score)
+        self._add_validated(score)
 
     def restore(self) -> None:
-        snapshot = self.own(checkpoint.saved(self.run.checkpoints)[-1])
+        snapshot = self.load_checkpoint(checkpoint.saved(self.run.checkpoints)[-1])
         if snapshot.best is not None:
-            self.own(self.run.checkpoints / "best.pt")  # which is read once more when training is done, too late to be told
+            self.load_checkpoint(self.run.checkpoints / "best.pt")  # it is read again after training, too late for an error message
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.metric_log.rewind(snapshot.journal)
         self.step = self.saved = snapshot.step
         self.best, self.untrained, self.episodes = snapshot.best, snapshot.untrained, snapshot.episodes
 
-    def own(self, path: Path) -> Snapshot:
+    def load_checkpoint(self, path: Path) -> Snapshot:
         """A checkpoint of this run.
 
         Raises:
             CheckpointError: it cannot be read, or is one of another run.
         """
-        snapshot = self.run.own(path)
-        checkpoint.require_fit(snapshot, path, self.flow.learner.model, PUT_BACK)
+        snapshot = self.run.load_checkpoint(path)
+        checkpoint.require_fit(snapshot, path, self.flow.learner.model, RESTORE_FILE)
         return snapshot
 
     def advance(self) -> None:
-        """One outer step, and what is due after it."""
+        """One outer step, then validation and checkpoint where they are due."""
         step = self.step + 1
         episode = self.flow.episode(step)
         outcome = self.flow.learner.outcome(episode)
@@ -187,7 +193,7 @@ class _Loop:
         metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}
         metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
         self.run.metric_log.write(step, **metrics)
-        self._news.append(Stepped(step, metrics["train/objective"], metrics, self.flow.examples_in(episode)))
+        self._new_events.append(Stepped(step, metrics["train/objective"], metrics, self.flow.examples_in(episode)))
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
         saved = validated or step % (self.outer.save_every or self.outer.steps) == 0
         if saved:
@@ -197,18 +203,18 @@ class _Loop:
             self.judge(score)
         if saved:
             self.save()
-        self._tell_of(score)
+        self._add_validated(score)
 
-    def _tell_of(self, score: Score | None) -> None:
-        """Validation is told once the weights that were validated are saved."""
+    def _add_validated(self, score: Score | None) -> None:
+        """The event of a validation comes after the validated weights are saved."""
         if score is not None:
-            self._news.append(Validated(self.step, score))
+            self._new_events.append(Validated(self.step, score))
 
     def check_stop(self) -> None:
-        """Leave where the user, the system or the caller asked to, with the state saved.
+        """End the run where the user, the system or the caller requested it, with the state saved.
 
         Raises:
-            Interrupted: they did.
+            Interrupted: it was requested.
         """
         if self.stop.requested:
             if self.saved != self.step:
@@ -235,22 +241,22 @@ class _Loop:
 
     def snapshot(self) -> Snapshot:
         model = self.flow.learner.model.state_dict()
-        text, written = self.flow.pipeline.to_yaml(), self.run.metric_log.length()
-        return Snapshot(self.step, model, self.optimizer.state_dict(), written, self.best, self.untrained, text, self.episodes)
+        text, journal = self.flow.pipeline.to_yaml(), self.run.metric_log.length()
+        return Snapshot(self.step, model, self.optimizer.state_dict(), journal, self.best, self.untrained, text, self.episodes)
 
     def save(self) -> None:
         path = checkpoint.step_path(self.run.checkpoints, self.step)
         checkpoint.save(self.snapshot(), path)
         checkpoint.prune(self.run.checkpoints)
         self.saved = self.step
-        self._news.append(Saved(self.step, path))
+        self._new_events.append(Saved(self.step, path))
 
     def test(self) -> Iterator[Tested]:
         """Test scores of the untrained network and of the best weights; the model keeps the latter."""
         model = self.flow.learner.model
         if not self.flow.has("test") or not self.tested:
             return
-        best = self.own(self.run.checkpoints / "best.pt").model
+        best = self.load_checkpoint(self.run.checkpoints / "best.pt").model
         untrained = self.flow.untrained()
         labels: tuple[Literal["untrained", "trained"], ...] = ("untrained", "trained")
         for label in labels:
@@ -272,13 +278,13 @@ class _Loop:
         norm = squares.sum().sqrt().item()
         if torch.isfinite(outcome.value) and torch.isfinite(squares).all():
             return norm
-        bad = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
+        name = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
         if all(parameter.isfinite().all() for parameter in self.parameters.values()):
             self.flow.calibrate()
             self.save()
-        good = checkpoint.saved(self.run.checkpoints)[-1]
+        path = checkpoint.saved(self.run.checkpoints)[-1]
         raise DivergenceError(
-            f"outer step {step}: the meta-gradient is not finite, first in {bad} (objective {outcome.value.item():g}); lower inner.rule.lr, "
-            f"inner.steps or outer.optimizer.lr{self._milder()}; the last good state is saved in {good}; "
+            f"outer step {step}: the meta-gradient is not finite, first in {name} (objective {outcome.value.item():g}); lower inner.rule.lr, "
+            f"inner.steps or outer.optimizer.lr{self._milder()}; the last good state is saved in {path}; "
             f"measure it with mfk evaluate {shlex.quote(str(self.run.folder))} --weights last"
         )

@@ -13,7 +13,7 @@ from metaflowkit.errors import RunError
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with the run of a directory, which knows its pipeline with all overrides."""
+    """The command that resumes the run of a directory, where its pipeline is stored with all overrides."""
     return f"mfk run --run-dir {shlex.quote(str(folder))} --resume"
 
 
@@ -42,7 +42,7 @@ class MetricLog:
             raise RunError(f"{self.path}: cannot be written ({reason(error)}); free space, then go on with {resume_command(self.path.parent)}") from None
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line; a last line that a crash tore is left out."""
+        """Every whole line; an incomplete last line, from a crash, is left out."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -1,26 +1,15 @@
-"""Where metrics go beside the run's own ``metrics.jsonl``."""
+"""Receivers of metrics besides the run's own ``metrics.jsonl``."""
 
 from __future__ import annotations
 
 import csv
 import io
 from pathlib import Path
-from typing import Protocol
 
 from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.training.events import Event, Finished, Saved, Started
 from metaflowkit.training.metric_log import MetricLog
-
-
-class MetricLogger(Protocol):
-    """Told of everything that training tells, by ``mfk run`` and :func:`metaflowkit.train`."""
-
-    def log(self, event: Event) -> None:
-        """Take note of an event; the first is :class:`~metaflowkit.training.events.Started`, with the run directory and the flow.
-
-        A run that goes on after an interruption begins with it too: steps since the last :class:`~metaflowkit.training.events.Saved` come again.
-        """
 
 
 @METRIC_LOGGERS.register("csv")
@@ -31,7 +20,7 @@ class CSV:
         self.folder: Path | None = None
 
     def log(self, event: Event) -> None:
-        """See :class:`MetricLogger`."""
+        """Write the table where the run is saved or finished."""
         if isinstance(event, Started):
             self.folder = event.folder
         if isinstance(event, Saved | Finished) and self.folder is not None:

@@ -1,4 +1,4 @@
-"""The run directory: who may write it, and what it says about the run."""
+"""The run directory: its files, and the lock that keeps other processes out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from metaflowkit.training import checkpoint
 from metaflowkit.training.metric_log import MetricLog
 
 LOCK = "run.lock"
-PUT_BACK = "put the file of this run back, or start it again with --overwrite"
+RESTORE_FILE = "put the file of this run back, or start it again with --overwrite"
 PACKAGES = ("torch", "torchvision", "kornia", "higher", "numpy", "scikit-learn", "optuna")
 
 
@@ -58,8 +58,8 @@ class Run:
         """
         return checkpoint.load(self.latest_path())
 
-    def own(self, path: Path) -> checkpoint.Snapshot:
-        """A checkpoint of this very run.
+    def load_checkpoint(self, path: Path) -> checkpoint.Snapshot:
+        """A checkpoint, once it is known to be of this run.
 
         Raises:
             CheckpointError: it cannot be read, or another pipeline wrote it; with the settings that differ.
@@ -67,7 +67,7 @@ class Run:
         snapshot = checkpoint.load(path)
         differing = differences(parse_yaml(snapshot.pipeline, str(path)).plain(), read_yaml(self.folder / "pipeline.yaml").plain())
         if differing:
-            raise CheckpointError(f"{path}: belongs to another pipeline; {'; '.join(differing[:5])}; {PUT_BACK}")
+            raise CheckpointError(f"{path}: belongs to another pipeline; {'; '.join(differing[:5])}; {RESTORE_FILE}")
         return snapshot
 
     def latest_path(self) -> Path:
@@ -93,7 +93,7 @@ class Run:
         return read(path)
 
     def append(self, results: Sequence[dict[str, Any]]) -> None:
-        """Add a line each to ``evaluations.jsonl``; earlier lines stay whatever happens."""
+        """Add a line each to ``evaluations.jsonl``; earlier lines stay even where this fails."""
         path = self.folder / "evaluations.jsonl"
         before = path.read_bytes() if path.exists() else b""
         write_atomic(path, before + "".join(json.dumps(result) + "\n" for result in results).encode())
@@ -105,17 +105,17 @@ def default_folder(pipeline: Pipeline) -> Path:
 
 
 def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: bool = False) -> Run:
-    """Create a run directory, or enter one again.
+    """Create a run directory, or open an existing one.
 
     Args:
         folder: the directory.
         pipeline: what will run in it; on resuming it must be what ran in it.
-        resume: go on with the run that is there.
-        overwrite: remove the run that is there.
+        resume: go on with the run in the directory.
+        overwrite: remove the run in the directory.
 
     Raises:
         RunError: the folder is in use, holds no run to resume, or cannot be written.
-        CheckpointError: the run there is one of another pipeline.
+        CheckpointError: its run is one of another pipeline.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; keep one")
@@ -129,7 +129,7 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             raise CheckpointError(
                 f"{folder}: holds a run of another pipeline; {'; '.join(differing[:5])}; resume with the same settings, or choose another --run-dir"
             )
-        if not (folder / "run.json").is_file():  # killed in its first moment
+        if not (folder / "run.json").is_file():  # the process was killed before it was written
             write_atomic(folder / "run.json", json.dumps(_facts(pipeline), indent=2).encode())
         return run
     if folder.exists() and not folder.is_dir():
@@ -139,16 +139,16 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             raise RunError(f"{folder}: is not empty; go on with --resume, replace it with --overwrite, or choose another --run-dir")
         if not (folder / "pipeline.yaml").is_file():
             raise RunError(f"{folder}: is not empty and no run directory, so --overwrite leaves it alone; choose another --run-dir")
-        real = folder.resolve()
-        if real in (Path.cwd(), *Path.cwd().parents):
+        directory = folder.resolve()
+        if directory in (Path.cwd(), *Path.cwd().parents):
             raise RunError(f"{folder}: is the current directory, so --overwrite leaves it alone; go one up, or choose another --run-dir")
-        aside = real.with_name(f".{real.name}.removed")
+        trash = directory.with_name(f".{directory.name}.removed")
         try:
-            if aside.exists():  # an earlier replacement was interrupted
-                shutil.rmtree(aside)
-            real.rename(aside)  # at once, so that an interruption leaves no half of the old run behind
-            shutil.rmtree(aside)
-            real.mkdir()
+            if trash.exists():  # an earlier replacement was interrupted
+                shutil.rmtree(trash)
+            directory.rename(trash)  # at once, so that an interruption leaves no half of the old run behind
+            shutil.rmtree(trash)
+            directory.mkdir()
         except OSError as error:
             raise RunError(f"{folder}: cannot be replaced ({reason(error)}); remove it yourself or choose another --run-dir") from None
     write_atomic(folder / "pipeline.yaml", pipeline.to_yaml().encode())
@@ -158,7 +158,7 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
 
 @contextmanager
 def hold_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
-    """:func:`open_run`, with the directory kept from every other process while the context is open.
+    """:func:`open_run`, with the directory locked while the context is open.
 
     Raises:
         RunError: another process is at work in the folder; and see :func:`open_run`.
@@ -174,16 +174,16 @@ def hold_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
             except OSError as error:
                 raise RunError(f"{folder}: cannot be written ({reason(error)}); {remedy(error)}") from None
             stack.enter_context(lock())
-            for place in (folder, folder / "checkpoints"):
-                remove_partials(place)
+            for path in (folder, folder / "checkpoints"):
+                remove_partials(path)
         run = open_run(folder, pipeline, resume, overwrite)
-        if not (folder / LOCK).exists():  # it went with the run that is replaced
+        if not (folder / LOCK).exists():  # it was removed with the replaced run
             stack.enter_context(lock())
         yield run
 
 
 def _occupied(folder: Path) -> bool:
-    """Whether a folder holds more than what a kill in its first moment leaves."""
+    """Whether a folder holds more than a lock and partial files."""
     return folder.is_dir() and any(path.name != LOCK and not path.name.endswith(PARTIAL) for path in folder.iterdir())
 
 

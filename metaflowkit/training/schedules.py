@@ -1,19 +1,11 @@
-"""What the outer learning rate is multiplied with at each outer step."""
+"""Schedules: the factor of the outer learning rate at each outer step."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 from metaflowkit.config.registry import SCHEDULES
 from metaflowkit.config.schema import Fraction
-
-
-class Schedule(Protocol):
-    """A factor for each outer step. The constructor may ask for ``steps``, the outer steps of the whole run."""
-
-    def __call__(self, step: int) -> float:
-        """The factor at an outer step, from 1."""
 
 
 @SCHEDULES.register("constant")
@@ -21,7 +13,7 @@ class Constant:
     """1 at every step."""
 
     def __call__(self, step: int) -> float:
-        """See :class:`Schedule`."""
+        """1."""
         return 1.0
 
 
@@ -46,7 +38,7 @@ class Cosine:
         self.steps = steps - self.rise
 
     def __call__(self, step: int) -> float:
-        """See :class:`Schedule`."""
+        """The factor at an outer step, from 1."""
         if step <= self.rise:
             return step / (self.rise + 1)
         return 0.5 * (1 + math.cos(math.pi * (step - self.rise - 1) / self.steps))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests that the program honours at a moment of its choice."""
+"""Ctrl-C and SIGTERM as requests, to which the program responds when it is ready."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def on_stop(request: Callable[[str], None]) -> Iterator[None]:
     """While this context is open, ``request`` gets the name of each SIGINT and SIGTERM; outside the main thread nothing changes.
 
     Args:
-        request: what to do about it, quickly; it may raise, such as KeyboardInterrupt, which then comes out wherever the program is.
+        request: a quick response; it may raise, such as KeyboardInterrupt, which is then raised wherever the program is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         request(signal.Signals(number).name)
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:
-        signal.signal(number, asked)
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -178,9 +178,22 @@ def test_a_bootstrapped_objective_on_a_plain_classifier_with_learned_rates(engin
         ({"steps": 1.5}, r"^steps: must be a whole number of at least 0, got 1.5$"),
         ({"others": "none"}, r"^others: must be 'shared' or 'frozen', got 'none'$"),
         ({"inner_loss": 3}, r"^inner_loss: must be callable, got int$"),
-        ({"rule": torch.optim.SGD}, r"^rule: must have the method init, got type without it$"),
+        ({"model": nn.ReLU()}, r"^model: must have parameters, got ReLU without any"),
+        ({"inner_loss": lambda call: 0.0}, r"^inner_loss: must take \(call, batch\), got .*<lambda>\(call\); change it$"),
+        ({"sample": lambda call, batch: batch}, r"^sample: must take \(call, batch, draw\), got .*<lambda>\(call, batch\); change it$"),
+        (
+            {"outer_loss": None, "objective": lambda adapted: 0.0},
+            r"^objective: objective 'function' must define __call__\(adapted, task\), and that of .* takes \(adapted\)",
+        ),
+        ({"rule": torch.optim.SGD}, r"^rule: must be an object, got the class SGD; write SGD\(\.\.\.\)$"),
+        ({"rule": object()}, r"^rule: rule 'object' must define init\(params\), and builtins.object does not; add it$"),
+        ({"order": mfk.orders.First}, r"^order: must be an object, got the class First; write First\(\.\.\.\)$"),
+        ({"order": mfk.orders.Truncate(last=5), "steps": 2}, r"^order: last must be at most steps, 2, got 5; lower it or raise steps$"),
+        ({"order": "reptile", "remat": True}, r"^remat: does nothing in this order, which stores no steps; leave it out$"),
+        ({"proximal": -1.0}, r"^proximal: must be a number of at least 0, got -1.0$"),
+        ({"proximal": "a"}, r"^proximal: must be a number of at least 0, got 'a'$"),
         ({"order": "exakt"}, r"^order: there is no order 'exakt'; did you mean 'exact'\?, or give an object$"),
-        ({"order": object()}, r"^order: must have the method gradient, got object without it$"),
+        ({"order": object()}, r"^order: order 'object' must define gradient\(loop, meta\), and builtins.object does not; add it$"),
         ({"order": "implicit"}, r"^proximal: must be above 0 for this order, got 0$"),
         ({"rule": mfk.rules.HigherOptimizer("Adam"), "engine": "vectorized"}, r"^engine: the optimisers of higher run in its engine alone; "),
         ({"engine": "fast"}, r"^engine: there is no engine 'fast'; .*, or give an object$"),
@@ -194,23 +207,105 @@ def test_what_breaks_its_contract_is_refused_by_name(wrong, message) -> None:
         mfk.meta_learner(arguments.pop("model"), **arguments)
 
 
+class Broken(mfk.rules.SGD):
+    """A rule whose ``update`` is a function that is given, and so is its state."""
+
+    def __init__(self, update=None, state=None) -> None:
+        super().__init__(lr=0.1)
+        self.broken, self.state = update, {} if state is None else state
+
+    def init(self, params):
+        return self.state
+
+    def update(self, grads, state, params):
+        return self.broken(params) if self.broken else (params, state)
+
+
+class Returning(mfk.orders.Order):
+    """An order that returns what is given."""
+
+    second = False
+
+    def __init__(self, result) -> None:
+        self.result = result
+
+    def gradient(self, loop, meta):
+        return self.result(loop.trained(meta))
+
+
+def constant(call, batch):
+    return torch.ones(())
+
+
+def unconnected(call, batch):
+    return call(*batch["x"])["out"].detach().sum()
+
+
+def rows(call, batch):
+    return call(*batch["x"])["out"]
+
+
+SCALAR = r"must return a floating-point tensor of no dimension, got "
+
+
 @each_engine
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inner_loss": lambda call, batch: call(*batch["x"])["out"]}, r"^inner.loss: must be a tensor of no dimension, got a tensor \[4, 2\]; reduce it"),
-        ({"inner_loss": lambda call, batch: 1.0}, r"^inner.loss: must be a tensor of no dimension, got float"),
-        ({"outer_loss": lambda call, batch: call(*batch["x"])["out"].sum(0)}, r"^objective: must be a tensor of no dimension, got a tensor \[2\]"),
-        ({"outer_loss": None, "objective": lambda adapted, task: torch.zeros(())}, r"^objective: must return \(value, \{name: metric\}\), got a tensor \[\]"),
+        ({"inner_loss": rows}, rf"^inner loss: rows {SCALAR}a tensor \[4, 2\]; reduce it with such as .mean\(\)$"),
+        ({"inner_loss": lambda call, batch: 1.0}, rf"^inner loss: .*<lambda> {SCALAR}float; "),
+        ({"inner_loss": lambda call, batch: torch.zeros((), dtype=torch.int64)}, rf"^inner loss: .*<lambda> {SCALAR}a tensor \[\] of int64; "),
+        ({"inner_loss": constant}, r"^inner loss: constant depends on no parameter that the inner loop moves, so that nothing would be learned; compute it"),
+        ({"inner_loss": unconnected}, r"^inner loss: unconnected depends on no parameter that the inner loop moves"),
+        ({"outer_loss": rows}, rf"^objective: rows {SCALAR}a tensor \[\d+, 2\]"),
+        ({"outer_loss": constant}, r"^objective: constant depends on no parameter that the outer loop moves"),
+        ({"outer_loss": unconnected, "order": "first"}, r"^objective: unconnected depends on no parameter that the outer loop moves"),
+        (
+            {"outer_loss": None, "objective": lambda adapted, task: torch.zeros(())},
+            r"^objective: .* must return \(value, \{name: metric\}\), got a tensor \[\]",
+        ),
         (
             {"outer_loss": None, "objective": lambda adapted, task: (sum(p.sum() for p in adapted.params.values()), {"n": 3.0})},
-            r"^objective: metric 'n': must be a tensor of no dimension, got float",
+            r"^objective: .* must give as metric 'n' a floating-point tensor of no dimension, got float",
+        ),
+        ({"rule": Broken(state=3)}, r"^rule: Broken must have a state of nested dicts of tensors and numbers, got int; return \{\} from init for none$"),
+        ({"rule": Broken(lambda params: params)}, r"^rule: Broken must return \(params, state\) from update, got dict$"),
+        ({"rule": Broken(lambda params: (params, None))}, r"^rule: Broken must have a state of nested dicts"),
+        ({"rule": Broken(lambda params: ({}, {}))}, r"^rule: Broken must return from update a tensor \[.*\] for .*, got none$"),
+        (
+            {"rule": Broken(lambda params: ({n: p.sum() for n, p in params.items()}, {}))},
+            r"^rule: Broken must return from update a tensor \[.+\] for .*, got a tensor \[\]$",
+        ),
+        ({"rule": Broken(lambda params: ({**params, "more": torch.ones(1)}, {}))}, r"^rule: Broken must return nothing from update but .*, got more as well$"),
+        ({"order": Returning(lambda trained: trained)}, r"^order: Returning must return \(gradients, value, metrics\) from gradient, got dict$"),
+        ({"order": Returning(lambda trained: ({}, torch.ones(()), {}))}, r"^order: Returning must return as gradients a tensor \[.*\] for .*, got none$"),
+        (
+            {"order": Returning(lambda trained: (trained, 1.0, {}))},
+            r"^order: Returning must return as value a floating-point tensor of no dimension, got float",
         ),
     ],
 )
 def test_results_of_the_wrong_kind_are_refused(engine, change, message) -> None:
     learner = mfk.meta_learner(Two(), **{"inner_loss": regression, "outer_loss": regression, "rule": mfk.rules.SGD(), "steps": 1, "engine": engine} | change)
     with pytest.raises(ConfigError, match=message):
+        learner.outcome(tasks())
+
+
+def test_an_engine_must_return_an_outcome() -> None:
+    class Empty(HigherEngine):
+        def outcome(self, learner, episode):
+            return None
+
+    learner = mfk.meta_learner(Two(), inner_loss=regression, outer_loss=regression, rule=mfk.rules.SGD(), steps=1, engine=Empty())
+    with pytest.raises(ConfigError, match=r"^engine: .*Empty must return an Outcome from outcome, got NoneType$"):
+        learner.outcome(tasks())
+
+
+def test_examples_that_are_drawn_must_be_tensors() -> None:
+    learner = mfk.meta_learner(
+        Two(), inner_loss=regression, outer_loss=regression, rule=mfk.rules.SGD(), steps=1, sample=lambda call, batch, draw: {"x": "text"}
+    )
+    with pytest.raises(ConfigError, match=r"^sample: .*<lambda> returned examples that must hold tensors in nested tuples, lists and dicts, got str$"):
         learner.outcome(tasks())
 
 

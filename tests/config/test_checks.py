@@ -40,6 +40,14 @@ def test_inner_settings_that_contradict_each_other(write, inner, at, says) -> No
     assert found.startswith(f"2:{len('inner: ') + inner.index(at) + 1}: {says}")
 
 
+@pytest.mark.parametrize(("rule", "says"), [("sgd", "momentum is learned between 0 and 1, got 0"), ("{name: sgd, momentum: 1.0}", "got 1 to start from")])
+def test_what_is_learned_starts_inside_its_range(write, rule, says) -> None:
+    (problem,) = problems(write, f"inner: {{rule: {rule}, learn: {{momentum: all}}}}")
+    assert "inner.learn.momentum: " in problem
+    assert says in problem
+    assert "; choose a start inside, or do not learn it" in problem
+
+
 def test_what_is_learned_is_read_in_both_spellings_and_written_out(write) -> None:
     pipeline = read(write(HEAD + "inner: {rule: {name: sgd, momentum: 0.9}, learn: {lr: layer, momentum: {per: all, per_step: true}}}"))
     assert pipeline.inner.learn == {"lr": Learn("layer", False), "momentum": Learn("all", True)}

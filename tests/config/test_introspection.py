@@ -62,7 +62,7 @@ def test_argument_docs_join_lines_and_stop_at_the_next_section() -> None:
     assert argument_docs("What.") == {}
 
 
-@pytest.mark.parametrize("default", ["Name.OTHER", "NAME", "open('x')", "(1).__class__", "9**9**9", "[x for x in (1, 2)]", "1 / 0"])
+@pytest.mark.parametrize("default", ["Name.OTHER", "NAME", "open('x')", "(1).__class__", "9**9**9", "[x for x in (1, 2) for y in (3,)]", "1 / 0"])
 def test_a_default_that_cannot_be_read_is_an_error_and_nothing_is_run(tmp_path, default) -> None:
     path = tmp_path / "source.py"
     path.write_text(f'import os\n\n\n@RULES.register("mine")\ndef mine(a=1, b={default}): ...\n')

@@ -175,30 +175,6 @@ class MyHead:
 '''
 
 
-@pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """Write a plugin module under a name of the test's own; what it registers is forgotten afterwards."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for kind in OWN.values():
-        __import__(kind.module)
-    before = {name: dict(kind.classes) for name, kind in OWN.items()}
-    written = []
-
-    def make(name: str, text: str) -> str:
-        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        written.append(name)
-        return name
-
-    yield make
-    for name, kind in OWN.items():
-        kind.classes.clear()
-        kind.classes.update(before[name])
-    for name in written:
-        sys.modules.pop(name, None)
-
-
 def test_a_plugin_is_imported_read_and_built(plugin, write) -> None:
     name = plugin("mfk_plugin_whole", PLUGIN.replace("@NAME", "mine"))
     path = write(
@@ -283,7 +259,11 @@ CONTRACTS = [
     (r.OBJECTIVES, "class Mine: ...", "objective 'mine' must define __call__(adapted, task), and {module}.Mine does not; add it"),
     (r.BACKBONES, "class Mine:\n    def forward(self, x): ...", "backbone 'mine' must define the attribute features, and {module}.Mine does not; add it"),
     (r.RULES, "class Mine:\n    def init(self, params): ...", "rule 'mine' must define update(grads, state, params), and {module}.Mine does not; add it"),
-    (r.DATASETS, "class Mine:\n    load = 3", "dataset 'mine' must define load(), and {module}.Mine does not; add it"),
+    (
+        r.DATASETS,
+        "class Mine:\n    load = 3",
+        "dataset 'mine' must define load(), and {module}.Mine does not; add it, or write metaflowkit.image_sets(train, val, test) of torch's data sets",
+    ),
 ]
 
 

@@ -215,7 +215,7 @@ def test_overrides(overrides, changed) -> None:
         ("a..b=1", "--set a..b=1: must be path=value"),
         (".a=1", "--set .a=1: must be path=value"),
         ("a.b.x=1", "--set a.b.x=1: a.b.x: 'x' would stand below 1, which holds no keys; set the key above it"),
-        ("a.c.2=1", "--set a.c.2=1: a.c.2: '2' is no place in a list of 2; use 0 to 1"),
+        ("a.c.3=1", "--set a.c.3=1: a.c.3: '3' is no place in a list of 2; use 0 to 1, or 2 to append"),
         ("a.c.-1=1", "'-1' is no place in a list of 2"),
         ("a.c.b=1", "'b' is no place in a list of 2"),
         ("a=[", "--set a=[:1:2: is not valid YAML"),
@@ -229,10 +229,12 @@ def test_overrides_that_lead_nowhere(override, says) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_list_has_no_place() -> None:
-    with pytest.raises(ConfigError) as caught:
-        apply_overrides(parse_yaml("a: []", "f.yaml"), ["a.0=1"])
-    assert "use 0 to -1" not in str(caught.value)
+def test_the_place_after_the_last_appends() -> None:
+    overrides = ["a.c.2.d.e=5", "empty=[]", "empty.0=1", "empty.1=2"]
+    assert apply_overrides(parse_yaml(BASE, "f.yaml"), overrides).plain()["a"]["c"] == ["x", {"d": 2}, {"d": {"e": 5}}]
+    assert apply_overrides(parse_yaml(BASE, "f.yaml"), overrides).plain()["empty"] == [1, 2]
+    with pytest.raises(ConfigError, match=r"a\.1: '1' is no place in a list of 0; use 0 to append"):
+        apply_overrides(parse_yaml("a: []", "f.yaml"), ["a.1=1"])
 
 
 @pytest.mark.parametrize("digit", ["²", "١"])

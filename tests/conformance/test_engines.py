@@ -93,18 +93,19 @@ def test_engines_agree_and_match_finite_differences(rule, loss, head, objective)
             assert exact == pytest.approx(differences, rel=2e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("head", HEADS, ids=str)
-@pytest.mark.parametrize("backbone", [pytest.param(b, marks=() if b == "mlp" else pytest.mark.slow) for b in BACKBONES])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_engines_agree_on_the_whole_product(backbone, head, objective) -> None:
-    """Every backbone x head x loss x rule x objective; what takes minutes is left to the slow tests."""
+    """Every backbone x head x loss x rule x objective."""
     for rule, loss in itertools.product(RULES, LOSSES):
         check_engines_agree(backbone, rule, loss, head, objective)
 
 
 @pytest.mark.parametrize(
     ("backbone", "objective"),
-    [pytest.param(b, o, marks=pytest.mark.slow if b == "resnet18" and o is not OBJECTIVES[0] else ()) for b in BACKBONES for o in OBJECTIVES],
+    [pytest.param(b, o, marks=pytest.mark.slow if b == "resnet18" else ()) for b in BACKBONES for o in OBJECTIVES],
     ids=str,
 )
 def test_engines_agree_on_every_backbone(backbone, objective) -> None:

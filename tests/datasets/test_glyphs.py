@@ -11,7 +11,7 @@ import torch
 from PIL import ImageFont
 
 from metaflowkit.datasets import glyphs
-from metaflowkit.datasets.glyphs import FACES, Glyphs, _draw, _face_paths, _without_twins
+from metaflowkit.datasets.glyphs import FACES, Glyphs, _draw, _face_paths, _without_duplicates
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 
@@ -85,7 +85,7 @@ def test_letters_that_are_drawn_alike_are_left_out_and_single_images_where_they_
         labels = [label for label, values in enumerate(letters.values()) for _ in values]
         return ImageSet(torch.tensor(pixels, dtype=torch.uint8)[:, None, None, None], torch.tensor(labels), tuple(letters))
 
-    found = _without_twins(
+    found = _without_duplicates(
         {
             "train": images({"a": [1, 2, 3, 3]}),
             "val": images({"half": [1, 2, 11, 12], "one": [3, 13, 14, 15]}),

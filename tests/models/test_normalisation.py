@@ -34,11 +34,11 @@ def test_group_treats_each_image_alone(channels, groups) -> None:
 def filled(frozen: bool) -> StoredNorm:
     norm = StoredNorm(6, frozen).double()
     norm.set_steps(2)
-    norm.seen = []
+    norm.records = []
     for steps in (0, 1, 2, 0, 1, 2):
         with after_steps(steps):
             torch.testing.assert_close(norm(X + steps), standardised(X, (0, 2, 3)), rtol=1e-10, atol=1e-10)
-    norm.settle()
+    norm.store_records()
     return norm.double()
 
 

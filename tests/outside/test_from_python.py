@@ -71,7 +71,7 @@ def test_it_trains_resumes_and_is_loaded_again(tmp_path) -> None:
     assert type(trained.model.backbone) is Net
     assert not torch.equal(trained.model.backbone.layers[1].weight, before[0])
     assert torch.equal(mfk.build(pipeline).model.backbone.layers[1].weight, before[0])
-    with pytest.raises(ConfigError, match=r"there is no backbone 'python.Elsewhere'; "):
+    with pytest.raises(ConfigError, match=r"there is no backbone 'python.Elsewhere' in this process, since it was made from a Python object; make"):
         mfk.pipeline(settings(model={"backbone": "python.Elsewhere"}))
 
 

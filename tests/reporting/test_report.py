@@ -14,10 +14,12 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
-from metaflowkit.config.pipeline import read
-from metaflowkit.evaluation.scores import ACCURACY, Difference, FewShot, Score, paired
+from metaflowkit.config.pipeline import pipeline_of, read
+from metaflowkit.config.types import Metric
+from metaflowkit.evaluation.scores import ACCURACY, AdaptationSetting, Difference, FewShot, Score, paired
 from metaflowkit.reporting.report import Report, _following
 from metaflowkit.reporting.train import train
+from metaflowkit.rules import SGD
 from metaflowkit.training.run_directory import Run
 from metaflowkit.types import ImageSet
 from tests.conftest import png
@@ -107,6 +109,14 @@ def test_worse_than_untrained_is_said_loudly_where_it_is_resolved(found, says) -
     assert f"**Training made the network worse:**\n\n- {says}" in found.markdown()
 
 
+def test_before_its_first_step_an_initialisation_may_be_worse() -> None:
+    def adapted(value: float, steps: int) -> Score:
+        return Score.of("test", AdaptationSetting(10, steps), Metric("return", True, False), torch.tensor([value - 1, value, value + 1], dtype=torch.float64))
+
+    assert report(adapted(20.0, 0), adapted(10.0, 0)).worse() == []
+    assert report(adapted(20.0, 1), adapted(10.0, 1)).worse() == ["test 10-shot, 1 step: 20.0 ± 1.1 -> 10.0 ± 1.1, -10.0 ± 0.0"]
+
+
 def test_a_run_that_never_validated_does_not_speak_of_validation(write, tmp_path) -> None:
     found = train(read(write(SMALL), ["dataset.val_fraction=0.0", "outer.steps=2"]), tmp_path / "run")
     text = "\n".join(found.lines())
@@ -145,10 +155,19 @@ def test_the_next_command_fits_the_classes_there_are_and_measures_something_new(
     splits = {split: ImageSet(torch.zeros(2 * n, 1, 2, 2), torch.arange(n).repeat(2), tuple(map(str, range(n)))) for split, n in counts.items()}
     evaluate = SimpleNamespace(query=1, settings=lambda: shown)
     interface = SimpleNamespace(shape=(1, 8, 8))
-    flow = SimpleNamespace(splits=splits, interface=interface, measured=False, pipeline=SimpleNamespace(evaluate=evaluate, seed=3))
+    flow = SimpleNamespace(splits=splits, interface=interface, measured=False, pipeline=SimpleNamespace(evaluate=evaluate, seed=3, from_python=False))
     if shown != [(5, 1)] and "--split" not in command and counts:
         command = "mfk evaluate 'runs/a b' --way 10 --shot 1 --split val"
     assert _following(Run(Path("runs/a b")), flow) == command
+
+
+@pytest.mark.parametrize(("measured", "call"), [(False, "evaluate"), (True, "evaluate_adaptation")])
+def test_of_objects_from_python_a_call_is_named_and_no_command(measured, call) -> None:
+    pipeline = pipeline_of({"dataset": "glyphs", "inner": {"rule": SGD(lr=0.1)}})
+    assert pipeline.from_python
+    assert not pipeline_of({"dataset": "glyphs"}).from_python
+    flow = SimpleNamespace(measured=measured, pipeline=pipeline)
+    assert _following(Run(Path("runs/a b")), flow) == f"metaflowkit.{call}(metaflowkit.load('runs/a b')) in Python, where the pipeline was made"
 
 
 def folder_of(path: Path, channels: int) -> None:

@@ -21,11 +21,11 @@ from optuna.trial import TrialState
 
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import read
-from metaflowkit.search.launcher import Workers, alone
+from metaflowkit.search.launcher import Workers, exclusive
 from metaflowkit.search.report import conclude
 from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter, join
-from metaflowkit.search.trial_queue import AGAIN, ENDED
+from metaflowkit.search.trial_queue import ENDED, REQUEUED
 from tests.search.small import SPACE, search_file
 
 LONG = "set: {outer.steps: 60, evaluate.every: 20}"
@@ -146,7 +146,7 @@ def test_a_worker_killed_in_mid_trial_loses_only_that_trial(tmp_path) -> None:
     assert re.search(rf"trial {victim.number}: its worker \S+ stopped answering", text)
     trials = join(str(folder)).queue.trials()
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 2
-    assert [t.number for t in trials if AGAIN in t.user_attrs] == [victim.number]
+    assert [t.number for t in trials if REQUEUED in t.user_attrs] == [victim.number]
     again = next(t for t in trials if t.user_attrs.get("goes on") == victim.number)
     assert again.params == victim.params
 
@@ -194,7 +194,7 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path) -> None:
 
 def test_two_commands_on_one_folder(tmp_path) -> None:
     path = search_file(tmp_path)
-    with alone(tmp_path / "studies" / "s"):
+    with exclusive(tmp_path / "studies" / "s"):
         process = start(path, folder=tmp_path)
         text = finished(process, 1)
     assert "studies/s: another mfk search is at work here; join it with mfk search --worker studies/s" in text

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from metaflowkit.search.storage import open_storage
-from metaflowkit.search.trial_queue import AGAIN, ATTEMPT, ENDED, GOES_ON, LEASE, Lease, TrialQueue
+from metaflowkit.search.trial_queue import ATTEMPT, ENDED, GOES_ON, LEASE, REQUEUED, Lease, TrialQueue
 
 ELSEWHERE = {"worker": "elsewhere/1", "host": "elsewhere", "pid": 1}
 
@@ -72,7 +72,7 @@ def test_a_lease_that_stands_still_is_over_whatever_the_clocks_of_the_machines_s
     queue.clock.now = 19.1
     assert queue.collect() == ["trial 0: its worker elsewhere/1 stopped answering"]
     lost, again = queue.trials()
-    assert (lost.state, lost.user_attrs[ENDED], lost.user_attrs[AGAIN]) == (TrialState.FAIL, "its worker elsewhere/1 stopped answering", 1)
+    assert (lost.state, lost.user_attrs[ENDED], lost.user_attrs[REQUEUED]) == (TrialState.FAIL, "its worker elsewhere/1 stopped answering", 1)
     assert (again.state, again.user_attrs[ATTEMPT], again.user_attrs[GOES_ON]) == (TrialState.WAITING, 1, 0)
     assert _take(queue).params == lost.params
     queue.fill([], 1)
@@ -88,7 +88,7 @@ def test_a_trial_is_requeue_so_many_times_and_no_more(queue) -> None:
         queue.collect()
     states = [t.state for t in queue.trials()]
     assert states == [TrialState.FAIL] * 3
-    assert AGAIN not in queue.trials()[-1].user_attrs
+    assert REQUEUED not in queue.trials()[-1].user_attrs
     assert queue.take(queue.open()) is None
 
 

@@ -25,7 +25,7 @@ from metaflowkit.search.report import write_page
 from metaflowkit.search.results import best_trials, importances, pipeline_of, summary, write_results
 from metaflowkit.search.specification import read_search
 from metaflowkit.search.study import enter
-from metaflowkit.search.trial_queue import AGAIN, ENDED, GOES_ON
+from metaflowkit.search.trial_queue import ENDED, GOES_ON, REQUEUED
 from metaflowkit.search.worker import work
 from metaflowkit.training.events import Finished, Started, Validated
 from metaflowkit.training.loop import _Loop
@@ -96,13 +96,13 @@ def test_settings_of_a_choice_are_weighed_among_the_trials_that_have_them(entere
         suggest(trial, study.search.axes)
         found.tell(trial, trial.params.get("inner.rule.lr (sgd)", 0.5))
     have = sum("inner.rule.lr (sgd)" in trial.params for trial in study.queue.trials(TrialState.COMPLETE))
+    for module in (results, page):
+        monkeypatch.setattr(module, "fanova", lambda: optuna.importance.FanovaImportanceEvaluator(n_trees=8, seed=0))
     (everywhere, of_all), (of_sgd, count) = importances(study)
     assert (set(everywhere), of_all) == ({"inner.rule", "objective.delta"}, 60)
     assert (set(of_sgd), count) == ({"inner.rule.lr (sgd)", "inner.rule.momentum (sgd)"}, have)
     assert of_sgd["inner.rule.lr (sgd)"] > 0.8
     assert importances(study) == [(everywhere, of_all), (of_sgd, count)]  # not others at another look
-    for module in (results, page):
-        monkeypatch.setattr(module, "fanova", lambda: optuna.importance.FanovaImportanceEvaluator(n_trees=8, seed=0))
     assert f"importance for val/accuracy in {have} complete trials" in "\n".join(summary(study))
     write_page(study, [])
     text = (study.folder / "report.html").read_text()
@@ -197,7 +197,7 @@ def test_what_is_not_the_trials_fault_stops_the_worker_and_puts_the_trial_again(
         with pytest.raises(type(error)):
             _work(study)
     assert [t.state for t in study.queue.trials()] == [TrialState.FAIL] * 2
-    assert AGAIN not in study.queue.trials()[1].user_attrs
+    assert REQUEUED not in study.queue.trials()[1].user_attrs
     _work(study)  # nothing is left
 
 

@@ -96,7 +96,10 @@ def test_measured_tasks_from_python_need_no_registration() -> None:
         ({"measure": lambda call, task: call(task.query.x).logits}, "tasks: measure(call, task) must return a tensor, a scalar or [n], got a tensor [3, 1]"),
         ({"samples": True}, "must define sample(call, batch, draw), and"),
         ({"samples": True, "sample": lambda call, batch, draw: T}, "tasks: sample(call, batch, draw) must return (x, y), got Tensor; return Labelled(x, y)"),
-        ({"criterion": type("Wrong", (), {"loss": lambda self, outputs, y: outputs})()}, "inner.loss: must be a tensor of no dimension, got a tensor [3, 1]"),
+        (
+            {"criterion": type("Wrong", (), {"loss": lambda self, outputs, y: outputs})()},
+            "TaskLoss must return a floating-point tensor of no dimension, got a tensor [3, 1]",
+        ),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import OPTIMIZERS, Choice
+from metaflowkit.reporting.train import train
+from tests.small import SMALL
 
 CASES = [
     ("adam", {"lr": 0.02, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.1}, torch.optim.Adam, {"lr": 0.02, "betas": (0.7, 0.8), "weight_decay": 0.1}),
@@ -38,3 +41,17 @@ def test_settings_reach_torch(name, settings, cls, arguments) -> None:
     assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == {k: v for k, v in other.param_groups[0].items() if k != "params"}
     assert optimizer.param_groups[0]["params"][0] is p
     assert torch.equal(descend(optimizer, p), descend(other, q))
+
+
+def test_a_class_of_torch_with_its_own_constructor_is_an_optimizer(write, tmp_path, monkeypatch) -> None:
+    (tmp_path / "inherited_optimizer.py").write_text(
+        "import torch\nfrom metaflowkit.config.registry import OPTIMIZERS\n\n\n@OPTIMIZERS.register('inherited')\nclass Inherited(torch.optim.SGD):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(SMALL + "plugins: [inherited_optimizer]\n")
+    try:
+        pipeline = read(path, ["outer.optimizer={name: inherited, lr: 0.01, momentum: 0.5}", "outer.steps=1", "evaluate.every=1"])
+        assert not {"params", "parameters"} & set(pipeline.outer.optimizer.settings)
+        assert train(pipeline, tmp_path / "run").best is not None
+    finally:
+        OPTIMIZERS.classes.pop("inherited")

@@ -13,14 +13,14 @@ from metaflowkit.models.batch_statistics import norm_then_pool
 from metaflowkit.models.normalisation import build_norm
 
 
-class _Block(nn.Module):
-    def __init__(self, before: int, width: int, norm: str) -> None:
+class _ConvBlock(nn.Module):
+    def __init__(self, channels: int, width: int, norm: str) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(before, width, 3, padding=1, bias=norm == "group")  # the others have a shift of their own
+        self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=norm == "group")  # the other norms add a shift themselves
         self.norm = build_norm(norm, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(norm_then_pool(self.conv(x), self.norm))  # ReLU and pooling commute: a quarter of the values is left to it
+        return F.relu(norm_then_pool(self.conv(x), self.norm))  # ReLU and pooling commute, and so ReLU reads a quarter of the values
 
 
 @BACKBONES.register("conv4")
@@ -47,7 +47,7 @@ class Conv4(nn.Module):
         channels, height, side = shape
         if min(height, side) < 16:
             raise ValueError(f"conv4 needs images of at least 16x16 pixels, got {height}x{side}; raise dataset.image_size")
-        self.blocks = nn.Sequential(*[_Block(channels if i == 0 else width, width, norm) for i in range(4)])
+        self.blocks = nn.Sequential(*[_ConvBlock(channels if i == 0 else width, width, norm) for i in range(4)])
         self.features = width * (height // 16) * (side // 16)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,15 +12,15 @@ from metaflowkit.config.schema import Width
 from metaflowkit.models.normalisation import build_norm
 
 
-class _Block(nn.Module):
-    def __init__(self, before: int, width: int, norm: str) -> None:
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int, width: int, norm: str) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(3):
-            layers += [nn.Conv2d(before if i == 0 else width, width, 3, padding=1, bias=False), build_norm(norm, width)]
+            layers += [nn.Conv2d(channels if i == 0 else width, width, 3, padding=1, bias=False), build_norm(norm, width)]
             layers += [nn.LeakyReLU(0.1)] if i < 2 else []
         self.body = nn.Sequential(*layers)
-        self.shortcut = nn.Sequential(nn.Conv2d(before, width, 1, bias=False), build_norm(norm, width))
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), build_norm(norm, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(F.leaky_relu(self.body(x) + self.shortcut(x), 0.1), 2)
@@ -51,7 +51,7 @@ class ResNet12(nn.Module):
         if min(shape[1:]) < 16:
             raise ValueError(f"resnet12 needs images of at least 16x16 pixels, got {shape[1]}x{shape[2]}; raise dataset.image_size")
         widths = [width * 2**i for i in range(4)]
-        self.blocks = nn.Sequential(*[_Block(a, b, norm) for a, b in zip([shape[0], *widths], widths)])
+        self.blocks = nn.Sequential(*[_ResidualBlock(a, b, norm) for a, b in zip([shape[0], *widths], widths)])
         self.features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:

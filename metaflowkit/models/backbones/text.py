@@ -49,16 +49,16 @@ class TextEncoder(nn.Module):
         self.layers = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(layers))
         self.score = nn.Linear(width, 1) if pool == "attention" else None
         if self.score is not None:
-            nn.init.zeros_(self.score.weight)  # every token counts alike to begin with
+            nn.init.zeros_(self.score.weight)  # every token has the same weight to begin with
         self.out = nn.Linear(width, features)
         self.features = features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [n, D] of tokens [n, L], int64 with 0 behind a text's end."""
-        there = (x != 0).to(self.out.weight.dtype)
-        h = self.embed(x) * there[..., None]
+        """Features [n, D] of tokens [n, L], int64, padded with 0."""
+        mask = (x != 0).to(self.out.weight.dtype)
+        h = self.embed(x) * mask[..., None]
         for layer in self.layers:
-            h = (h + layer(h.transpose(1, 2)).transpose(1, 2).relu()) * there[..., None]
-        scores = self.score(h)[..., 0] if self.score is not None else torch.zeros_like(there)
-        weights = (scores.masked_fill(there == 0, -1e9)).softmax(1)
+            h = (h + layer(h.transpose(1, 2)).transpose(1, 2).relu()) * mask[..., None]
+        scores = self.score(h)[..., 0] if self.score is not None else torch.zeros_like(mask)
+        weights = (scores.masked_fill(mask == 0, -1e9)).softmax(1)
         return self.out((weights[..., None] * h).sum(1))  # type: ignore[no-any-return]

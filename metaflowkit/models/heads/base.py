@@ -13,7 +13,7 @@ class Head(Protocol):
     """A module from features to the scores of classes. The constructor may ask for ``features`` (D) and ``way`` (N of training tasks).
 
     Attributes:
-        reads_support: whether it needs the support set embedded; without, its ``support`` holds inputs.
+        reads_support: whether it needs the embedded support set; without, its ``support`` holds inputs.
         fixed_way: it has a row per class, hence is adapted with as many classes as in training.
         metric: by which nearest-prototype accuracy is measured, ``cosine`` or ``euclidean``.
     """
@@ -27,6 +27,6 @@ class Head(Protocol):
 
         Args:
             features: [n, D].
-            support: embedded support examples [m, D] with labels [m]; None where tasks are no few-shot classification.
+            support: embedded support examples [m, D] with labels [m]; None where the tasks are not few-shot classification.
             way: number of classes N.
         """
