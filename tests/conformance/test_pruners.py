@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import optuna
 import pytest
 
@@ -13,11 +15,12 @@ ENTRIES = PRUNERS.entries()
 
 
 def run(study: optuna.Study, value: float) -> bool:
-    """Run a trial whose validations are all about this value, in groups of episodes where the pruner compares those; whether it was ended."""
+    """Run a trial whose validations are all about this value, by groups of episodes where the pruner compares those; whether it was ended."""
     trial = study.ask()
+    noise = random.Random(trial.number)  # differences between trials without ties, for which a signed-rank test would permute
     for step in range(1, STEPS):
         for group in range(4):
-            trial.report(value + group / 1000 + step / 10000, step * 1000 + group if study.user_attrs["grouped"] else step)
+            trial.report(value + noise.uniform(0, 0.005), step * 1000 + group if study.user_attrs["grouped"] else step)
             if not study.user_attrs["grouped"]:
                 break
         if trial.should_prune():
