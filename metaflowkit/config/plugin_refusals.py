@@ -20,8 +20,8 @@ def refusals(pipeline: Pipeline) -> list[str]:
     if not pipeline.plugins:
         return []
     injected = {"seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed, "steps": pipeline.outer.steps}
-    found = ((path, refusal(kind, choice, injected)) for path, kind, choice in choices(pipeline))
-    return [f"{pipeline.place(path)}: {text}" for path, text in found if text is not None]
+    texts = ((path, refusal(kind, choice, injected)) for path, kind, choice in choices(pipeline))
+    return [f"{pipeline.place(path)}: {text}" for path, text in texts if text is not None]
 
 
 def refusal(kind: Kind, choice: Choice, injected: Mapping[str, Any]) -> str | None:

@@ -164,7 +164,13 @@ class Kind:
         """The component, with the kind's default for every tag that it does not have: set here alone, so that a missing tag means the same everywhere."""
         for tag, default in self.tags.items():
             if not hasattr(component, tag):
-                object.__setattr__(component, tag, default)  # a frozen dataclass allows no plain assignment
+                try:
+                    object.__setattr__(component, tag, default)  # a frozen dataclass allows no plain assignment
+                except AttributeError:
+                    text = (
+                        f"{type(component).__name__} allows no further attribute, and lacks {tag}; write {tag} = {default!r} into the class, or leave out slots"
+                    )
+                    raise ValueError(text) from None
         return component
 
 

@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from metaflowkit.config import registry
-from metaflowkit.errors import Interrupted, MetaflowkitError
+from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError
 from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import experimental
 from metaflowkit.search.trial import Lost, TrialEnd, Watch, run_trial
@@ -47,6 +47,9 @@ def work(search: Search, queue: TrialQueue, folder: Path, index: int | None = No
     with experimental():
         sampler = registry.SAMPLERS.build(search.settings.sampler, seed=seed)
         pruner = registry.PRUNERS.build(search.settings.pruner, outer_steps=search.pipeline.outer.steps)
+    for key, component, base in (("sampler", sampler, optuna.samplers.BaseSampler), ("pruner", pruner, optuna.pruners.BasePruner)):
+        if not isinstance(component, base):  # Optuna would silently take its default
+            raise ConfigError(f"{key}: must be one of Optuna's {key}s, got {type(component).__name__}; return an optuna.{key}s.{base.__name__}")
     stopped = threading.Event()
     signal_names: list[str] = []
 

@@ -98,6 +98,20 @@ def chosen(text: str, kind=r.RULES) -> tuple[Choice | None, list[str]]:
     return choose(parse_yaml(text, "f"), kind, "rule", (), problems), problems
 
 
+def test_an_object_that_can_carry_no_tag_is_refused() -> None:
+    class Slotted:
+        __slots__ = ()
+
+        def init(self, params): ...
+
+        def update(self, grads, state, params): ...
+
+    with pytest.raises(
+        ValueError, match="^Slotted allows no further attribute, and lacks learnable; write learnable = False into the class, or leave out slots$"
+    ):
+        r.RULES.checked(Slotted(), "slotted")
+
+
 def test_a_bare_name_gets_every_default() -> None:
     choice, problems = chosen("sgd")
     assert problems == []

@@ -14,7 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from metaflowkit.config import registry
-from metaflowkit.errors import DataError, Interrupted, RunError
+from metaflowkit.errors import ConfigError, DataError, Interrupted, RunError
 from metaflowkit.evaluation import measurement
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.search import report as page
@@ -340,6 +340,15 @@ def test_qmc_fills_the_space_evenly(entered, monkeypatch) -> None:
 def test_random_draws_do_not_learn(entered, monkeypatch) -> None:
     done = _bowl_of(entered, monkeypatch, "random", 40)
     assert _late(done) > 0.15
+
+
+@pytest.mark.parametrize("kind", ["sampler", "pruner"])
+def test_what_is_no_sampler_or_pruner_is_refused(entered, monkeypatch, kind) -> None:
+    study, build = entered(), type(registry.SAMPLERS).build
+    broken = {"sampler": registry.SAMPLERS, "pruner": registry.PRUNERS}[kind]
+    monkeypatch.setattr(type(broken), "build", lambda self, choice, **injected: None if self is broken else build(self, choice, **injected))
+    with pytest.raises(ConfigError, match=f"^{kind}: must be one of Optuna's {kind}s, got NoneType; return an optuna.{kind}s.Base{kind.title()}$"):
+        _work(study)
 
 
 def test_a_grid_runs_every_point_once(entered, monkeypatch) -> None:
