@@ -7,14 +7,20 @@ import inspect
 import pytest
 
 from metaflowkit import errors
-from metaflowkit.errors import LINE, ConfigError, DataError, Interrupted, MetaflowkitError, key_text, printable, quoted
+from metaflowkit.errors import LINE, BrokenContract, ConfigError, DataError, Interrupted, MetaflowkitError, key_text, printable, quoted
 
 CODES = {"MetaflowkitError": 1, "ConfigError": 2, "DataError": 1, "RunError": 1, "CheckpointError": 1, "DivergenceError": 1, "Interrupted": 130}
 
 
 def test_every_exception_has_its_exit_code() -> None:
     found = {name: cls.exit_code for name, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__}
-    assert found == CODES
+    assert found == CODES | {"BrokenContract": 2}
+
+
+def test_a_broken_contract_names_role_and_component() -> None:
+    error = BrokenContract("objective", "Mine", "is wrong")
+    assert (str(error), error.role, error.text) == ("objective: Mine is wrong", "objective", "Mine is wrong")
+    assert isinstance(error, ConfigError)
 
 
 @pytest.mark.parametrize("name", CODES)
