@@ -21,6 +21,11 @@ class SupportLoss:
 
     loss: Loss
 
+    @property
+    def __wrapped__(self) -> Loss:
+        """The loss, by which messages name this one."""
+        return self.loss
+
     def __call__(self, call: Call, batch: Labelled) -> Tensor:
         """The loss, scalar."""
         return self.loss(call(None), batch.y)
@@ -50,6 +55,11 @@ class BatchLoss:
     """
 
     loss: Loss
+
+    @property
+    def __wrapped__(self) -> Loss:
+        """The loss, by which messages name this one."""
+        return self.loss
 
     def __call__(self, call: Call, batch: Labelled) -> Tensor:
         """The loss, scalar.

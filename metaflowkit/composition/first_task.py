@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.engines.buffers import TaskBuffers
-from metaflowkit.engines.contract import kind
+from metaflowkit.engines.contract import kind_of
 from metaflowkit.engines.recomputation import no_recomputation
 from metaflowkit.errors import BrokenContract, ConfigError
 from metaflowkit.seeding import seeded
 from metaflowkit.types import Labelled, first_tasks
 
-PATHS = {
-    "inner loss": "inner.loss",
-    "inner.augment": "inner.augment",
-    "objective": "objective",
-    "rule": "inner.rule",
-    "order": "inner.order",
-    "engine": "inner.engine",
-    "sample": "tasks",
-}
+PATHS = {"inner loss": "inner.loss", "rule": "inner.rule", "order": "inner.order", "engine": "inner.engine", "sample": "tasks"}
+"""Of roles that are called otherwise in Python than in a pipeline."""
 
 
 def check_first_task(flow: Flow) -> None:
@@ -34,30 +25,27 @@ def check_first_task(flow: Flow) -> None:
     """
     model = flow.model
     like = next(model.parameters())
-    with torch.enable_grad(), no_recomputation(), seeded(0, like.device), TaskBuffers(model).within(model):
-        _check_model(flow, like)
     try:
+        with torch.enable_grad(), no_recomputation(), seeded(0, like.device), TaskBuffers(model).within(model):
+            _check_model(flow, like)
         flow.learner.outcome(first_tasks(flow.episode(1), 1))
     except BrokenContract as error:
-        raise ConfigError(f"{flow.pipeline.place(PATHS[error.role])}: {error.text}") from None
+        raise ConfigError(f"{flow.pipeline.place(PATHS.get(error.role, error.role))}: {error.text}") from None
     except ValueError as error:
         raise ConfigError(f"{flow.pipeline.place('tasks')}: {error}") from error
 
 
 def _check_model(flow: Flow, like: Tensor) -> None:
     """The shapes of features and scores."""
-    way, few_shot, pipeline = flow.interface.way, flow.interface.few_shot, flow.pipeline
+    way, few_shot, model = flow.interface.way, flow.interface.few_shot, flow.model
     count = max(way, 2) if few_shot else 2
     x = flow.interface.noise(count).to(like.device)
-    features = flow.model.backbone(x.to(like.dtype) if x.is_floating_point() else x)
-    name = type(flow.model.backbone).__name__
-    size: Any = flow.model.backbone.features
+    features, size = model.backbone(x.to(like.dtype) if x.is_floating_point() else x), model.backbone.features
     if not (isinstance(features, Tensor) and features.shape == (count, size)):
-        text = f"{name} must return features [n, {size}], as its attribute features says, got {kind(features)} for {count} examples"
-        raise ConfigError(f"{pipeline.place('model.backbone')}: {text}")
+        text = f"must return features [n, {size}], as its attribute features says, got {kind_of(features)} for {count} examples"
+        raise BrokenContract("model.backbone", type(model.backbone).__name__, text)
     support = Labelled(features, torch.arange(count, device=like.device) % way) if few_shot else None
-    scores = flow.model.head(features, support, way)
-    columns = way if few_shot else None
-    if not (isinstance(scores, Tensor) and scores.dim() == 2 and len(scores) == count and columns in (None, scores.shape[1])):
-        name, shape = type(flow.model.head).__name__, f"[n, {columns or 'N'}]"
-        raise ConfigError(f"{pipeline.place('model.head')}: {name} must return scores {shape}, got {kind(scores)} for {count} examples")
+    scores = model.head(features, support, way)
+    if not (isinstance(scores, Tensor) and scores.dim() == 2 and len(scores) == count and (scores.shape[1] == way or not few_shot)):
+        text = f"must return scores [n, {way if few_shot else 'N'}], got {kind_of(scores)} for {count} examples"
+        raise BrokenContract("model.head", type(model.head).__name__, text)

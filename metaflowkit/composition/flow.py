@@ -227,7 +227,7 @@ def _few_shot(pipeline: Pipeline, device: torch.device, train: bool) -> FewShotF
     if train:
         _check_settings(pipeline, splits)
         tasks = _training_tasks(pipeline, splits)
-        first = tasks.episode(1)
+        first = placed(pipeline, "tasks", lambda: tasks.episode(1))
         support = placed(pipeline, "tasks", lambda: check_episode(first, shape))
         way = first.way
     stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x[:2].expand(2, *shape)))

@@ -81,10 +81,10 @@ def meta_learner(
     _refuse_functions(inner_loss, outer_loss, objective, sample)
     adapts, frozen = _adapting(model, adapt, others)
     rule = _component(r.RULES, "rule", rule)
-    goal = OuterLoss(outer_loss) if outer_loss is not None else _component(r.OBJECTIVES, "objective", objective)
+    outer = OuterLoss(outer_loss) if outer_loss is not None else _component(r.OBJECTIVES, "objective", objective)
     runner: Engine = _component(r.ENGINES, "engine", engine, model=model, rule=rule)
     algorithm: Order = _component(r.ORDERS, "order", order)
-    learner = MetaLearner(model, rule, inner_loss, goal, steps, runner, algorithm, adapts=adapts, frozen=frozen, proximal=proximal, remat=remat, sample=sample)
+    learner = MetaLearner(model, rule, inner_loss, outer, steps, runner, algorithm, adapts=adapts, frozen=frozen, proximal=proximal, remat=remat, sample=sample)
     _refuse(learner)
     return learner
 
@@ -147,7 +147,7 @@ class OuterLoss:
     """
 
     def __init__(self, loss: Loss) -> None:
-        self.loss = loss
+        self.loss = self.__wrapped__ = loss  # messages name the loss
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and no metric."""

@@ -25,7 +25,7 @@ def require_scalar(value: Any, role: str, component: Any, what: str = "return") 
         BrokenContract: it is something else.
     """
     if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
-        text = f"must {what} a floating-point tensor of no dimension, got {kind(value)}; reduce it with such as .mean()"
+        text = f"must {what} a floating-point tensor of no dimension, got {kind_of(value)}; reduce it with such as .mean()"
         raise BrokenContract(role, component_name(component), text)
     return value
 
@@ -54,7 +54,7 @@ def require_objective(result: Any, component: Any) -> tuple[Tensor, dict[str, Te
         BrokenContract: it returned something else.
     """
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        text = f"must return (value, {{name: metric}}), got {kind(result)}; give an empty dict for no metrics"
+        text = f"must return (value, {{name: metric}}), got {kind_of(result)}; give an empty dict for no metrics"
         raise BrokenContract("objective", component_name(component), text)
     value, metrics = result
     metrics = {name: require_scalar(metric, "objective", component, f"give as metric {name!r}") for name, metric in metrics.items()}
@@ -68,7 +68,7 @@ def require_state(state: Any, rule: Any) -> State:
         BrokenContract: it is no mapping.
     """
     if not isinstance(state, dict):
-        text = f"must have a state of nested dicts of tensors and numbers, got {kind(state)}; return {{}} from init for none"
+        text = f"must have a state of nested dicts of tensors and numbers, got {kind_of(state)}; return {{}} from init for none"
         raise BrokenContract("rule", component_name(rule), text)
     return state
 
@@ -85,7 +85,7 @@ def require_update(result: Any, params: Params, rule: Any) -> tuple[Params, Stat
         BrokenContract: it returned something else.
     """
     if not (isinstance(result, tuple) and len(result) == 2):
-        raise BrokenContract("rule", component_name(rule), f"must return (params, state) from update, got {kind(result)}")
+        raise BrokenContract("rule", component_name(rule), f"must return (params, state) from update, got {kind_of(result)}")
     updated, state = result
     _require_named(updated, params, "rule", rule, "from update")
     return updated, require_state(state, rule)
@@ -103,7 +103,7 @@ def require_gradient(result: Any, trained: Params, order: Any) -> tuple[Params, 
         BrokenContract: it returned something else.
     """
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[2], dict)):
-        raise BrokenContract("order", component_name(order), f"must return (gradients, value, metrics) from gradient, got {kind(result)}")
+        raise BrokenContract("order", component_name(order), f"must return (gradients, value, metrics) from gradient, got {kind_of(result)}")
     gradients, value, metrics = result
     _require_named(gradients, trained, "order", order, "as gradients")
     return gradients, require_scalar(value, "order", order, "return as value"), metrics
@@ -121,7 +121,7 @@ def require_outcome(outcome: Any, trained: Params, engine: Any) -> Outcome:
         BrokenContract: it returned something else.
     """
     if not isinstance(outcome, Outcome):
-        raise BrokenContract("engine", component_name(engine), f"must return an Outcome from outcome, got {kind(outcome)}")
+        raise BrokenContract("engine", component_name(engine), f"must return an Outcome from outcome, got {kind_of(outcome)}")
     _require_named(outcome.gradients, trained, "engine", engine, "as gradients")
     return outcome
 
@@ -129,25 +129,23 @@ def require_outcome(outcome: Any, trained: Params, engine: Any) -> Outcome:
 def _require_named(tensors: Any, like: Params, role: str, component: Any, where: str) -> None:
     """Refuse what is not a mapping of tensors with the names and shapes of others."""
     if not isinstance(tensors, Mapping):
-        raise BrokenContract(role, component_name(component), f"must return a dict of tensors by name {where}, got {kind(tensors)}")
+        raise BrokenContract(role, component_name(component), f"must return a dict of tensors by name {where}, got {kind_of(tensors)}")
     for name, p in like.items():
         if not (isinstance(x := tensors.get(name), Tensor) and x.shape == p.shape):
-            expected, got = list(p.shape), kind(x) if name in tensors else "none"
+            expected, got = list(p.shape), kind_of(x) if name in tensors else "none"
             raise BrokenContract(role, component_name(component), f"must return {where} a tensor {expected} for {name}, got {got}")
     if further := sorted(map(str, tensors.keys() - like.keys())):
         raise BrokenContract(role, component_name(component), f"must return nothing {where} but {', '.join(like)}, got {further[0]} as well")
 
 
 def component_name(component: Any) -> str:
-    """How a message names a component: a function by its name, an object by its class, and a wrapper by what it wraps."""
-    for attribute in ("loss", "sample"):
-        if callable(inner := getattr(component, attribute, None)):
-            return component_name(inner)
+    """How a message names a component: a function by its name, an object by its class, and a wrapper by what it wraps (``__wrapped__``)."""
+    component = inspect.unwrap(component)
     owner = component if inspect.isroutine(component) or inspect.isclass(component) else type(component)
     return str(owner.__qualname__)
 
 
-def kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """A value as a message describes it: tensors by their type and shape."""
     if isinstance(value, Tensor):
         number = str(value.dtype).removeprefix("torch.")

@@ -20,7 +20,7 @@ class TaskMap:
     """Maps tasks over the cores of a CPU, and measures in its first calls which way is faster.
 
     Threads wait for each other where Python itself is busy, as with many small operations; a process pays for being forked and
-    for its results' way back. Which weighs more depends on network, images and machine. Both give bit-identical results, so
+    to return its results. Which weighs more depends on network, images and machine. Both give bit-identical results, so
     that the choice, which depends on timings, changes nothing but speed.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from metaflowkit.composition.flow import Flow
+from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.scores import AdaptationSetting, Score, joined
 from metaflowkit.seeding import seed_for
@@ -27,8 +28,7 @@ def _measured(tasks: Any, call: Call, task: Episode) -> torch.Tensor:
     """
     value = tasks.measure(call, task)
     if not isinstance(value, torch.Tensor) or value.dim() > 1:
-        kind = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise ConfigError(f"tasks: measure(call, task) must return a tensor, a scalar or [n], got {kind}; reduce it")
+        raise ConfigError(f"tasks: measure(call, task) must return a tensor, a scalar or [n], got {kind_of(value)}; reduce it")
     return value
 
 

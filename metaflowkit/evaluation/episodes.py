@@ -11,7 +11,7 @@ from metaflowkit.composition.flow import FewShotFlow, Flow
 from metaflowkit.config.registry import READOUTS, Choice
 from metaflowkit.config.schema import nearest
 from metaflowkit.criteria import accuracy
-from metaflowkit.engines.contract import kind
+from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.base import Readout, Shown
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
@@ -53,7 +53,7 @@ def evaluate(
     if not isinstance(flow, FewShotFlow):
         raise ConfigError("evaluate: these tasks are measured by themselves; call metaflowkit.evaluate_adaptation")
     if split not in flow.splits:
-        raise DataError(f"split {split!r}: is not at hand here, only {', '.join(flow.splits)}; choose one of them")
+        raise DataError(f"split {split!r}: is not in this flow, which has {', '.join(flow.splits)}; choose one of them")
     if not flow.splits[split].classes:
         raise DataError(
             f"split {split!r}: has no classes, so accuracy cannot be measured on it; choose another split, or another data set with --set dataset=..."
@@ -82,7 +82,7 @@ def _scores(readout: Readout, shown: Shown, name: str) -> Tensor:
     scores, y = readout(shown), shown.episode.query.y
     expected = (*y.shape, shown.episode.way)
     if not (isinstance(scores, Tensor) and scores.shape == expected):
-        raise ConfigError(f"evaluate.readouts: {name!r} must return scores [tasks, queries, classes], a tensor {list(expected)}, got {kind(scores)}")
+        raise ConfigError(f"evaluate.readouts: {name!r} must return scores [tasks, queries, classes], a tensor {list(expected)}, got {kind_of(scores)}")
     return scores
 
 

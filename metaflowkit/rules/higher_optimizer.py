@@ -34,7 +34,7 @@ class HigherOptimizer:
 
     Args:
         optimizer: the class in ``torch.optim``.
-        options: its arguments; what ``higher`` would ignore in silence is refused.
+        options: its arguments; what ``higher`` would silently ignore is refused.
 
     Raises:
         ValueError: an unknown option, or one that ``higher`` ignores.
@@ -51,12 +51,12 @@ class HigherOptimizer:
         optimizer: Literal["SGD", "Adam", "Adadelta", "Adagrad", "Adamax", "ASGD", "RMSprop", "Rprop"],
         options: dict[str, float | bool | list[float]] = {},  # noqa: B006, read as the schema's default and never changed
     ) -> None:
-        if ignored := [name for name in options if name in IGNORED]:
-            raise ValueError(f"higher ignores {ignored[0]!r} of torch.optim.{optimizer} in silence; leave it out")
-        if unknown := [name for name in options if name not in OPTIONS[optimizer]]:
+        if ignored := [name for name, value in options.items() if value and name in IGNORED]:
+            raise ValueError(f"higher silently ignores {ignored[0]!r} of torch.optim.{optimizer}; leave it out")
+        if unknown := [name for name in options if name not in OPTIONS[optimizer] and name not in IGNORED]:
             raise ValueError(f"torch.optim.{optimizer} has no option {unknown[0]!r}; use one of {', '.join(OPTIONS[optimizer])}")
         self.kind = getattr(torch.optim, optimizer)
-        self.options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        self.options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if name not in IGNORED}
 
     def over(self, params: list[torch.Tensor]) -> torch.optim.Optimizer:
         """The optimiser of torch that ``higher`` copies.

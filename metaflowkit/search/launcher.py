@@ -191,7 +191,7 @@ class Workers:
     def _on_signal(self, name: str) -> None:
         """The first Ctrl-C or SIGTERM asks the processes to save and stop, the second ends them."""
         if self.stopping is None:
-            self.tell("stopping: trials at hand are being saved; once more ends them at once")
+            self.tell("stopping: running trials are being saved; once more ends them at once")
             self._stop(name)
         else:
             for process in self.running.values():

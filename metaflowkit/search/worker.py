@@ -70,7 +70,7 @@ def work(search: Search, queue: TrialQueue, folder: Path, index: int | None = No
                 continue
             with Lease(queue, trial, worker) as lease:
                 tell(f"trial {trial.number}: {_run(search, queue, study, trial, folder, lease)}")
-    raise Interrupted("stopped, with no trial at hand", signal_names[0])
+    raise Interrupted("stopped, while no trial ran", signal_names[0])
 
 
 def _run(search: Search, queue: TrialQueue, study: optuna.Study, trial: optuna.Trial, folder: Path, lease: Lease) -> str:

@@ -129,6 +129,13 @@ class Tasks:
         return Episode(Labelled(x, y), Labelled(x, y), 4)
 
 
+def test_what_an_episode_refuses_bears_its_path() -> None:
+    tasks = Tasks(None)
+    tasks.episode = lambda step: (_ for _ in ()).throw(ValueError("no task, got nothing; give some"))
+    with pytest.raises(ConfigError, match="^mine: tasks: no task, got nothing; give some$"):
+        mfk.build(pipeline(tasks=tasks))
+
+
 def test_tasks_with_an_episode_alone_train_a_head_with_a_row_per_class(tmp_path) -> None:
     chosen = pipeline(
         tasks=Tasks(mfk.image_sets(train=images(12, 4)).load()["train"]), head="linear", evaluate={"way": 4, "query": 2, "episodes": 2, "val_episodes": 2}

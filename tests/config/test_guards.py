@@ -181,7 +181,7 @@ def test_a_constant_that_the_function_assigns_is_none() -> None:
         ("dataset={name: folder, root: x, fractions: {trin: 0.5}}", "dataset: fractions must name train, val and test"),
         ("dataset={name: torchvision, set: MNIST, fractions: {val: -0.5}}", "dataset: fractions must name train, val and test"),
         ("inner.rule={name: higher, optimizer: SGD, options: {foo: 1}}", "inner.rule: torch.optim.SGD has no option 'foo'; use one of lr, momentum, dampening"),
-        ("inner.rule={name: higher, optimizer: SGD, options: {maximize: true}}", "inner.rule: higher ignores 'maximize' of torch.optim.SGD in silence"),
+        ("inner.rule={name: higher, optimizer: SGD, options: {maximize: true}}", "inner.rule: higher silently ignores 'maximize' of torch.optim.SGD"),
         ("tasks={name: gymnasium, signs: [mass]}", "tasks: signs must name attributes of physics, got mass; give each a range in physics"),
         ("tasks={name: gymnasium, physics: {gravity: [1.0]}, signs: []}", "tasks: physics must give each attribute [low, high], got gravity: [1.0]; give both"),
     ],

@@ -239,9 +239,9 @@ def test_evaluation_changes_neither_weights_nor_the_global_generator(flow) -> No
 def test_a_split_that_is_not_at_hand_is_refused(flow) -> None:
     with pytest.raises(DataError) as caught:
         evaluate(flow, "dev")
-    assert str(caught.value) == "split 'dev': is not at hand here, only train, val, test; choose one of them"
+    assert str(caught.value) == "split 'dev': is not in this flow, which has train, val, test; choose one of them"
     unlabelled = dataclasses.replace(flow, splits={name: flow.splits[name] for name in ("val", "test")})
-    with pytest.raises(DataError, match=r"^split 'train': is not at hand here, only val, test; choose one of them$"):
+    with pytest.raises(DataError, match=r"^split 'train': is not in this flow, which has val, test; choose one of them$"):
         evaluate(unlabelled, "train")
 
 

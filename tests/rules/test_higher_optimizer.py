@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.orders import First
-from metaflowkit.rules.higher_optimizer import HigherOptimizer
+from metaflowkit.rules.higher_optimizer import IGNORED, OPTIONS, HigherOptimizer
 from metaflowkit.rules.sgd import SGD
 from tests.oracles import finite_difference, make_episode, make_learner, relative
 
@@ -81,14 +82,24 @@ def test_rematerialised_gradients_are_equal(rule) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "options", "says"),
     [
-        ("SGD", {"lr": 0.1, "maximize": True}, "higher ignores 'maximize' of torch.optim.SGD in silence; leave it out"),
-        ("Adam", {"decoupled_weight_decay": True}, "higher ignores 'decoupled_weight_decay' of torch.optim.Adam in silence"),
+        ("SGD", {"lr": 0.1, "maximize": True}, "higher silently ignores 'maximize' of torch.optim.SGD; leave it out"),
+        ("Adam", {"decoupled_weight_decay": True}, "higher silently ignores 'decoupled_weight_decay' of torch.optim.Adam"),
         ("Adam", {"beta": 0.1}, "torch.optim.Adam has no option 'beta'; use one of lr, betas, eps"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(optimizer, options, says) -> None:
     with pytest.raises(ValueError, match=says):
         HigherOptimizer(optimizer, options)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIONS))
+def test_the_options_are_those_of_torch(optimizer) -> None:
+    parameters = set(inspect.signature(getattr(torch.optim, optimizer)).parameters) - {"params"}
+    assert set(OPTIONS[optimizer]) == parameters - set(IGNORED)
+
+
+def test_an_option_that_would_be_ignored_may_be_off() -> None:
+    assert HigherOptimizer("SGD", {"lr": 0.1, "foreach": False}).options == {"lr": 0.1}
 
 
 def test_another_engine_is_refused_by_hand_too() -> None:

@@ -125,7 +125,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path) -> None:
     until(lambda: _running(folder))
     process.send_signal(signal.SIGINT)
     text = finished(process, 130)
-    assert "stopping: trials at hand are being saved" in text
+    assert "stopping: running trials are being saved" in text
     assert "studies/s: stopped by SIGINT, 1 of 1 trials are left and nothing is lost; go on with the same command" in text
     first, second = join(str(folder)).queue.trials()
     assert (first.user_attrs[ENDED], second.state) == ("stopped and saved", TrialState.WAITING)

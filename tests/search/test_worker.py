@@ -406,6 +406,6 @@ def test_signals_are_put_back(entered) -> None:
     study.queue.give_back(study.queue.take(study.queue.open()).number, "x", counted=False)
     study.queue.take(study.queue.open())  # somebody else runs it
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(Interrupted, match="stopped, with no trial at hand"):
+    with pytest.raises(Interrupted, match="stopped, while no trial ran"):
         _work(study)
     assert signal.getsignal(signal.SIGTERM) is before
