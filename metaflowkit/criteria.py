@@ -136,7 +136,8 @@ def advantages(rewards: Tensor, alive: Tensor, discount: float) -> Tensor:
     """
     steps = rewards.shape[1]
     time = torch.arange(steps, device=rewards.device)
-    powers = torch.where(time[:, None] >= time, float(discount) ** (time[:, None] - time).clamp_min(0), 0.0).to(rewards.dtype)
+    delay = (time[:, None] - time).to(rewards.dtype)  # in the rewards' type: a number to a power of whole numbers is float32
+    powers = torch.where(delay >= 0, float(discount) ** delay.clamp_min(0), 0.0)
     to_go = (rewards * alive) @ powers  # sum over t' >= t of gamma^(t' - t) r_t'
     baseline = (to_go * alive).sum(0) / alive.sum(0).clamp_min(1)
     centred = (to_go - baseline) * alive
