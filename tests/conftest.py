@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import io
 import json
 import os
@@ -15,8 +17,17 @@ from PIL import Image
 
 from metaflowkit.config.registry import KINDS
 
+own_threads = torch.get_num_threads  # also where a test replaces it
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays, so no collection of garbage looks through it again; with that, half of the fast tests' time would go."""
+    importlib.import_module("torch._dynamo")  # torch's optimisers import it at their first use
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +41,14 @@ def _objects_forgotten():
     yield
     for kind in KINDS.values():
         kind.objects.clear()
+
+
+@pytest.fixture(autouse=True)
+def _threads_left():
+    """A test that left torch with other threads would make those after it slow."""
+    threads = own_threads()
+    yield
+    assert own_threads() == threads
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,30 @@ from click.testing import CliRunner
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments: object, script: str = "meta_gradient.py") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)], capture_output=True, text=True, env=environment)
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., str]:
+    """Runs a script of benchmarks/ in this process and gives what it printed."""
+
+    def run_script(*arguments: object, script: str = "meta_gradient.py") -> str:
+        monkeypatch.syspath_prepend(ROOT / "benchmarks")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        try:
+            runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+        except SystemExit as end:  # click ends a script with it
+            assert not end.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run_script
 
 
 @pytest.mark.parametrize("memory", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["in one process", "with the memory of each"])
-def test_smallest_case(memory, tmp_path) -> None:
-    done = run("--case", "small", "--repeats", 1, "--float32", 3, "--processes", memory, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
-    assert done.returncode == 0, done.stderr
+def test_smallest_case(memory, tmp_path, run) -> None:
+    out = run("--case", "small", "--repeats", 1, "--float32", 3, "--processes", memory, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
     results = json.loads((tmp_path / "a.json").read_text())["results"]
     names = [result["contender"] for result in results]
     assert names[:4] == ["plain higher", "functional_call", "this, auto", "this, higher"]
     assert all(result["agree"] < 1e-9 and result["floor"] > 0 and result["median"] > 0 for result in results)
-    assert all(name in done.stdout for name in names)
+    assert all(name in out for name in names)
     assert all(result["float32"] < 1e-3 for result in results if "channels last" not in result["contender"])
     assert all(result["MiB"] > 0 for result in results) == bool(memory)
     assert (tmp_path / "a.png").stat().st_size > 1000
@@ -56,12 +66,11 @@ def test_chosen_contenders(monkeypatch) -> None:
     assert [line[:14].strip() for line in lines[-2:]] == ["plain higher", "this, auto"]
 
 
-def test_the_loop_around_the_meta_gradient() -> None:
+def test_the_loop_around_the_meta_gradient(run) -> None:
     small = ["model.backbone.width=2", "dataset.train=[cyrillic]", "dataset.val_script=cyrillic", "tasks.way=3"]
     settings = [word for override in small for word in ("--set", override)]
-    done = run(ROOT / "pipelines" / "quickstart.yaml", *settings, "--steps", 7, script="training_loop.py")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"meta-gradient 0\.\d+ s; around it \d+\.\d % more \(median of 2 steps\)", done.stdout)
+    out = run(ROOT / "pipelines" / "quickstart.yaml", *settings, "--steps", 7, script="training_loop.py")
+    assert re.search(r"meta-gradient 0\.\d+ s; around it \d+\.\d % more \(median of 2 steps\)", out)
 
 
 def test_shares_of_a_targets_steps(monkeypatch) -> None:
@@ -75,22 +84,20 @@ def test_shares_of_a_targets_steps(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_workers_of_a_search() -> None:
+def test_workers_of_a_search(run) -> None:
     small = ["model.backbone.width=2", "dataset.train=[cyrillic]", "dataset.val_script=cyrillic", "tasks.way=3", "outer.steps=2", "evaluate.val_episodes=2"]
     settings = [word for override in small for word in ("--set", override)]
     options = ("--trials", 2, "--repeats", 1, "--cores", 2)
-    done = run(ROOT / "pipelines" / "quickstart.yaml", *settings, *options, script="search_workers.py")
-    assert done.returncode == 0, done.stderr
-    assert re.findall(r"^workers (\d), threads each (\d): +\d+ trials/h", done.stdout, re.MULTILINE) == [("1", "1"), ("1", "2"), ("2", "1")]
-    assert re.search(r"the search around the runs takes \d+\.\d\d % of their time", done.stdout)
+    out = run(ROOT / "pipelines" / "quickstart.yaml", *settings, *options, script="search_workers.py")
+    assert re.findall(r"^workers (\d), threads each (\d): +\d+ trials/h", out, re.MULTILINE) == [("1", "1"), ("1", "2"), ("2", "1")]
+    assert re.search(r"the search around the runs takes \d+\.\d\d % of their time", out)
 
 
-def test_text_baselines_on_texts_whose_intents_have_words_of_their_own(questions) -> None:
+def test_text_baselines_on_texts_whose_intents_have_words_of_their_own(questions, run) -> None:
     domains = ["dataset.train=[money]", "dataset.val=[home]", "dataset.test=[travel]", f"dataset.root={questions}"]
     evaluate = "evaluate={way: 2, shot: [1, 5], query: 5, episodes: 20}"
     sets = [part for change in [*domains, evaluate] for part in ("--set", change)]
-    done = run(ROOT / "pipelines" / "clinc150_bmssl.yaml", *sets, script="text_baselines.py")
-    assert done.returncode == 0, done.stderr
-    shares = {(line.split()[0], line.split()[-1]): float(line.split()[1]) for line in done.stdout.splitlines()}
+    out = run(ROOT / "pipelines" / "clinc150_bmssl.yaml", *sets, script="text_baselines.py")
+    shares = {(line.split()[0], line.split()[-1]): float(line.split()[1]) for line in out.splitlines()}
     assert shares.keys() == {(name, shot) for name in ("words", "TF-IDF") for shot in ("1-shot", "5-shot")}
     assert min(shares.values()) > 90  # two words of six are the intent's own

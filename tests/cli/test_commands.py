@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from metaflowkit.cli import main
 from metaflowkit.config.registry import KINDS
+from metaflowkit.training.loop import _Loop
 from tests.small import SMALL
 
 
@@ -92,34 +93,6 @@ def test_python_verbs_are_those_of_the_command_line(write, tmp_path) -> None:
     (score,) = metaflowkit.evaluate(flow, "test", way=3, shot=1, query=2, episodes=4, readouts=["prototype"])
     assert report.before[0] == score  # the untrained network, measured twice
     assert not hasattr(metaflowkit, "nothing")
-
-
-def test_a_signal_saves_and_says_how_to_resume(write, tmp_path) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "metaflowkit", "run", str(write(SMALL)), "--run-dir", str(run), "--set", "outer.steps=100000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    journal = run / "metrics.jsonl"
-    end = time.monotonic() + 100
-    while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > 5):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
-    stopped = re.search(r"stopped by SIGINT after step (\d+), all is saved; go on with (mfk run --run-dir \S+ --resume)$", errors, re.MULTILINE)
-    assert stopped, errors
-    step = int(stopped[1])
-    assert (run / "checkpoints" / f"step-{step:07d}.pt").is_file()
-    assert "Traceback" not in errors
-    assert json.loads(journal.read_text().splitlines()[-1])["step"] == step
-    resumed = subprocess.Popen(
-        [sys.executable, "-m", "metaflowkit", *shlex.split(stopped[2])[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
-    while time.monotonic() < end + 100 and json.loads(journal.read_text().splitlines()[-1])["step"] <= step:
-        time.sleep(0.05)
-    resumed.send_signal(signal.SIGTERM)
-    _, errors = resumed.communicate(timeout=60)
-    assert resumed.returncode == 128 + signal.SIGTERM
-    assert int(re.search(r"stopped by SIGTERM after step (\d+), all is saved", errors)[1]) > step
 
 
 @pytest.fixture
@@ -196,14 +169,15 @@ def test_a_run_is_resumed_only_as_what_it_is(cut, tmp_path) -> None:
 
 @pytest.fixture
 def training() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a long run and gives its process once at least five steps of it are done."""
+    """Starts a command that trains in this run directory and gives its process once five more steps are done."""
     processes = []
 
-    def start(run: Path, path: Path, *more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "metaflowkit", "run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more]
+    def start(run: Path, *command: str) -> subprocess.Popen[str]:
         journal = run / "metrics.jsonl"
         lines = len(journal.read_text().splitlines()) if journal.exists() else 0
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "metaflowkit", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        )
         processes.append(process)
         end = time.monotonic() + 100
         while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > lines + 5):
@@ -217,56 +191,64 @@ def training() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_two_processes_never_share_a_run_directory_and_a_killed_one_keeps_nobody_out(write, tmp_path, monkeypatch, training) -> None:
+def test_a_run_directory_of_one_process_through_a_signal_a_resume_and_a_kill(write, tmp_path, monkeypatch, training) -> None:
     def beside_the_first(loop) -> None:
         raise AssertionError("the second trains as well")
 
     run, path = tmp_path / "run", write(SMALL)
-    first = training(run, path)
+    arguments = ["run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000"]
+    first = training(run, *arguments)
     for more in (["--resume"], ["--overwrite"], []):
         with monkeypatch.context() as patched:
             patched.setattr("metaflowkit.training.loop._Loop.advance", beside_the_first)
-            second = CliRunner().invoke(main, ["run", str(path), "--run-dir", str(run), "--set", "outer.steps=100000", *more])
+            second = CliRunner().invoke(main, [*arguments, *more])
         assert second.exit_code == 1
         assert (
             f"{run}: another process is at work in this run directory; wait for it, stop it, or choose another --run-dir (held by process {first.pid} on "
             in second.output
         )
     assert first.poll() is None
-    first.kill()
-    first.communicate()
-    assert (run / "run.lock").exists()
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()[:6]]
-    assert steps == sorted(steps)
-    again = training(run, path, "--resume")
-    again.send_signal(signal.SIGTERM)
-    _, errors = again.communicate(timeout=60)
-    assert again.returncode == 143, errors
+
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 128 + signal.SIGINT
+    stopped = re.search(r"stopped by SIGINT after step (\d+), all is saved; go on with (mfk run --run-dir \S+ --resume)$", errors, re.MULTILINE)
+    assert stopped, errors
+    assert "Traceback" not in errors
+    assert (run / "checkpoints" / f"step-{int(stopped[1]):07d}.pt").is_file()
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == int(stopped[1])
     assert not (run / "run.lock").exists()
-    output = mfk("run", path, "--run-dir", run, "--overwrite", "--quiet")
+
+    resumed = training(run, *shlex.split(stopped[2])[1:])
+    resumed.kill()
+    resumed.communicate()
+    assert (run / "run.lock").exists()
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] > int(stopped[1])
+    assert steps == sorted(steps)
+    output = mfk("run", path, "--run-dir", run, "--overwrite", "--quiet")  # what was killed keeps nobody out
     assert "test accuracy" in output
     assert not (run / "run.lock").exists()
 
 
-def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path) -> None:
+def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path, monkeypatch) -> None:
     """The loop is held inside a step, so that only the second signal can end it."""
-    code = (
-        "import sys, time, metaflowkit.training.loop as t\nfrom metaflowkit.cli import main\nadvance = t._Loop.advance\n"
-        "def slow(loop):\n    if loop.step == 3:\n        print('inside', flush=True)\n        time.sleep(100)\n        time.sleep(100)\n    advance(loop)\n"
-        "t._Loop.advance = slow\nmain(sys.argv[1:])"
-    )
+    advance = _Loop.advance
+
+    def held(loop) -> None:
+        if loop.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("went on after the second signal")
+        advance(loop)
+
     run = tmp_path / "run"
-    command = [sys.executable, "-c", code, "run", str(write(SMALL)), "--run-dir", str(run), "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    assert process.stdout is not None
-    assert process.stdout.readline() == "inside\n"
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == (
-        f"mfk: {run}: stopped at once by SIGINT, all is saved up to step 2 and what came after it is lost; go on with mfk run --run-dir {run} --resume\n"
+    with monkeypatch.context() as patched:
+        patched.setattr(_Loop, "advance", held)
+        result = CliRunner().invoke(main, ["run", str(write(SMALL)), "--run-dir", str(run), "--quiet"])
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert result.stderr == (
+        f"mfk: {run}: stopped at once by SIGTERM, all is saved up to step 2 and what came after it is lost; go on with mfk run --run-dir {run} --resume\n"
     )
     assert mfk("run", tmp_path / "p.yaml", "--run-dir", run, "--resume", "--quiet")
 

@@ -76,6 +76,7 @@ def test_few_tasks_are_not_batched(tasks, batched, monkeypatch) -> None:
 @pytest.mark.parametrize(("tasks", "order", "again"), [(2, Exact(), True), (1, Exact(), False), (2, First(), False)])
 def test_recurrent_steps_are_computed_again_side_by_side(tasks, order, again, monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     learner, episode = dataclasses.replace(_parts(Rows()), order=order), make_episode(tasks=tasks)
     used = []
     back = InnerLoop._rematerialised
