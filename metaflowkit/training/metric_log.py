@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.config.files import reason
+from metaflowkit.config.pipeline import read
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import RunError
 
 
 def resume_command(folder: Path) -> str:
-    """The command that resumes the run of a directory, where its pipeline is stored with all overrides."""
+    """The command that resumes the run of a directory, where its pipeline is stored with all overrides; a call where it has components made in Python."""
+    path = folder / "pipeline.yaml"
+    if path.is_file() and read(path).from_python:
+        return f"metaflowkit.train(pipeline, {str(folder)!r}, resume=True) in Python, where the pipeline was made"
     return f"mfk run --run-dir {shlex.quote(str(folder))} --resume"
 
 

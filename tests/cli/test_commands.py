@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
+from torch import nn
 
+import metaflowkit
 from metaflowkit.cli import main
 from metaflowkit.config.registry import KINDS
+from metaflowkit.errors import Interrupted
 from metaflowkit.training.loop import _Loop
 from tests.small import SMALL
 
@@ -85,8 +89,6 @@ def test_quiet_prints_only_the_report(write, tmp_path) -> None:
 
 
 def test_python_verbs_are_those_of_the_command_line(write, tmp_path) -> None:
-    import metaflowkit
-
     pipeline = metaflowkit.read(write(SMALL), ["outer.steps=2"])
     report = metaflowkit.train(pipeline, tmp_path / "run")
     flow = metaflowkit.build(pipeline)
@@ -231,26 +233,41 @@ def test_a_run_directory_of_one_process_through_a_signal_a_resume_and_a_kill(wri
     assert not (run / "run.lock").exists()
 
 
-def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path, monkeypatch) -> None:
-    """The loop is held inside a step, so that only the second signal can end it."""
+def signalled(count: int) -> Callable[[_Loop], None]:
+    """An outer step that gets so many signals in step 3."""
     advance = _Loop.advance
 
-    def held(loop) -> None:
-        if loop.step == 3:
+    def advance_signalled(loop: _Loop) -> None:
+        for _ in range(count if loop.step == 3 else 0):
             os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-            pytest.fail("went on after the second signal")
         advance(loop)
 
+    return advance_signalled
+
+
+def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path, monkeypatch) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(_Loop, "advance", held)
+        patched.setattr(_Loop, "advance", signalled(2))
         result = CliRunner().invoke(main, ["run", str(write(SMALL)), "--run-dir", str(run), "--quiet"])
     assert result.exit_code == 128 + signal.SIGTERM
     assert result.stderr == (
         f"mfk: {run}: stopped at once by SIGTERM, all is saved up to step 2 and what came after it is lost; go on with mfk run --run-dir {run} --resume\n"
     )
     assert mfk("run", tmp_path / "p.yaml", "--run-dir", run, "--resume", "--quiet")
+
+
+def test_a_run_of_objects_from_python_is_resumed_by_the_call_that_is_named(tmp_path, monkeypatch) -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 4))
+    backbone.features = 4
+    pipeline = metaflowkit.pipeline({**yaml.safe_load(SMALL), "model": {"backbone": backbone}})
+    with monkeypatch.context() as patched:
+        patched.setattr(_Loop, "advance", signalled(1))
+        with pytest.raises(Interrupted) as stopped:
+            metaflowkit.train(pipeline, tmp_path / "run")
+    call = f"metaflowkit.train(pipeline, {str(tmp_path / 'run')!r}, resume=True)"
+    assert str(stopped.value).endswith(f"all is saved; go on with {call} in Python, where the pipeline was made")
+    assert eval(call).after
 
 
 def test_ctrl_c_before_anything_is_written_is_one_line(write, monkeypatch) -> None:
