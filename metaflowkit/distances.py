@@ -1,4 +1,4 @@
-"""Prototypes and similarities, written so that they can be differentiated twice everywhere."""
+"""Prototypes, similarities and the contrast of views, written so that they can be differentiated twice everywhere."""
 
 from __future__ import annotations
 
@@ -31,6 +31,27 @@ def prototypes(features: Tensor, y: Tensor, way: int) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """Rows scaled to length one; a zero row stays zero, with finite derivatives (the floor is under the root)."""
     return x / (x.square().sum(-1, keepdim=True) + EPS).sqrt()
+
+
+def contrast(features: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """The contrastive loss of rows whose labels are equal: mean_i -1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i.z_a / t)_p.
+
+    With two rows of each label it is the normalised temperature-scaled cross-entropy.
+
+    Args:
+        features: [n, D]; z are these rows scaled to length one.
+        y: labels, int64 [n], each of two rows at least.
+        temperature: t.
+
+    Returns:
+        A scalar.
+    """
+    z = unit(features)
+    diagonal = torch.eye(len(y), dtype=torch.bool, device=y.device)
+    scores = (z @ z.T / temperature).masked_fill(diagonal, -torch.inf)
+    log_share = scores - scores.logsumexp(1, keepdim=True)
+    positive = (y[:, None] == y) & ~diagonal
+    return -(torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)).mean()
 
 
 def similarity(a: Tensor, b: Tensor, metric: str) -> Tensor:

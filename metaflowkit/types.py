@@ -92,12 +92,14 @@ class Episode(NamedTuple):
         query: what the outer objective is computed on, nested in the same way; :class:`Labelled` in few-shot tasks.
         way: number of classes N of a few-shot task; 0 where there are no classes.
         seed: of the model's random numbers on it, such as dropout's masks.
+        step: the outer step that they are of, from 1; 0 outside a run.
     """
 
     support: Tree
     query: Tree
     way: int = 0
     seed: int = 0
+    step: int = 0
 
 
 def task_of(episode: Episode, t: int) -> Episode:
@@ -147,6 +149,17 @@ class Outputs(NamedTuple):
 
     features: Tensor
     logits: Tensor
+
+
+def features_of(outputs: Outputs | Tensor) -> Tensor:
+    """The features [n, D] in what a model returns.
+
+    Raises:
+        ValueError: the model returns no :class:`Outputs`.
+    """
+    if not isinstance(outputs, Outputs):
+        raise ValueError(f"objective: compares embeddings, so the model must return Outputs(features, logits), got {type(outputs).__name__}")
+    return outputs.features
 
 
 def scores_of(outputs: Outputs | Tensor) -> Tensor:

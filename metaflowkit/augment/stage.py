@@ -10,7 +10,8 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor
 
-from metaflowkit.config.registry import AUGMENTATIONS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import AUGMENTATIONS
 from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import seed_for, seeded
 

@@ -16,8 +16,8 @@ from metaflowkit.composition.calibration import calibrate
 from metaflowkit.composition.footprint import require_episodes
 from metaflowkit.composition.learner import Interface, build_learner, placed
 from metaflowkit.config import registry as r
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.plugins import import_plugin
-from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.engines.base import MetaLearner
@@ -74,7 +74,7 @@ class Flow:
             raise ValueError("this flow was built for evaluation, without tasks to learn from; build it with train=True")
         episode = self.tasks.episode(step)
         seed = seed_for(self.pipeline.seed, "inner/train", step)
-        return Episode(self._prepared(episode.support, "support", step), self._prepared(episode.query, "query", step), episode.way, seed)
+        return Episode(self._prepared(episode.support, "support", step), self._prepared(episode.query, "query", step), episode.way, seed, step)
 
     def calibrate(self, start: bool = False) -> None:
         """Compute the statistics that normalisation layers store, from tasks of steps that no training reaches."""

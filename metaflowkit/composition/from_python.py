@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from metaflowkit.composition.checks import engine_problems, matching
 from metaflowkit.config import registry as r
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.inspection import inspected
-from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.registry import Kind
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Per
 from metaflowkit.engines.base import Engine, Loss, MetaLearner

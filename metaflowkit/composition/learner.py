@@ -13,7 +13,7 @@ from metaflowkit.composition.checks import engine_problems, matching
 from metaflowkit.composition.few_shot import BatchLoss, ModelLoss, SupportLoss
 from metaflowkit.composition.footprint import require_model
 from metaflowkit.config import registry as r
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.criteria import Classification
 from metaflowkit.engines.base import MetaLearner
@@ -92,7 +92,7 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
         model,
         rule,
         loss=ModelLoss(interface.few_shot) if in_model else (SupportLoss if interface.few_shot else BatchLoss)(loss),
-        objective=build("objective", r.OBJECTIVES, pipeline.objective),
+        objective=build("objective", r.OBJECTIVES, pipeline.objective, outer_steps=pipeline.outer.steps),
         steps=inner.steps,
         engine=build("inner.engine", r.ENGINES, inner.engine, model=model, rule=rule),
         order=build("inner.order", r.ORDERS, inner.order),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from metaflowkit.config import registry as r
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import Setting
-from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.registry import Kind
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Augment, Evaluate, Pipeline, listed
 from metaflowkit.config.yaml import Node
@@ -49,6 +50,12 @@ def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool, plugins: 
         problems.append(
             f"{_mark(root, 'model', 'head')}: model.head: {pipeline.model.head.name!r} reads a support set of classes, which the tasks {name!r} have not; choose another, such as linear"
         )
+    entries = r.OBJECTIVES.entries(plugins)
+    for path, objective in (("objective", pipeline.objective), *pipeline.objective.nested("objective")):
+        if entries[objective.name].tags["needs_classes"]:
+            problems.append(
+                f"{_mark(root, *path.split('.'))}: {path}: {objective.name!r} compares classes, which the tasks {name!r} have not; choose another, such as bootstrapped_kl"
+            )
     if pipeline.inner.augment is not None:
         problems.append(
             f"{_mark(root, 'inner', 'augment')}: inner.augment: is of few-shot tasks, got {pipeline.inner.augment.name!r} with {name!r}; leave it out"

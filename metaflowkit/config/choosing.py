@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from metaflowkit.config import schema
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.inspection import PLAIN
 from metaflowkit.config.introspection import REQUIRED, Entry
-from metaflowkit.config.registry import PYTHON, Choice, Kind
-from metaflowkit.config.schema import Mismatch, coerce, nearest
+from metaflowkit.config.registry import PYTHON, Kind
+from metaflowkit.config.schema import Component, Mismatch, coerce, nearest
 from metaflowkit.config.yaml import Node, as_node, put
 from metaflowkit.errors import ConfigError, key_text
 
@@ -60,7 +61,7 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
             continue
         try:
             child = with_default(child, entry.settings[key].default, f"{path}.{key}")
-            values[key] = coerce(child, entry.settings[key].annotation, f"{path}.{key}")
+            values[key] = _setting(child, entry.settings[key].annotation, kind, f"{path}.{key}", plugins, problems)
         except Mismatch as mismatch:
             problems.append(f"{mismatch.node.mark}: {mismatch.path}: {mismatch.message}")
         except ConfigError as error:
@@ -74,6 +75,15 @@ def choose(node: Node, kind: Kind, path: str, plugins: Sequence[str], problems: 
     settings = {key: values.get(key, s.default) for key, s in entry.settings.items() if key in values or not foreign}
     problems += _refused(entry, settings, nodes, node, path)
     return Choice(entry.name, settings) if len(problems) == before else None
+
+
+def _setting(node: Node, annotation: Any, kind: Kind, path: str, plugins: Sequence[str], problems: list[str]) -> Any:
+    """The value of a setting; a component, or a list of them, where the annotation asks for it."""
+    if annotation == Component:
+        return choose(node, kind, path, plugins, problems)
+    if annotation == list[Component] and isinstance(node.value, list):
+        return [choose(item, kind, f"{path}.{i}", plugins, problems) for i, item in enumerate(node.value)]
+    return coerce(node, annotation, path)
 
 
 def _refused(entry: Entry, settings: dict[str, Any], nodes: dict[str, Node], node: Node, path: str) -> list[str]:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from metaflowkit.augment.levels import TABLES, level_operations
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import REQUIRED, Entry, Setting, argument_docs
-from metaflowkit.config.registry import KINDS, Choice
+from metaflowkit.config.registry import KINDS
 from metaflowkit.config.schema import describe, nearest
 from metaflowkit.config.types import Augment, Evaluate, Inner, Learn, ModelNode, Outer, Pipeline, plain
 from metaflowkit.config.yaml import to_yaml

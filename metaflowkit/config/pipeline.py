@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.checks import cross_checks
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.choosing import choose, with_default
 from metaflowkit.config.plugin_refusals import refusals
 from metaflowkit.config.plugins import import_plugin
-from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.registry import Kind
 from metaflowkit.config.schema import Mismatch, coerce, nearest
 from metaflowkit.config.types import Augment, Learn, Level, Pipeline
 from metaflowkit.config.yaml import Mark, Node, apply_overrides, as_node, read_yaml

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from metaflowkit.config import registry as r
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.inspection import constructor_parameters
-from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.registry import Kind
 from metaflowkit.config.types import Pipeline, choices
 
 
@@ -19,7 +20,7 @@ def refusals(pipeline: Pipeline) -> list[str]:
     """The problems of the components of a pipeline, each with its location."""
     if not pipeline.plugins:
         return []
-    injected = {"seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed, "steps": pipeline.outer.steps}
+    injected = {"seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed, "steps": pipeline.outer.steps, "outer_steps": pipeline.outer.steps}
     texts = ((path, refusal(kind, choice, injected)) for path, kind, choice in choices(pipeline))
     return [f"{pipeline.place(path)}: {text}" for path, text in texts if text is not None]
 

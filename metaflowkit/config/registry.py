@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from metaflowkit.config.choice import Choice, mapped
 from metaflowkit.config.contract import lacks, require_member
 from metaflowkit.config.inspection import constructor_parameters, inspected
 from metaflowkit.config.introspection import Entry, Setting, own_sources, registrations
@@ -22,18 +23,6 @@ from metaflowkit.errors import ConfigError
 C = TypeVar("C", bound=Callable[..., Any])
 
 PYTHON = "python."  # prefix of the names of components that are objects from Python
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A component chosen by name, with every setting written out."""
-
-    name: str
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """The YAML mapping this choice stands for."""
-        return {"name": self.name, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -141,7 +130,8 @@ class Kind:
             texts = [method for method in self.methods if method.partition("(")[0] in abstract]
             raise lacks(f"{self.name} {choice.name!r}", ", ".join(texts or abstract), make, self.remedy)
         parameters = {name: parameter for name, (parameter, _) in constructor_parameters(make).items()}
-        arguments = {**{k: v for k, v in injected.items() if k in parameters}, **choice.settings}
+        settings = {key: mapped(lambda nested: self.build(nested, **injected), value) for key, value in choice.settings.items()}
+        arguments = {**{k: v for k, v in injected.items() if k in parameters}, **settings}
         positional = [arguments.pop(k, p.default) for k, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
         return self.checked(make(*positional, **arguments), choice.name)
 
@@ -262,7 +252,9 @@ ORDERS = Kind(
     methods=("gradient(loop, meta)",),
     tags={"unrolled": False, "exact": False, "converges": False, "second": True, "needs_proximal": False, "steps_in": None},
 )
-OBJECTIVES = Kind("objective", "metaflowkit.objectives", methods=("__call__(adapted, task)",), tags={"further_steps": 0})
+OBJECTIVES = Kind(
+    "objective", "metaflowkit.objectives", injected=("outer_steps",), methods=("__call__(adapted, task)",), tags={"further_steps": 0, "needs_classes": False}
+)
 READOUTS = Kind("readout", "metaflowkit.evaluation.readouts", methods=("__call__(shown)",), tags={"adapts": False})
 SCHEDULES = Kind("schedule", "metaflowkit.training.schedules", injected=("steps",), methods=("__call__(step)",))
 METRIC_LOGGERS = Kind("metric logger", "metaflowkit.training.metric_loggers", methods=("log(event)",))

@@ -1,7 +1,7 @@
 """Types as schemas: check a YAML node against a Python annotation and coerce it.
 
 The annotations understood are ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``list[X]``, ``dict[str, X]``,
-unions with ``|``, ``Any`` and the bounded aliases below. A component's constructor uses them and thereby states its schema.
+unions with ``|``, ``Any``, the bounded aliases below and ``Component`` (or a list of them), another component of the same kind. A component's constructor uses them and thereby states its schema.
 """
 
 from __future__ import annotations
@@ -61,6 +61,12 @@ class Range:
         return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
 
 
+@dataclass(frozen=True)
+class SameKind:
+    """Marks a setting that is itself a component, of the kind of the component that has the setting."""
+
+
+Component = Annotated[Any, SameKind()]
 Count = Annotated[int, Range(1)]
 Several = Annotated[int, Range(2)]
 Natural = Annotated[int, Range(0)]
@@ -107,6 +113,8 @@ def describe(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return "any value"
+    if annotation == Component:
+        return "a component of the same kind"
     if annotation is None or annotation is type(None):
         return "null"
     if origin is Annotated:
@@ -209,6 +217,8 @@ def _remedy(node: Node, annotation: Any) -> str:
 def _sample(annotation: Any) -> str:
     """A value that fits the annotation."""
     origin, args = get_origin(annotation), get_args(annotation)
+    if annotation == Component:
+        return "name"
     if origin is Annotated:
         bounds: Range = args[1]
         candidates = (5, bounds.low, bounds.high) if args[0] is int else (0.1, bounds.low + 1, (bounds.low + bounds.high) / 2)

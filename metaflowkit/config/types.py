@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 from metaflowkit.config import registry as r
-from metaflowkit.config.registry import Choice, Kind
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import Kind
 from metaflowkit.config.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
 from metaflowkit.config.yaml import to_yaml
 
@@ -283,11 +284,18 @@ def choices(section: Any, above: str = "") -> Iterator[tuple[str, Kind, Choice]]
     for f in dataclasses.fields(section):
         hint, value, path = hints[f.name], getattr(section, f.name), f"{above}{f.name}"
         if isinstance(value, Choice):
-            yield path, typing.get_args(hint)[1], value
+            yield from _with_nested(path, typing.get_args(hint)[1], value)
         elif isinstance(value, Augment):
             yield from ((f"{path}.{i}", r.AUGMENTATIONS, choice) for i, choice in enumerate(value.operations))
         elif isinstance(value, list) and value and isinstance(value[0], Choice):
             kind = typing.get_args(typing.get_args(hint)[0])[1]
-            yield from ((f"{path}.{i}", kind, choice) for i, choice in enumerate(value))
+            for i, choice in enumerate(value):
+                yield from _with_nested(f"{path}.{i}", kind, choice)
         elif dataclasses.is_dataclass(value):
             yield from choices(value, f"{path}.")
+
+
+def _with_nested(path: str, kind: Kind, choice: Choice) -> Iterator[tuple[str, Kind, Choice]]:
+    """A component, and those in its settings."""
+    yield path, kind, choice
+    yield from ((place, kind, nested) for place, nested in choice.nested(path))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config import registry as r
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.doctor.findings import Finding, fact, wrong
 from metaflowkit.engines.base import MetaLearner

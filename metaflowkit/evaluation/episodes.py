@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow, Flow
-from metaflowkit.config.registry import READOUTS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import READOUTS
 from metaflowkit.config.schema import nearest
 from metaflowkit.criteria import accuracy
 from metaflowkit.engines.contract import kind_of

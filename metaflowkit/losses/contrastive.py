@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import LOSSES
 from metaflowkit.config.schema import Positive
-from metaflowkit.distances import unit
+from metaflowkit.distances import contrast
 from metaflowkit.types import Outputs
 
 
@@ -29,9 +28,4 @@ class Contrastive:
 
     def __call__(self, outputs: Outputs, y: Tensor) -> Tensor:
         """The loss, scalar, of features [n, D] whose labels [n] occur at least twice each."""
-        z = unit(outputs.features)
-        diagonal = torch.eye(len(y), dtype=torch.bool, device=y.device)
-        scores = (z @ z.T / self.temperature).masked_fill(diagonal, -torch.inf)
-        log_share = scores - scores.logsumexp(1, keepdim=True)
-        positive = (y[:, None] == y) & ~diagonal
-        return -(torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)).mean()
+        return contrast(outputs.features, y, self.temperature)

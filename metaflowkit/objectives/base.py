@@ -14,9 +14,11 @@ class Objective(Protocol):
 
     Attributes:
         further_steps: how many inner steps it takes beyond those of the student.
+        needs_classes: whether it compares the classes of few-shot tasks, whose support and query are ``(x, y)`` with labels y.
     """
 
     further_steps: int = 0
+    needs_classes: bool = False
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value and metrics.

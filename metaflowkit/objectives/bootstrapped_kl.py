@@ -1,4 +1,4 @@
-"""The bootstrapped objective: the student is matched to itself after further inner steps."""
+"""The bootstrapped objective: the student's predictions are matched to those of its own future."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
-from metaflowkit.config.schema import InnerSteps, Positive
-from metaflowkit.types import Adapted, Episode, Tree, detached, scores_of
+from metaflowkit.config.schema import InnerSteps, Natural, Positive
+from metaflowkit.objectives.target import Target, require_steps
+from metaflowkit.types import Adapted, Episode, scores_of
 
 
 @OBJECTIVES.register("bootstrapped_kl")
@@ -25,35 +26,36 @@ class BootstrappedKL:
         grounded: take the last of the delta steps on the loss of the tasks, such as the query's cross-entropy, which keeps collapsed
             embeddings from being a fixed point.
         temperature: softens both distributions.
+        last_delta: delta at the last outer step, to which it changes linearly; null keeps it.
+        outer_steps: of the run.
 
     Reference:
         H. Wang et al., BMSSL, arXiv 2308.14267, 2023; S. Flennerhag et al., Bootstrapped Meta-Learning, ICLR 2022, equation 2.
     """
 
-    def __init__(self, delta: InnerSteps = 5, direction: Literal["forward", "reverse"] = "forward", grounded: bool = True, temperature: Positive = 1.0) -> None:
-        if grounded and delta == 0:
-            raise ValueError("a grounded target takes its last step on the query, so delta must be at least 1, got 0; raise delta or set grounded: false")
-        self.delta, self.direction, self.grounded, self.temperature = delta, direction, grounded, temperature
-        self.further_steps = delta
-
-    def target(self, adapted: Adapted, x: Tree) -> Tensor:
-        """The target's outputs for inputs ``x``, without graph."""
-        params = {name: p.detach() for name, p in adapted.params.items()}
-        params, state = adapted.advance(params, detached(adapted.state), self.delta - self.grounded)
-        if self.grounded:
-            inputs, y = adapted.sample(params, 1)
-            params, state = adapted.descend(params, state, lambda p: adapted.criterion.loss(scores_of(adapted.call(p, inputs)), y))
-        with torch.no_grad():
-            return scores_of(adapted.call(params, x)).detach()
+    def __init__(
+        self,
+        delta: InnerSteps = 5,
+        direction: Literal["forward", "reverse"] = "forward",
+        grounded: bool = True,
+        temperature: Positive = 1.0,
+        last_delta: InnerSteps | None = None,
+        outer_steps: Natural = 0,
+    ) -> None:
+        require_steps(delta, last_delta, grounded)
+        self.target, self.direction, self.temperature = Target(delta, grounded, last_delta, outer_steps), direction, temperature
+        self.further_steps = self.target.most
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and the criterion's metrics of student and target, such as their query accuracy."""
         x, y = adapted.sample(adapted.params, 0)
-        target = self.target(adapted, x)
+        params = self.target.params(adapted, task)
+        with torch.no_grad():
+            target = scores_of(adapted.call(params, x)).detach()
         student = scores_of(adapted.call(adapted.params, x))
         p, q = (target, student) if self.direction == "forward" else (student, target)
         value = adapted.criterion.divergence(p, q, self.temperature)
-        if self.delta == 0:
+        if self.target.steps_at(task.step) == 0:
             value = value * 0  # equal distributions: rounding alone would leave a gradient of about 1e-17
         metrics = {f"target_{name}": metric for name, metric in adapted.criterion.metrics(target, y).items()}
         return value, adapted.criterion.metrics(student, y) | metrics

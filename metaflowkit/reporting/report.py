@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaflowkit.composition.flow import Flow
-from metaflowkit.config.registry import DATASETS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.types import Metric
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from metaflowkit.config import registry as r
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.schema import Natural, Positive, Range
 
 

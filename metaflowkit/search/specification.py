@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metaflowkit.config import registry as r
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.pipeline import is_search, plugins_in, read_node, section
 from metaflowkit.config.plugin_refusals import refusal
 from metaflowkit.config.schema import nearest
@@ -182,7 +183,7 @@ def _direction(metric: Metric) -> Literal["maximize", "minimize"]:
     return "maximize" if metric.higher_is_better else "minimize"
 
 
-def _tags(kind: r.Kind, choice: r.Choice, pipeline: Pipeline) -> Mapping[str, Any]:
+def _tags(kind: r.Kind, choice: Choice, pipeline: Pipeline) -> Mapping[str, Any]:
     return kind.entries(pipeline.plugins)[choice.name].tags
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metaflowkit.augment.stage import Stage
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.choice import Choice
 from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import seed_for
 

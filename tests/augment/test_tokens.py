@@ -8,7 +8,7 @@ import torch
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
 from metaflowkit.augment.tokens import DropSpan, DropTokens, ShuffleTokens
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.choice import Choice
 
 LENGTHS = [1, 2, 5, 12] * 500
 X = torch.tensor([list(range(1, n + 1)) + [0] * (12 - n) for n in LENGTHS])  # token i stands at place i - 1

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from metaflowkit.config import registry
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.guards import guards_of
 from metaflowkit.config.introspection import REQUIRED
 from metaflowkit.config.pipeline import pipeline_of
@@ -115,7 +116,7 @@ def test_check_refuses_what_the_constructor_refuses_in_the_same_words(kind, name
     named = sorted({setting for guard in entry.guards for setting in guard.names})
     choices = [[*samples(entry.settings[setting].annotation), entry.settings[setting].default] for setting in named]
     choices = [[value for value in values if value is not REQUIRED] for values in choices]
-    parameters = {"parameters": [torch.zeros(1)], "shape": (1, 16, 16)}
+    parameters = {"parameters": [torch.zeros(1)], "shape": (1, 16, 16), "outer_steps": 10}
     required = {s.name: samples(s.annotation)[0] for s in entry.settings.values() if s.default is REQUIRED}
     refused = 0
     for values in itertools.product(*choices):
@@ -123,7 +124,7 @@ def test_check_refuses_what_the_constructor_refuses_in_the_same_words(kind, name
         said = [text for guard in entry.guards if (text := guard.refusal(settings)) is not None]
         try:
             given = {key: value for key, value in parameters.items() if key in kind.injected}
-            kind.build(registry.Choice(name, settings), **given)
+            kind.build(Choice(name, settings), **given)
             assert not said, settings
         except ValueError as error:
             assert said[:1] == [str(error)], settings

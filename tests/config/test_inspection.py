@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.inspection import constructor_parameters, inspected
 from metaflowkit.config.introspection import REQUIRED
-from metaflowkit.config.registry import SCHEDULES, Choice
+from metaflowkit.config.registry import SCHEDULES
 
 
 class Made:

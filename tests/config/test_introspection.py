@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import REQUIRED, argument_docs, read_entry, registrations
 from metaflowkit.config.schema import Count
 from metaflowkit.errors import ConfigError
@@ -84,7 +85,7 @@ def test_a_constant_of_the_module_is_a_default_also_for_the_constructor(tmp_path
     assert entry.settings["temperature"].default == 0.5
     registry.import_plugin("with_constant")
     try:
-        assert registry.LOSSES.build(registry.Choice("constant", {"temperature": entry.settings["temperature"].default})).temperature == 0.5
+        assert registry.LOSSES.build(Choice("constant", {"temperature": entry.settings["temperature"].default})).temperature == 0.5
     finally:
         registry.LOSSES.classes.pop("constant")
 

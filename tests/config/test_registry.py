@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from metaflowkit.config import registry as r
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.choosing import choose
 from metaflowkit.config.introspection import REQUIRED, Setting, argument_docs
 from metaflowkit.config.pipeline import read
-from metaflowkit.config.registry import KINDS, Choice
+from metaflowkit.config.registry import KINDS
 from metaflowkit.config.yaml import parse_yaml
 from metaflowkit.errors import ConfigError
 
@@ -290,7 +291,7 @@ def test_a_component_that_lacks_a_method_of_its_kind_is_refused_by_name(kind, co
     try:
         r.import_plugin(module)
         with pytest.raises(ValueError) as caught:
-            kind.build(r.Choice("mine", {}))
+            kind.build(Choice("mine", {}))
         assert str(caught.value) == says.format(module=module)
     finally:
         kind.classes.pop("mine", None)

@@ -9,8 +9,8 @@ import pytest
 
 from metaflowkit.augment.catalog import operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import REQUIRED
-from metaflowkit.config.registry import Choice
 from metaflowkit.errors import ConfigError
 
 NOT_IMAGES = {name for name in dir(K) if name.endswith("3D") or "Video" in name}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaflowkit.config.registry import DATASETS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import DATASETS
 
 
 def extracted(fields: Path, folder: Path) -> Path:

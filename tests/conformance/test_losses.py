@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.config.registry import LOSSES, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import LOSSES
 from metaflowkit.types import Outputs
 
 CASES = [

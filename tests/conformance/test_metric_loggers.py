@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 import metaflowkit as mfk
-from metaflowkit.config.registry import METRIC_LOGGERS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.training.events import Event
 from metaflowkit.training.loop import events
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.config.registry import BACKBONES, HEADS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import BACKBONES, HEADS
 from metaflowkit.models.model import Model
 from metaflowkit.types import Labelled
 

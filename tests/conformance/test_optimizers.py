@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from metaflowkit.config.registry import OPTIMIZERS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import OPTIMIZERS
 
 NAMES = sorted(OPTIMIZERS.entries())
 START, GRADIENT = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, 4.0, -0.02])

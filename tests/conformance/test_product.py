@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaflowkit.config import registry as r
-from metaflowkit.config.registry import Choice
+from metaflowkit.config.choice import Choice
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine

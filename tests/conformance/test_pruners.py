@@ -7,7 +7,8 @@ import random
 import optuna
 import pytest
 
-from metaflowkit.config.registry import PRUNERS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import PRUNERS
 from metaflowkit.search.storage import experimental
 
 STEPS = 5

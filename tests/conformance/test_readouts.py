@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import metaflowkit as mfk
-from metaflowkit.config.registry import READOUTS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import READOUTS
 from metaflowkit.evaluation.base import Shown
 from metaflowkit.types import Episode, ImageSet, Labelled
 

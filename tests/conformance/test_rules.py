@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.config.registry import RULES, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import RULES
 
 CASES = [
     ("sgd", {"lr": 0.1}, torch.optim.SGD, {}),

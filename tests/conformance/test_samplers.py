@@ -5,7 +5,8 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from metaflowkit.config.registry import SAMPLERS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import SAMPLERS
 from metaflowkit.search.storage import experimental
 
 NAMES = sorted(SAMPLERS.entries())

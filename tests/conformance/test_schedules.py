@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from metaflowkit.config.registry import SCHEDULES, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import SCHEDULES
 
 CASES = [*((name, {}) for name in sorted(SCHEDULES.entries())), ("cosine", {"warmup": 0.3}), ("cosine", {"warmup": 1.0})]
 

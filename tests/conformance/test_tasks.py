@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.config.registry import TASKS, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import TASKS
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 

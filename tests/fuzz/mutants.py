@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from metaflowkit.config import registry
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import REQUIRED
 from metaflowkit.config.pipeline import read
-from metaflowkit.config.registry import Choice
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import read_yaml, to_yaml
 from metaflowkit.errors import LINE, ConfigError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from metaflowkit.config.registry import LOSSES, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import LOSSES
 from metaflowkit.criteria import Regression
 from metaflowkit.types import Outputs
 

@@ -62,3 +62,19 @@ def test_no_steps_and_no_grounding() -> None:
     assert torch.equal(torch.autograd.grad(value, a.params["scores"])[0], torch.zeros_like(STUDENT))
     with pytest.raises(ValueError, match="delta must be at least 1, got 0; raise delta or set grounded: false"):
         BootstrappedKL(0)
+
+
+def test_delta_changes_linearly_over_the_outer_steps() -> None:
+    objective = BootstrappedKL(2, last_delta=8, outer_steps=4)
+    assert objective.further_steps == 8
+    steps = []
+    for step in (0, 1, 2, 3, 4, 9):
+        taken: list = []
+        objective(adapted(taken), Episode(QUERY, QUERY, 3, step=step))
+        steps.append(taken[0][1] + 1)  # the last one is grounded
+    assert steps == [2, 2, 4, 6, 8, 8]
+    assert BootstrappedKL(8, last_delta=2, outer_steps=1).target.steps_at(1) == 8
+    with pytest.raises(ValueError, match="last_delta changes delta over the outer steps of a run, and their number is not known here; give outer_steps"):
+        BootstrappedKL(2, last_delta=8)
+    with pytest.raises(ValueError, match="delta must be at least 1, got 0"):
+        BootstrappedKL(2, last_delta=0, outer_steps=4)

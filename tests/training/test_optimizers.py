@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.pipeline import read
-from metaflowkit.config.registry import OPTIMIZERS, Choice
+from metaflowkit.config.registry import OPTIMIZERS
 from metaflowkit.reporting.train import train
 from tests.small import SMALL
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from metaflowkit.config.registry import SCHEDULES, Choice
+from metaflowkit.config.choice import Choice
+from metaflowkit.config.registry import SCHEDULES
 
 
 def factor(name: str, step: int, steps: int, **settings: float) -> float:

@@ -1,0 +1,28 @@
+"""The distance in parameters, where student and target are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metaflowkit.criteria import Classification
+from metaflowkit.objectives.bootstrapped_l2 import BootstrappedL2
+from metaflowkit.types import Adapted, Episode, Labelled
+
+QUERY = Labelled(torch.zeros(2, 1), torch.tensor([0, 1]))
+
+
+def test_value_and_gradient_are_those_of_the_squared_distance() -> None:
+    params = {"a": torch.tensor([[1.0, 2.0]], requires_grad=True), "b": torch.tensor(3.0, requires_grad=True), "still": torch.tensor(7.0)}
+
+    def advance(params, state, steps):
+        assert not any(p.requires_grad for p in params.values())
+        return {**params, "a": params["a"] + steps, "b": params["b"] - 2.0 * steps}, state
+
+    adapted = Adapted(params, {}, lambda p, x: torch.eye(2), advance, None, lambda p, draw: QUERY, Classification())  # type: ignore[arg-type]
+    value, metrics = BootstrappedL2(3, grounded=False)(adapted, Episode(QUERY, QUERY, 2))
+    assert value.item() == pytest.approx(2 * 3**2 + 6**2)
+    a, b = torch.autograd.grad(value, [params["a"], params["b"]])
+    assert a.tolist() == [[-6.0, -6.0]]  # 2 (w - target)
+    assert b.item() == 12.0
+    assert metrics["accuracy"].item() == 1
