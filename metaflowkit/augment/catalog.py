@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
-from metaflowkit.config.introspection import Entry, Setting, read_entry
+from metaflowkit.config.introspection import REQUIRED, Entry, Setting, read_entry
 from metaflowkit.config.schema import Fraction
 
 APPLY_TO = Setting("apply_to", Literal["support", "query", "both"], "both", "which views the operation changes")
@@ -53,7 +53,9 @@ def operations() -> dict[str, Entry]:
 
 
 def _setting(setting: Setting) -> Setting:
-    """A setting as YAML sees it: chances lie in 0..1, and the default ``Resample.BILINEAR.name`` is ``bilinear``."""
+    """A setting as YAML sees it: chances lie in 0..1, the default ``Resample.BILINEAR.name`` is ``bilinear``, and images keep their size."""
+    if setting.name == "size" and setting.default is REQUIRED:
+        return replace(setting, annotation=setting.annotation | None, default=None, help=f"{setting.help} null for that of the images".strip())
     annotation = Fraction if setting.name in ("p", "p_batch") and setting.annotation is float else setting.annotation
     enum = re.fullmatch(r"[A-Z]\w+\.([A-Z_]+)\.name", setting.default) if isinstance(setting.default, str) else None
     return replace(setting, annotation=annotation, default=enum[1].lower() if enum else setting.default)

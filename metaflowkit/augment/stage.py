@@ -34,7 +34,7 @@ class Stage:
         problems = []
         for i, choice in enumerate(operations):
             try:
-                operation = _operation(Choice(choice.name, {k: v for k, v in choice.settings.items() if k != "apply_to"}))
+                operation = _operation(Choice(choice.name, {k: v for k, v in choice.settings.items() if k != "apply_to"}), self.shape)
                 with torch.random.fork_rng(devices=[]), torch.no_grad():
                     result = operation(like.clone())
                 if not isinstance(result, Tensor) or result.shape != like.shape or result.dtype != like.dtype:
@@ -74,10 +74,12 @@ class Stage:
         return (flat.clamp(0, 1) if flat.is_floating_point() else flat).reshape(x.shape)
 
 
-def _operation(choice: Choice) -> Any:
-    """A registered operation, or one of Kornia's."""
-    if choice.name in AUGMENTATIONS.foreign():
-        return _build(getattr(K, choice.name), choice.settings)
+def _operation(choice: Choice, shape: tuple[int, ...]) -> Any:
+    """A registered operation, or one of Kornia's for images of this shape."""
+    entry = AUGMENTATIONS.foreign().get(choice.name)
+    if entry is not None:
+        size = {"size": list(shape[-2:])} if "size" in entry.settings and choice.settings.get("size") is None else {}
+        return _build(getattr(K, choice.name), choice.settings | size)
     return AUGMENTATIONS.build(choice)
 
 

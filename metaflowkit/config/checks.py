@@ -51,7 +51,7 @@ def _measured_checks(pipeline: Pipeline, root: Node, reads_data: bool, plugins: 
             f"{_mark(root, 'model', 'head')}: model.head: {pipeline.model.head.name!r} reads a support set of classes, which the tasks {name!r} have not; choose another, such as linear"
         )
     entries = r.OBJECTIVES.entries(plugins)
-    for path, objective in (("objective", pipeline.objective), *pipeline.objective.nested("objective")):
+    for path, objective in pipeline.objective.within("objective"):
         if entries[objective.name].tags["needs_classes"]:
             problems.append(
                 f"{_mark(root, *path.split('.'))}: {path}: {objective.name!r} compares classes, which the tasks {name!r} have not; choose another, such as bootstrapped_kl"

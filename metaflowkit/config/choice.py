@@ -18,20 +18,14 @@ class Choice:
         """The YAML mapping this choice stands for."""
         return {"name": self.name, **{key: mapped(Choice.plain, value) for key, value in self.settings.items()}}
 
-    def nested(self, path: str) -> Iterator[tuple[str, Choice]]:
-        """The components in its settings, each by its path below that of this one, with those nested in them."""
+    def within(self, path: str) -> Iterator[tuple[str, Choice]]:
+        """This component and those in its settings, each by its path, of which that of this one is given."""
+        yield path, self
         for key, value in self.settings.items():
-            inside = (
-                [(f"{path}.{key}", value)]
-                if isinstance(value, Choice)
-                else [(f"{path}.{key}.{i}", v) for i, v in enumerate(value)]
-                if isinstance(value, list)
-                else []
-            )
-            for place, choice in inside:
-                if isinstance(choice, Choice):
-                    yield place, choice
-                    yield from choice.nested(place)
+            items = [(f"{path}.{key}.{i}", item) for i, item in enumerate(value)] if isinstance(value, list) else [(f"{path}.{key}", value)]
+            for place, item in items:
+                if isinstance(item, Choice):
+                    yield from item.within(place)
 
 
 def mapped(function: Callable[[Choice], Any], value: Any) -> Any:

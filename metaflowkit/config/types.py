@@ -284,18 +284,11 @@ def choices(section: Any, above: str = "") -> Iterator[tuple[str, Kind, Choice]]
     for f in dataclasses.fields(section):
         hint, value, path = hints[f.name], getattr(section, f.name), f"{above}{f.name}"
         if isinstance(value, Choice):
-            yield from _with_nested(path, typing.get_args(hint)[1], value)
+            yield from ((place, typing.get_args(hint)[1], choice) for place, choice in value.within(path))
         elif isinstance(value, Augment):
             yield from ((f"{path}.{i}", r.AUGMENTATIONS, choice) for i, choice in enumerate(value.operations))
         elif isinstance(value, list) and value and isinstance(value[0], Choice):
             kind = typing.get_args(typing.get_args(hint)[0])[1]
-            for i, choice in enumerate(value):
-                yield from _with_nested(f"{path}.{i}", kind, choice)
+            yield from ((place, kind, choice) for i, item in enumerate(value) for place, choice in item.within(f"{path}.{i}"))
         elif dataclasses.is_dataclass(value):
             yield from choices(value, f"{path}.")
-
-
-def _with_nested(path: str, kind: Kind, choice: Choice) -> Iterator[tuple[str, Kind, Choice]]:
-    """A component, and those in its settings."""
-    yield path, kind, choice
-    yield from ((place, kind, nested) for place, nested in choice.nested(path))

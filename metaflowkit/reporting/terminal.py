@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from metaflowkit.errors import printable
-from metaflowkit.training.events import Event, Started, Stepped, Tested, Validated
+from metaflowkit.training.events import Event, Started, Stepped, Tested, Validated, Warned
 
 if TYPE_CHECKING:
     from metaflowkit.composition.flow import Flow
@@ -37,6 +37,8 @@ class Silent:
                 self.validated(step, score)
             case Tested(weights, scores):
                 self.tested(weights, scores)
+            case Warned(step, sign, text):
+                self.warned(step, sign, text)
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         """The run begins (or goes on) in ``folder``."""
@@ -49,6 +51,9 @@ class Silent:
 
     def tested(self, label: str, scores: Sequence[Score]) -> None:
         """A test of the ``label`` (untrained or trained) network."""
+
+    def warned(self, step: int, sign: str, text: str) -> None:
+        """A sign that the run fails."""
 
 
 Progress = Silent
@@ -96,6 +101,9 @@ class Lines(Silent):
     def tested(self, label: str, scores: Sequence[Score]) -> None:
         for score in scores:
             self.write(f"test {score.setting.short}, {label}: {score}")
+
+    def warned(self, step: int, sign: str, text: str) -> None:
+        self.write(f"WARNING at step {step}, {sign}: {text}")
 
 
 class Bar(Lines):

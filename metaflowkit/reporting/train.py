@@ -13,8 +13,9 @@ from metaflowkit.reporting.report import Report, write_report
 from metaflowkit.reporting.terminal import Progress, Silent
 from metaflowkit.training.base import MetricLogger
 from metaflowkit.training.events import Finished, Started
-from metaflowkit.training.loop import Stop, events
+from metaflowkit.training.loop import events
 from metaflowkit.training.run_directory import Run
+from metaflowkit.training.stop import Stop
 
 
 def train(

@@ -54,6 +54,21 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A sign that the run fails, the first time that it shows; also in the metric log.
+
+    Attributes:
+        step: at which it showed.
+        sign: its name.
+        text: what was seen, the usual cause, and the key to change.
+    """
+
+    step: int
+    sign: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Saved:
     """A checkpoint was written, from which ``--resume`` goes on."""
 
@@ -96,4 +111,4 @@ class Finished:
     protocol: str
 
 
-Event = Started | Stepped | Validated | Saved | Tested | Finished
+Event = Started | Stepped | Warned | Validated | Saved | Tested | Finished

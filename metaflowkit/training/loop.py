@@ -7,7 +7,6 @@ import math
 import shlex
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +22,12 @@ from metaflowkit.evaluation.measurement import check_readouts, measurements, pro
 from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
-from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated
+from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated, Warned
 from metaflowkit.training.metric_log import resume_command
 from metaflowkit.training.run_directory import RESTORE_FILE, Run, default_folder, hold_run
 from metaflowkit.training.signals import on_stop
+from metaflowkit.training.signs import SIGN, Watch, costly_metrics, embedding_metrics
+from metaflowkit.training.stop import Stop
 
 
 def events(
@@ -51,7 +52,7 @@ def events(
         stop: the request to end the run after the current step, set by signals or by the caller; None for a new one.
 
     Yields:
-        :class:`Started`, then :class:`Stepped`, :class:`Saved` and :class:`Validated` as they come, :class:`Tested`, and :class:`Finished` at last.
+        :class:`Started`, then :class:`Stepped`, :class:`Warned`, :class:`Saved` and :class:`Validated` as they come, :class:`Tested`, and :class:`Finished` at last.
 
     Raises:
         ConfigError, DataError, RunError, CheckpointError: see their classes.
@@ -87,36 +88,6 @@ def events(
         yield Finished(run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, time.monotonic() - started, protocol_text)
 
 
-@dataclass
-class Stop:
-    """A request to end a run after the current step.
-
-    Attributes:
-        requested: the origin of the request, such as SIGINT; None without one.
-    """
-
-    requested: str | None = None
-
-    def ask(self, name: str) -> None:
-        """Request it; a second request does not wait for the step's end.
-
-        Raises:
-            KeyboardInterrupt: the second time.
-        """
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = name
-
-    def at_once(self, run: Run) -> Interrupted:
-        """The exception of a run that ended before the step did."""
-        steps = [int(path.stem.removeprefix("step-")) for path in checkpoint.saved(run.checkpoints)]
-        saved = f"all is saved up to step {steps[-1]} and what came after it is lost" if steps else "nothing is saved yet"
-        return Interrupted(
-            f"{run.folder}: stopped at once by {self.requested or 'SIGINT'}, {saved}; go on with {resume_command(run.folder)}",
-            self.requested,
-        )
-
-
 class _Loop:
     """The state of a run between two outer steps."""
 
@@ -142,6 +113,7 @@ class _Loop:
         self.episodes: dict[str, list[float]] = {}
         self.before: list[Score] = []
         self.after: list[Score] = []
+        self.watch = Watch(flow.pipeline)
         self._new_events: list[Event] = []
 
     def new_events(self) -> list[Event]:
@@ -164,6 +136,7 @@ class _Loop:
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.run.metric_log.rewind(snapshot.journal)
+        self.watch.replay(self.run.metric_log.read())
         self.step = self.saved = snapshot.step
         self.best, self.untrained, self.episodes = snapshot.best, snapshot.untrained, snapshot.episodes
 
@@ -183,6 +156,8 @@ class _Loop:
         episode = self.flow.episode(step)
         outcome = self.flow.learner.outcome(episode)
         norm = self._check_finite(outcome, step)
+        validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
+        signs = embedding_metrics(self.flow, episode) | (costly_metrics(self.flow, episode, outcome) if validated else {})
         scale = min(1.0, self.outer.clip / norm) if self.outer.clip is not None and norm > 0 else 1.0
         for name, parameter in self.parameters.items():
             parameter.grad = outcome.gradients[name].to(parameter.dtype) * scale
@@ -190,11 +165,12 @@ class _Loop:
             group["lr"] = self.lr * self.schedule(step)
         self.optimizer.step()
         self.step = step
-        metrics = {f"train/{name}": value.item() for name, value in outcome.metrics.items()}
+        metrics = {f"train/{name}": value for name, value in {**{n: v.item() for n, v in outcome.metrics.items()}, **signs}.items()}
         metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
         self.run.metric_log.write(step, **metrics)
+        warned = self._warned(metrics)
         self._new_events.append(Stepped(step, metrics["train/objective"], metrics, self.flow.examples_in(episode)))
-        validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
+        self._new_events += warned
         saved = validated or step % (self.outer.save_every or self.outer.steps) == 0
         if saved:
             self.flow.calibrate()
@@ -229,8 +205,17 @@ class _Loop:
         """The validation of the current weights, written to the metric log; None where nothing is held out for it."""
         score = validate(self.flow)
         if score is not None:
-            self.run.metric_log.write(self.step, **{f"val/{score.metric.name}": score.value, "val/ci95": score.ci95})
+            line = {f"val/{score.metric.name}": score.value, "val/ci95": score.ci95}
+            self.run.metric_log.write(self.step, **line)
+            self._new_events += self._warned(line)
         return score
+
+    def _warned(self, line: dict[str, float]) -> list[Event]:
+        """The signs of failure that a line of the metric log shows, written to it as well."""
+        signs = self.watch.add(line)
+        for sign in signs:
+            self.run.metric_log.write(self.step, **{SIGN: sign.name, "text": sign.text})
+        return [Warned(self.step, sign.name, sign.text) for sign in signs]
 
     def judge(self, score: Score | None) -> None:
         """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation)."""

@@ -13,7 +13,8 @@ from metaflowkit.reporting.train import train
 from metaflowkit.training import events as module
 from metaflowkit.training.checkpoint import load, saved
 from metaflowkit.training.events import Finished, Saved, Started, Stepped, Validated
-from metaflowkit.training.loop import Stop, events
+from metaflowkit.training.loop import events
+from metaflowkit.training.stop import Stop
 from tests.small import SMALL
 
 
