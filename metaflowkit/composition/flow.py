@@ -257,11 +257,18 @@ def operations(pipeline: Pipeline, examples: ExampleSet) -> list[Choice]:
     """The augmentation operations: those of the list, or those of the level for these examples."""
     if pipeline.augment.level is None:
         return list(pipeline.augment.operations)
-    if examples.modality not in ("images", "tokens"):
+    kind = level_kind(examples)
+    if kind is None:
         raise ConfigError(f"{pipeline.place('augment')}: there are no levels for {examples.modality}; list operations, or write augment: []")
-    kind = "tokens" if examples.modality == "tokens" else "grey" if examples.x.shape[1] == 1 else "color"
     nodes = level_operations(pipeline.augment.level, kind)
     return [Choice(node.pop("name"), node) for node in nodes]
+
+
+def level_kind(examples: ExampleSet) -> str | None:
+    """Which levels of augmentation are for these examples; None where none are."""
+    if examples.modality == "images":
+        return "grey" if examples.x.shape[1] == 1 else "color"
+    return "tokens" if examples.modality == "tokens" else None
 
 
 def _check_settings(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> None:

@@ -105,9 +105,9 @@ def test_engines_agree_and_match_finite_differences(rule, loss, head, objective)
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("head", HEADS, ids=str)
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "resnet18"])
 def test_engines_agree_on_the_whole_product(backbone, head, objective) -> None:
-    """Every backbone x head x loss x rule x objective."""
+    """Every backbone x head x loss x rule x objective, but for the largest backbone, on which it would take hours."""
     for rule, loss in itertools.product(RULES, LOSSES):
         check_engines_agree(backbone, rule, loss, head, objective)
 

@@ -1,0 +1,24 @@
+"""``mfk consistency``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from metaflowkit.cli.base import overriding, say
+
+
+@click.command()
+@click.argument("pipeline", metavar="PIPELINE|RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Where the picture and the numbers are written; by default consistency/<name>.")
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--images", "count", type=click.IntRange(4, 5000), default=500, show_default=True, help="Images at most.")
+@click.option("--views", type=click.IntRange(2, 100), default=4, show_default=True, help="Views of each image.")
+@overriding
+def consistency(pipeline: Path, overrides: tuple[str, ...], folder: Path | None, split: str, count: int, views: int) -> None:
+    """How often a view lies nearest to its own image, and to its class: before training, level by level, in pixels and embedding."""
+    from metaflowkit.reporting.consistency import check_consistency
+
+    for line in check_consistency(pipeline, overrides, folder or Path("consistency") / pipeline.resolve().stem, split, count, views):
+        say(line)
