@@ -17,37 +17,28 @@ _GREY: dict[int, list[dict[str, Any]]] = {
         {"name": "RandomErasing", "scale": [0.02, 0.15], "ratio": [0.3, 3.3], "p": 0.5},
     ],
 }
-_COLOR: dict[int, list[dict[str, Any]]] = {
+_COLOR: dict[int, list[dict[str, Any]]] = {  # 4 is the recipe of SimCLR (T. Chen et al., ICML 2020, appendix A)
     1: [
+        {"name": "RandomResizedCrop", "scale": [0.6, 1.0], "p": 1.0},
         {"name": "RandomHorizontalFlip", "p": 0.5},
-        {"name": "RandomAffine", "degrees": 5.0, "translate": [0.07, 0.07], "padding_mode": "reflection", "p": 1.0},
     ],
     2: [
+        {"name": "RandomResizedCrop", "scale": [0.4, 1.0], "p": 1.0},
         {"name": "RandomHorizontalFlip", "p": 0.5},
-        {"name": "RandomAffine", "degrees": 10.0, "translate": [0.1, 0.1], "scale": [0.85, 1.2], "padding_mode": "reflection", "p": 1.0},
         {"name": "ColorJitter", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.8},
     ],
     3: [
+        {"name": "RandomResizedCrop", "scale": [0.2, 1.0], "p": 1.0},
         {"name": "RandomHorizontalFlip", "p": 0.5},
-        {"name": "RandomAffine", "degrees": 15.0, "translate": [0.15, 0.15], "scale": [0.8, 1.5], "padding_mode": "reflection", "p": 1.0},
         {"name": "ColorJitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
-        {"name": "RandomGrayscale", "p": 0.1},
+        {"name": "RandomGrayscale", "p": 0.2},
     ],
     4: [
+        {"name": "RandomResizedCrop", "scale": [0.08, 1.0], "p": 1.0},
         {"name": "RandomHorizontalFlip", "p": 0.5},
-        {
-            "name": "RandomAffine",
-            "degrees": 25.0,
-            "translate": [0.2, 0.2],
-            "scale": [0.8, 2.0],
-            "shear": 10.0,
-            "padding_mode": "reflection",
-            "p": 1.0,
-        },
-        {"name": "ColorJitter", "brightness": 0.6, "contrast": 0.6, "saturation": 0.6, "hue": 0.15, "p": 0.8},
+        {"name": "ColorJitter", "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "p": 0.8},
         {"name": "RandomGrayscale", "p": 0.2},
-        {"name": "RandomGaussianBlur", "kernel_size": [3, 3], "sigma": [0.1, 1.5], "p": 0.3},
-        {"name": "RandomErasing", "scale": [0.02, 0.2], "ratio": [0.3, 3.3], "p": 0.3},
+        {"name": "RandomGaussianBlur", "kernel_size": [3, 3], "sigma": [0.1, 2.0], "p": 0.5},
     ],
 }
 

@@ -83,3 +83,15 @@ def test_an_operation_that_takes_tensors_is_given_the_list_as_one() -> None:
         torch.manual_seed(seed_for(0, "augment/train/support/0", 1))
         expected = direct(X.flatten(0, 1))
     torch.testing.assert_close(stage(X, "support", "train", 1), expected.clamp(0, 1).reshape(X.shape))
+
+
+def test_images_keep_their_size_where_an_operation_asks_for_one() -> None:
+    x = torch.rand(4, 3, 12, 20)
+    crop = {"scale": [0.2, 0.5], "p": 1.0}
+    stage = Stage([Choice("RandomResizedCrop", crop)], 0, x[:2])
+    listed = Stage([Choice("RandomResizedCrop", {"size": [12, 20], **crop})], 0, x[:2])
+    assert stage(x, "support", "train", 1).shape == x.shape
+    assert torch.equal(stage(x, "support", "train", 1), listed(x, "support", "train", 1))
+    assert not torch.equal(stage(x, "support", "train", 1), x)
+    with pytest.raises(ConfigError, match="RandomResizedCrop does not work on examples of shape"):
+        Stage([Choice("RandomResizedCrop", {"size": [6, 10], **crop})], 0, x[:2])
