@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm_by, gradient_sums, is_channels_last, moments, norm_then_pool
+from metaflowkit.models.normalisation import StoredNorm
 
 
 class FastKernels(AccurateNorms):
@@ -58,7 +59,7 @@ def _hooked(module: nn.Module) -> bool:
 
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
     if (
-        type(norm) is nn.BatchNorm2d
+        (type(norm) is nn.BatchNorm2d or (type(norm) is StoredNorm and norm.takes_current))
         and norm.running_mean is None
         and not _hooked(norm)
         and _normalises(x, norm.weight, norm.bias, norm.eps)

@@ -64,6 +64,11 @@ class StoredNorm(nn.BatchNorm2d):
         self.register_buffer("means", empty)
         self.register_buffer("variances", empty.clone())
 
+    @property
+    def takes_current(self) -> bool:
+        """Whether a call only normalises by the statistics of the current set, as batch normalisation does that keeps none."""
+        return self.records is None and not self.frozen and not _MEASURED.get()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [n, C, H, W]."""
         if self.records is not None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.models.batch_statistics import norm_then_pool
+from metaflowkit.models.normalisation import StoredNorm, measured
 
 
 class Blocks(nn.Module):
@@ -243,3 +244,21 @@ def test_unusual_input_is_answered_as_by_torch(name) -> None:
         assert result[1] == expected[1]
     else:
         torch.testing.assert_close(result[1], expected[1])
+
+
+def test_a_layer_that_stores_statistics_is_replaced_only_where_it_takes_those_of_the_current_set() -> None:
+    torch.manual_seed(0)
+    x, plain = torch.randn(5, 3, 12, 12), nn.BatchNorm2d(3, track_running_stats=False)
+    stored, frozen = StoredNorm(3, frozen=False), StoredNorm(3, frozen=True)
+    for norm in (stored, frozen):
+        norm.means, norm.variances = torch.tensor([[0.5, -1.0, 2.0]]), torch.tensor([[2.0, 0.5, 1.0]])
+    with FastKernels():
+        assert torch.equal(norm_then_pool(x, stored), norm_then_pool(x, plain))
+        assert "_NormaliseBackward" in functions(norm_then_pool(x, stored))
+        by_stored = F.max_pool2d(F.batch_norm(x, stored.means[0], stored.variances[0]), 2)
+        torch.testing.assert_close(norm_then_pool(x, frozen), by_stored)
+        with measured():
+            torch.testing.assert_close(norm_then_pool(x, stored), by_stored)
+        stored.records = []
+        norm_then_pool(x, stored)
+        assert len(stored.records) == 1
