@@ -22,7 +22,7 @@ LAYERS = [
     {"evaluation", "doctor"},
     {"training"},
     {"reporting"},
-    {"search"},
+    {"search", "comparison"},
     {"cli"},
 ]
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}

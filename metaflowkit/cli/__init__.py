@@ -5,13 +5,23 @@ from __future__ import annotations
 import click
 
 from metaflowkit import __version__
-from metaflowkit.cli import cache, check, components, consistency, doctor, evaluate, run, search
+from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, run, search
 from metaflowkit.cli.base import Commands
 
 
 @click.group(
     cls=Commands,
-    commands=[run.run, check.check, doctor.doctor, consistency.consistency, components.components, cache.cache, evaluate.evaluate, search.search],
+    commands=[
+        run.run,
+        check.check,
+        doctor.doctor,
+        consistency.consistency,
+        compare.compare,
+        components.components,
+        cache.cache,
+        evaluate.evaluate,
+        search.search,
+    ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="mfk")

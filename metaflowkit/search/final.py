@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from metaflowkit.config.types import Metric
-from metaflowkit.config.yaml import read_yaml
 from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study
-from metaflowkit.training.metric_log import MetricLog
+from metaflowkit.training.final_scores import FinalScores, is_finished, read_final_scores
 
 BASELINE = "baseline.yaml"
 ITSELF = "the pipeline itself"
@@ -34,24 +31,6 @@ def final_runs(study: Study) -> dict[str, dict[int, Path]]:
     return {name: {seed: folder / f"{name.replace(' ', '-')}-seed-{seed}" for seed in seeds} for name in final_sources(study)}
 
 
-def is_finished(run: Path) -> bool:
-    """Whether a run has come to its end."""
-    return (run / "report.md").is_file()
-
-
-@dataclass(frozen=True)
-class _TestScores:
-    """The test scores of a finished run.
-
-    Attributes:
-        episode_source: what its episodes depend on besides the setting.
-        scores: those of ``evaluations.jsonl`` by setting in words, then by weights.
-    """
-
-    episode_source: tuple[Any, ...]
-    scores: dict[str, dict[str, Score]]
-
-
 def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[str]:
     """Test scores of the finished runs of several pipelines: over the seeds, then of each seed; empty where none is finished.
 
@@ -62,7 +41,7 @@ def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[
         runs: run directories by the name of their pipeline and the seed.
         metric: what they measured.
     """
-    results = {name: {seed: _read(run, metric) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
+    results = {name: {seed: read_final_scores(run, metric) for seed, run in by_seed.items() if is_finished(run)} for name, by_seed in runs.items()}
     results = {name: by_seed for name, by_seed in results.items() if by_seed}
     if not results:
         return []
@@ -91,7 +70,7 @@ def final_table(runs: Mapping[str, Mapping[int, Path]], metric: Metric) -> list[
 Cell = tuple[float, str] | None
 
 
-def _row(run: _TestScores, baseline: _TestScores | None, setting: str) -> list[Cell]:
+def _row(run: FinalScores, baseline: FinalScores | None, setting: str) -> list[Cell]:
     """Untrained, trained, their difference, and the difference to the baseline's trained: each as a number and as text."""
     untrained, best = run.scores[setting].get("untrained"), run.scores[setting].get("best")
     other = baseline.scores.get(setting, {}).get("best") if baseline is not None and baseline.episode_source == run.episode_source else None
@@ -107,16 +86,6 @@ def _difference(before: Score | None, after: Score | None) -> Cell:
         return None
     difference = paired(before.each, after.each, after.metric)
     return None if difference is None else (difference.mean, str(difference) if difference.resolved else f"{difference}, unresolved")
-
-
-def _read(run: Path, metric: Metric) -> _TestScores:
-    pipeline = read_yaml(run / "pipeline.yaml").plain()
-    scores: dict[str, dict[str, Score]] = {}
-    for line in MetricLog(run / "evaluations.jsonl").read():
-        if line["split"] == "test" and line["weights"] in ("untrained", "best"):
-            score = Score.read(line, metric)
-            scores.setdefault(str(score.setting), {}).setdefault(line["weights"], score)  # the run's own scores come first, before repeated measurements
-    return _TestScores((pipeline["dataset"], pipeline["tasks"]["name"], pipeline["evaluate"]["seed"]), scores)
 
 
 def _markdown(head: list[str], rows: Iterable[list[str]]) -> list[str]:

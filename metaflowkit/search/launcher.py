@@ -19,13 +19,14 @@ from optuna.trial import FrozenTrial, TrialState
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.search import STORAGE_VARIABLE
-from metaflowkit.search.final import BASELINE, final_runs, final_sources, final_table, is_finished
+from metaflowkit.search.final import BASELINE, final_runs, final_sources, final_table
 from metaflowkit.search.report import conclude
 from metaflowkit.search.results import BEST, line_about
 from metaflowkit.search.specification import Search
 from metaflowkit.search.storage import reachable
 from metaflowkit.search.study import RUNNING, Study, enter
 from metaflowkit.search.trial_queue import REQUEUED
+from metaflowkit.training.final_scores import is_finished
 from metaflowkit.training.signals import on_stop
 
 POLL = 0.5

@@ -1,0 +1,166 @@
+"""The runs of a comparison: each pipeline with each seed, trained, continued or reused."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metaflowkit.composition.flow import build
+from metaflowkit.config.pipeline import read
+from metaflowkit.config.registry import TASKS
+from metaflowkit.config.types import Pipeline
+from metaflowkit.config.yaml import differences, read_yaml, write_atomic
+from metaflowkit.errors import ConfigError, RunError
+from metaflowkit.reporting.report import write_report
+from metaflowkit.training.events import Event, Finished, Stepped, Validated
+from metaflowkit.training.final_scores import is_finished
+from metaflowkit.training.loop import events
+
+PACE = "pace.json"
+MEASURED_STEPS = 5
+SIZES = ("way", "shot", "query", "steps", "episodes", "seed")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A pipeline of a comparison.
+
+    Attributes:
+        name: of its file; numbered where another file has the same name.
+        pipeline: with every default, and the seed 0.
+    """
+
+    name: str
+    pipeline: Pipeline
+
+    def at(self, seed: int) -> Pipeline:
+        """The pipeline with another seed."""
+        return replace(self.pipeline, seed=seed)
+
+
+def contenders(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Contender]:
+    """The pipelines of these files, once they are known to be measured on the same test episodes.
+
+    Args:
+        paths: pipeline files; one may be named twice.
+        overrides: changes to all of them.
+
+    Raises:
+        ConfigError: there are fewer than two, one is no pipeline, or their test episodes differ.
+    """
+    if len(paths) < 2:
+        raise ConfigError(f"mfk compare: needs two pipelines at least, got {len(paths)}; name them, the baseline first")
+    named: list[Contender] = []
+    for path in paths:
+        pipeline, taken = read(path, [*overrides, "seed=0"]), [each.name for each in named]
+        count = 1 + sum(name == path.stem or name.startswith(f"{path.stem}-") for name in taken)
+        named.append(Contender(path.stem if path.stem not in taken else f"{path.stem}-{count}", pipeline))
+    first, source = named[0], _episode_source(named[0].pipeline)
+    for path, each in zip(paths[1:], named[1:]):
+        if differing := differences(source, _episode_source(each.pipeline)):
+            raise ConfigError(
+                f"{path}: is measured on other test episodes than {first.name}; {'; '.join(text.replace('there', f'in {first.name}') for text in differing[:5])}; "
+                "make them equal, such as with --set evaluate.seed=0"
+            )
+        if not {str(choice) for choice in each.pipeline.evaluate.readouts} & {str(choice) for choice in first.pipeline.evaluate.readouts}:
+            raise ConfigError(f"{path}: has no evaluate.readouts in common with {first.name}; name one in both")
+    return named
+
+
+def _episode_source(pipeline: Pipeline) -> dict[str, Any]:
+    """What the test episodes of a pipeline depend on."""
+    plain = pipeline.plain()
+    source = {"dataset": plain["dataset"], "metric": list(pipeline.metric), "evaluate": {key: plain["evaluate"][key] for key in SIZES}}
+    if TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags["measured"]:  # held-out tasks are of their own family
+        source["tasks"] = {key: value for key, value in plain["tasks"].items() if key != "meta_batch"}
+    return source
+
+
+def with_steps(contender: Contender, steps: int, budget: str) -> Contender:
+    """The pipeline with so many outer steps.
+
+    Raises:
+        ConfigError: they end before the first validation.
+    """
+    every = contender.pipeline.evaluate.every
+    if steps < every:
+        raise ConfigError(
+            f"--budget {budget}: is {steps} outer steps of {contender.name}, which validates every {every}; give more, or lower it with --set evaluate.every={max(1, steps)}"
+        )
+    return replace(contender, pipeline=replace(contender.pipeline, outer=replace(contender.pipeline.outer, steps=steps)))
+
+
+def seconds_per_step(pipeline: Pipeline) -> float:
+    """The time of an outer step on this machine, the median of a few, without validations."""
+    flow, durations = build(pipeline), []
+    for step in range(1, MEASURED_STEPS + 2):
+        start = time.perf_counter()
+        flow.learner.outcome(flow.episode(step))
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations[1:])
+
+
+def train_or_reuse(contender: Contender, seed: int, folder: Path, tell: Callable[[str], None]) -> None:
+    """Bring a run to its end: nothing is done where it has come to it, and what was interrupted goes on.
+
+    Args:
+        contender: the pipeline.
+        seed: of the run.
+        folder: its run directory.
+        tell: gets a line for every validation.
+
+    Raises:
+        RunError: the folder holds a run of another pipeline.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    pipeline = contender.at(seed)
+    started = (folder / "pipeline.yaml").is_file()
+    if started and (differing := differences(read_yaml(folder / "pipeline.yaml").plain(), pipeline.plain())):
+        raise RunError(f"{folder}: holds a run of another pipeline; {'; '.join(differing[:5])}; choose another -o, or remove it")
+    if is_finished(folder):
+        tell(f"{contender.name}, seed {seed}: reused")
+        return
+    pace = _Pace(folder)
+    with closing(events(pipeline, folder, resume=started)) as stream:
+        for event in stream:
+            pace.read(event)
+            if isinstance(event, Validated):
+                tell(f"{contender.name}, seed {seed}: step {event.step}/{pipeline.outer.steps} val {event.score}")
+            if isinstance(event, Finished):
+                pace.save()
+                write_report(event)
+
+
+def pace_of(folder: Path) -> float | None:
+    """Seconds of an outer step of a finished run, the median; None where no step was timed."""
+    path = folder / PACE
+    return float(json.loads(path.read_text())["seconds_per_step"]) if path.is_file() else None
+
+
+class _Pace:
+    """Measures the time between outer steps; steps that end with a validation are left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.durations = folder, list[float]()
+        self.last = 0.0
+
+    def read(self, event: Event) -> None:
+        now = time.perf_counter()
+        if isinstance(event, Stepped):
+            if self.last:
+                self.durations.append(now - self.last)
+            self.last = now
+        elif isinstance(event, Validated):
+            if self.durations:
+                self.durations.pop()
+            self.last = now
+
+    def save(self) -> None:
+        if self.durations:
+            write_atomic(self.folder / PACE, json.dumps({"seconds_per_step": statistics.median(self.durations)}).encode())
