@@ -40,9 +40,10 @@ def single_tasks(flow: Flow, count: int) -> Iterator[Episode]:
     step = 0
     while count > 0:
         step += 1
-        support, query, way, seed = flow.episode(step)
-        for t in range(min(count, len(support.x))):
-            yield Episode(*(Labelled(s.x[t : t + 1], s.y[t : t + 1]) for s in (support, query)), way, seed)
+        episode = flow.episode(step)
+        for t in range(min(count, len(episode.support.x))):
+            support, query = (Labelled(s.x[t : t + 1], s.y[t : t + 1]) for s in (episode.support, episode.query))
+            yield episode._replace(support=support, query=query)
             count -= 1
 
 
