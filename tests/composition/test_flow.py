@@ -204,7 +204,7 @@ def test_operations_are_those_listed_or_those_of_the_level_for_the_channels(pipe
     assert [(choice.name, choice.settings["apply_to"], choice.settings["p"]) for choice in listed] == [("RandomInvert", "query", 0.5)]
     assert operations(pipeline("augment=[]"), images(3)) == []
     assert [choice.name for choice in operations(pipeline(), images(1))] == ["RandomAffine"]
-    assert [choice.name for choice in operations(pipeline(), images(3))] == ["RandomHorizontalFlip", "RandomAffine"]
+    assert [choice.name for choice in operations(pipeline(), images(3))] == ["RandomResizedCrop", "RandomHorizontalFlip"]
 
 
 def test_a_data_set_without_training_images_serves_evaluation_only(pipeline) -> None:

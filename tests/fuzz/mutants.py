@@ -17,6 +17,7 @@ from metaflowkit.config import registry
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import REQUIRED
 from metaflowkit.config.pipeline import read
+from metaflowkit.config.schema import Component
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import read_yaml, to_yaml
 from metaflowkit.errors import LINE, ConfigError
@@ -219,6 +220,8 @@ def _fitting(annotation: Any, chance: random.Random) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return chance.choice(args)
+    if annotation == Component:
+        return chance.choice(["query_loss", {"name": "bootstrapped_kl", "delta": chance.choice(NUMBERS)}, {"name": "weighted_sum", "terms": ["nt_xent"]}])
     if origin is typing.Annotated:
         fitting = [n for n in NUMBERS if (args[0] is float or type(n) is int) and args[1].holds(n) and abs(n) <= 10**12]
         return chance.choice(fitting)
