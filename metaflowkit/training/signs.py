@@ -8,6 +8,7 @@ from the metric log alone, so that a resumed run sees the same ones.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.types import Call, Episode, Outcome, Tree, first_tasks
 
 WINDOW = 10  # outer steps that a sign is averaged over
+EXAMPLES = 40  # of a task, at most, whose spread is measured: more would take a noticeable share of a step without inner loop
 COLLAPSED = 0.05  # of the deviation that spread-out embeddings have
 RANKED = 5  # the largest possible effective rank from which on it says something
 FLAT = 1.5  # effective rank below which all embeddings lie on a line
@@ -69,10 +71,11 @@ def spread(features: Tensor) -> dict[str, float]:
 
 
 def embedding_metrics(flow: Flow, episode: Episode) -> dict[str, float]:
-    """:func:`spread` of the query examples of an outer step's first task, embedded by the meta-parameters; nothing where tasks have no embedding."""
+    """:func:`spread` of query examples of an outer step's first task, embedded by the meta-parameters; nothing where tasks have no embedding."""
     if flow.measured:
         return {}
-    return spread(embed(flow.model, first_tasks(episode, 1).query[0])[0])
+    x = first_tasks(episode, 1).query[0]
+    return spread(embed(flow.model, x[:, :: math.ceil(x.shape[1] / EXAMPLES)])[0])
 
 
 def costly_metrics(flow: Flow, episode: Episode, outcome: Outcome) -> dict[str, float]:

@@ -142,3 +142,13 @@ def test_an_ungrounded_target_on_a_collapsed_network_has_no_gradient_and_is_repo
     assert said["collapse"].step == WINDOW
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["text"] for line in lines if line.get("sign") == "collapse"] == [said["collapse"].text]
+
+
+def test_the_spread_is_that_of_at_most_forty_examples_of_different_images() -> None:
+    flow = build(pipeline_of(yaml.safe_load(SMALL), ["tasks.way=30", "tasks.query=3"]))
+    episode = flow.episode(1)
+    x = episode.query.x[0]
+    assert len(x) == 90
+    with torch.no_grad():
+        features = flow.model.backbone(x[::3])
+    assert embedding_metrics(flow, episode) == pytest.approx(spread(features), rel=1e-3)
