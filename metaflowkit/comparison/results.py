@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,13 @@ class Comparison:
 
     def difference(self, name: str, setting: str) -> Estimate:
         """A pipeline less the baseline, run by run and episode by episode; positive is better."""
-        sign = 1 if self.metric.higher_is_better else -1
-        return mean_over(sign * (self.measured[name].trained[setting] - self.measured[self.baseline].trained[setting]))
+        return self._differences[name, setting]
+
+    @cached_property
+    def _differences(self) -> dict[tuple[str, str], Estimate]:
+        """Resampled once, and read for text, page and numbers."""
+        sign, base = 1 if self.metric.higher_is_better else -1, self.measured[self.baseline].trained
+        return {(name, setting): mean_over(sign * (of.trained[setting] - base[setting])) for name, of in self.measured.items() for setting in self.settings}
 
     def needed(self, name: str, setting: str) -> int | None:
         """Seeds that would resolve the difference; see :func:`metaflowkit.comparison.statistics.seeds_needed`."""

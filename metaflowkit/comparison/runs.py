@@ -6,21 +6,21 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metaflowkit.composition.flow import build
+from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import differences, read_yaml, write_atomic
 from metaflowkit.errors import ConfigError, RunError
-from metaflowkit.reporting.report import write_report
-from metaflowkit.training.events import Event, Finished, Stepped, Validated
+from metaflowkit.evaluation.scores import Score
+from metaflowkit.reporting.terminal import Silent
+from metaflowkit.reporting.train import train
+from metaflowkit.training.events import Event, Finished
 from metaflowkit.training.final_scores import is_finished
-from metaflowkit.training.loop import events
 
 PACE = "pace.json"
 MEASURED_STEPS = 5
@@ -65,8 +65,7 @@ def contenders(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Con
     for path, each in zip(paths[1:], named[1:]):
         if differing := differences(source, _episode_source(each.pipeline)):
             raise ConfigError(
-                f"{path}: is measured on other test episodes than {first.name}; {'; '.join(text.replace('there', f'in {first.name}') for text in differing[:5])}; "
-                "make them equal, such as with --set evaluate.seed=0"
+                f"{path}: is measured on other test episodes than {first.name}; {'; '.join(differing[:5])}; make them equal, such as with --set evaluate.seed=0"
             )
         if not {str(choice) for choice in each.pipeline.evaluate.readouts} & {str(choice) for choice in first.pipeline.evaluate.readouts}:
             raise ConfigError(f"{path}: has no evaluate.readouts in common with {first.name}; name one in both")
@@ -126,15 +125,7 @@ def train_or_reuse(contender: Contender, seed: int, folder: Path, tell: Callable
     if is_finished(folder):
         tell(f"{contender.name}, seed {seed}: reused")
         return
-    pace = _Pace(folder)
-    with closing(events(pipeline, folder, resume=started)) as stream:
-        for event in stream:
-            pace.read(event)
-            if isinstance(event, Validated):
-                tell(f"{contender.name}, seed {seed}: step {event.step}/{pipeline.outer.steps} val {event.score}")
-            if isinstance(event, Finished):
-                pace.save()
-                write_report(event)
+    train(pipeline, folder, resume=started, progress=_Paced(folder, f"{contender.name}, seed {seed}", tell))
 
 
 def pace_of(folder: Path) -> float | None:
@@ -143,24 +134,30 @@ def pace_of(folder: Path) -> float | None:
     return float(json.loads(path.read_text())["seconds_per_step"]) if path.is_file() else None
 
 
-class _Pace:
-    """Measures the time between outer steps; steps that end with a validation are left out."""
+class _Paced(Silent):
+    """Tells of validations, and measures the time between outer steps; steps that end with a validation are left out."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.durations = folder, list[float]()
-        self.last = 0.0
+    def __init__(self, folder: Path, title: str, tell: Callable[[str], None]) -> None:
+        self.folder, self.title, self.tell = folder, title, tell
+        self.durations: list[float] = []
+        self.last, self.steps = 0.0, 0
 
-    def read(self, event: Event) -> None:
-        now = time.perf_counter()
-        if isinstance(event, Stepped):
-            if self.last:
-                self.durations.append(now - self.last)
-            self.last = now
-        elif isinstance(event, Validated):
-            if self.durations:
-                self.durations.pop()
-            self.last = now
-
-    def save(self) -> None:
-        if self.durations:
+    def show(self, event: Event) -> None:
+        """Show an event of training; the last one writes the pace to the run directory."""
+        super().show(event)
+        if isinstance(event, Finished) and self.durations:
             write_atomic(self.folder / PACE, json.dumps({"seconds_per_step": statistics.median(self.durations)}).encode())
+
+    def start(self, folder: Path, flow: Flow, steps: int) -> None:
+        self.steps = steps
+
+    def step(self, step: int, objective: float, examples: int) -> None:
+        now = time.perf_counter()
+        if self.last:
+            self.durations.append(now - self.last)
+        self.last = now
+
+    def validated(self, step: int, score: Score) -> None:
+        self.tell(f"{self.title}: step {step}/{self.steps} val {score}")
+        del self.durations[-1:]
+        self.last = time.perf_counter()

@@ -260,8 +260,12 @@ def operations(pipeline: Pipeline, examples: ExampleSet) -> list[Choice]:
     kind = level_kind(examples)
     if kind is None:
         raise ConfigError(f"{pipeline.place('augment')}: there are no levels for {examples.modality}; list operations, or write augment: []")
-    nodes = level_operations(pipeline.augment.level, kind)
-    return [Choice(node.pop("name"), node) for node in nodes]
+    return level_choices(pipeline.augment.level, kind)
+
+
+def level_choices(level: int, kind: str) -> list[Choice]:
+    """The operations of a level for ``grey`` or ``color`` images or ``tokens``."""
+    return [Choice(node.pop("name"), node) for node in level_operations(level, kind)]
 
 
 def level_kind(examples: ExampleSet) -> str | None:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metaflowkit.augment.levels import level_operations
+from metaflowkit.augment.levels import TABLES
 from metaflowkit.augment.stage import Stage
-from metaflowkit.composition.flow import FewShotFlow, Flow, level_kind, operations
-from metaflowkit.config.choice import Choice
+from metaflowkit.composition.flow import FewShotFlow, Flow, level_choices, level_kind, operations
 from metaflowkit.distances import similarity
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.embedding import embed
@@ -25,7 +24,6 @@ from metaflowkit.types import State
 
 NONE, OWN = "none", "own"
 FINDABLE = 0.1  # share of the views whose own image pixels find, below which they no longer solve a task
-LEVELS = (1, 2, 3, 4)
 EACH = 10  # images of a class, where it has as many: with fewer, a neighbour of the class is too rare to tell levels apart
 
 
@@ -88,7 +86,7 @@ def draw_views(flow: Flow, split: str = "val", count: int = 500, views: int = 4)
         raise DataError(f"split {split!r}: has no class of two images, so a view has no other image of its class; choose another split")
     images = flow.inputs(examples.x[rows])
     kind = level_kind(examples)
-    stages = {} if kind is None else {str(level): [Choice(node.pop("name"), node) for node in level_operations(level, kind)] for level in LEVELS}
+    stages = {} if kind is None else {str(level): level_choices(level, kind) for level in TABLES[kind]}
     if flow.pipeline.augment.level is None:
         stages[OWN] = operations(flow.pipeline, examples)
     made = {level: Stage(listed, flow.pipeline.evaluate.seed, images[:2]) for level, listed in stages.items()}

@@ -15,7 +15,7 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import RunError
 from metaflowkit.evaluation.consistency import NONE, Consistency, Views, chance, consistency, draw_views, suggested
-from metaflowkit.training import checkpoint
+from metaflowkit.training.evaluate_run import load
 from metaflowkit.training.run_directory import Run
 
 SHOWN = 8  # images of the picture
@@ -44,10 +44,10 @@ def check_consistency(path: Path, overrides: Sequence[str], folder: Path, split:
     drawn = draw_views(flow, split, count, views)
     weights = [("untrained", dict(flow.model.state_dict()))]
     if run is not None:
-        best = run.checkpoints / "best.pt"
-        snapshot = run.load_checkpoint(best)
-        checkpoint.require_fit(snapshot, best, flow.model, "keep model, inner.steps, image size and channels as in the run")
-        weights = [("untrained", {name: tensor.clone() for name, tensor in weights[0][1].items()}), ("trained", snapshot.model)]
+        weights = [
+            ("untrained", {name: tensor.clone() for name, tensor in weights[0][1].items()}),
+            ("trained", load(path, overrides=overrides).model.state_dict()),
+        ]
     rows = consistency(flow, drawn, weights)
     try:
         folder.mkdir(parents=True, exist_ok=True)

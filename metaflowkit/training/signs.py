@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.distances import unit
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.evaluation.embedding import embed
+from metaflowkit.objectives.base import Objective
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.types import Call, Episode, Outcome, Tree, first_tasks
 
@@ -40,7 +41,7 @@ class Sign:
     """A sign of failure.
 
     Attributes:
-        name: one word.
+        name: a word or two.
         text: what was seen, the usual cause, and the key to change.
     """
 
@@ -93,7 +94,7 @@ def costly_metrics(flow: Flow, episode: Episode, outcome: Outcome) -> dict[str, 
     learner, metrics = flow.learner, {}
     if learner.steps and learner.sample is None:
         metrics = {f"inner_loss_{when}": _inner_loss(learner, episode, steps) for when, steps in (("before", 0), ("after", learner.steps))}
-    if getattr(learner.objective, "further_steps", 0):
+    if cast(Objective, learner.objective).further_steps:
         plain = dataclasses.replace(learner, objective=QueryLoss()).outcome(episode).gradients
         a, b = (torch.cat([g.flatten().double() for g in gradients.values()]) for gradients in (outcome.gradients, plain))
         metrics["cosine_to_query_loss"] = (unit(a) @ unit(b)).item()

@@ -97,7 +97,7 @@ def test_what_cannot_be_compared(files, write, tmp_path, monkeypatch) -> None:
     base, fast = files
     assert refused(base) == "mfk compare: needs two pipelines at least, got 1; name them, the baseline first\n"
     other = write(BASE.replace("query: 2", "query: 3"), "other.yaml")
-    assert "other.yaml: is measured on other test episodes than base; evaluate.query is 2 in base and 3 here; make them equal" in refused(base, other)
+    assert "other.yaml: is measured on other test episodes than base; evaluate.query is 2 there and 3 here; make them equal" in refused(base, other)
     readout = write(BASE.replace("[prototype]", "[logistic]"), "readout.yaml")
     assert "readout.yaml: has no evaluate.readouts in common with base; name one in both" in refused(base, readout)
     assert "--budget 1: is 1 outer steps of base, which validates every 2; give more, or lower it" in refused(base, fast, "--budget", 1)
