@@ -200,6 +200,7 @@ class Adapted:
         sample: (params, draw) -> the task's query; where examples are drawn with the current parameters, those of the draw
             with this number, without graph.
         criterion: what the model's outputs mean; see :class:`Criterion`.
+        restart: () -> (params, state), K inner steps from the moving average of the meta-parameters, outside the graph.
     """
 
     params: Params
@@ -209,6 +210,7 @@ class Adapted:
     descend: Callable[[Params, State, Callable[[Params], Tensor]], tuple[Params, State]]
     sample: Callable[[Params, int], Tree]
     criterion: Criterion
+    restart: Callable[[], tuple[Params, State]]
 
 
 class Adaptation(NamedTuple):

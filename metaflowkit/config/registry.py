@@ -253,7 +253,11 @@ ORDERS = Kind(
     tags={"unrolled": False, "exact": False, "converges": False, "second": True, "needs_proximal": False, "steps_in": None},
 )
 OBJECTIVES = Kind(
-    "objective", "metaflowkit.objectives", injected=("outer_steps",), methods=("__call__(adapted, task)",), tags={"further_steps": 0, "needs_classes": False}
+    "objective",
+    "metaflowkit.objectives",
+    injected=("outer_steps",),
+    methods=("__call__(adapted, task)",),
+    tags={"further_steps": 0, "needs_classes": False, "average_decay": None},
 )
 READOUTS = Kind("readout", "metaflowkit.evaluation.readouts", methods=("__call__(shown)",), tags={"adapts": False})
 SCHEDULES = Kind("schedule", "metaflowkit.training.schedules", injected=("steps",), methods=("__call__(step)",))

@@ -39,9 +39,7 @@ class PlainLoop:
 
     def value(self, meta: Params) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective and its metrics as functions of the meta-parameters."""
-        params, state = meta, self.learner.rule.init(self.learner.fast(meta))
-        for k in range(self.learner.steps):
-            params, state = self._step(params, state, meta, k, lambda p, k=k: self._inner_loss(p, meta, k), self.graph)  # type: ignore[misc]
+        params, state = self.adapted(meta)
         constants = {name: p.detach() for name, p in meta.items()}
 
         def descend(params: Params, state: State, loss: Callable[[Params], Tensor]) -> tuple[Params, State]:
@@ -52,7 +50,19 @@ class PlainLoop:
                 params, state = descend(params, state, lambda p, k=k: self._inner_loss(p, constants, k))  # type: ignore[misc]
             return params, state
 
-        return self.learner.objective(Adapted(params, state, self._outer_call, advance, descend, self._query, self.learner.criterion), self.task)
+        def restart() -> tuple[Params, State]:
+            afresh, start = PlainLoop(self.learner, self.task, graph=False), {**constants, **(self.learner.average or {})}
+            return afresh.adapted(start)
+
+        adapted = Adapted(params, state, self._outer_call, advance, descend, self._query, self.learner.criterion, restart)
+        return self.learner.objective(adapted, self.task)
+
+    def adapted(self, meta: Params) -> tuple[Params, State]:
+        """Parameters and state after the inner steps."""
+        params, state = meta, self.learner.rule.init(self.learner.fast(meta))
+        for k in range(self.learner.steps):
+            params, state = self._step(params, state, meta, k, lambda p, k=k: self._inner_loss(p, meta, k), self.graph)  # type: ignore[misc]
+        return params, state
 
     def _step(self, params: Params, state: State, meta: Params, k: int, loss: Callable[[Params], Tensor], graph: bool) -> tuple[Params, State]:
         if not graph:

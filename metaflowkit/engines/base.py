@@ -86,6 +86,8 @@ class MetaLearner:
         sample: (call, batch, draw) -> batch, examples drawn with the current parameters, from the support in inner step
             ``draw`` (from 0) and from the query for the objective; None where the episode holds the examples.
         criterion: what the model's outputs mean, for objectives that depend on it.
+        average: the moving average of the meta-parameters over the outer steps, by name, for objectives that read it; a name that it lacks
+            stands for the meta-parameter itself, and None for all of them, as before the first outer step.
     """
 
     model: nn.Module
@@ -103,6 +105,7 @@ class MetaLearner:
     arguments: Callable[..., tuple[Any, ...]] = as_given
     sample: Callable[[Call, Tree, int], Tree] | None = None
     criterion: Criterion = field(default_factory=Classification)
+    average: Params | None = None
 
     def outcome(self, episode: Episode) -> Outcome:
         """The outer objective's value, metrics and gradients by name, means over a batch of tasks.

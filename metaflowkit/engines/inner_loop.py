@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -229,8 +229,14 @@ class InnerLoop:
                 params, state = descend(params, state, lambda p, k=self.learner.steps + i: self._loss(self.detached, p, constants, k))  # type: ignore[misc]
             return params, state
 
+        @torch.no_grad()
+        def restart() -> tuple[Params, State]:
+            afresh = replace(self, buffers=TaskBuffers(self.learner.model, self.buffers.batched))
+            return afresh._run(self.detached, {**constants, **(self.learner.average or {})})
+
         objective = self.learner.objective
-        return require_objective(objective(Adapted(params, state, call, advance, descend, sample, self.learner.criterion), self.task), objective)
+        adapted = Adapted(params, state, call, advance, descend, sample, self.learner.criterion, restart)
+        return require_objective(objective(adapted, self.task), objective)
 
     def _differentiable_value(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """The same where its gradient is taken."""

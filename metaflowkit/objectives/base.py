@@ -15,10 +15,13 @@ class Objective(Protocol):
     Attributes:
         further_steps: how many inner steps it takes beyond those of the student.
         needs_classes: whether it compares the classes of few-shot tasks, whose support and query are ``(x, y)`` with labels y.
+        average_decay: d of the moving average of the meta-parameters that ``adapted.restart`` starts from, after each outer step
+            average <- d average + (1 - d) theta; None where it reads none.
     """
 
     further_steps: int = 0
     needs_classes: bool = False
+    average_decay: float | None = None
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value and metrics.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
-from metaflowkit.config.schema import InnerSteps, Natural, Positive
+from metaflowkit.config.schema import Decay, InnerSteps, Natural, Positive
 from metaflowkit.objectives.target import Target, require_steps
 from metaflowkit.types import Adapted, Episode, scores_of
 
@@ -28,6 +28,8 @@ class BootstrappedKL:
         temperature: softens both distributions.
         last_delta: delta at the last outer step, to which it changes linearly; null keeps it.
         outer_steps: of the run.
+        ema: decay of a moving average of the initialisation over the outer steps; the target then starts from this average, by the student's
+            inner steps. Null starts it from the student.
 
     Reference:
         H. Wang et al., BMSSL, arXiv 2308.14267, 2023; S. Flennerhag et al., Bootstrapped Meta-Learning, ICLR 2022, equation 2.
@@ -41,10 +43,11 @@ class BootstrappedKL:
         temperature: Positive = 1.0,
         last_delta: InnerSteps | None = None,
         outer_steps: Natural = 0,
+        ema: Decay | None = None,
     ) -> None:
         require_steps(delta, last_delta, grounded)
-        self.target, self.direction, self.temperature = Target(delta, grounded, last_delta, outer_steps), direction, temperature
-        self.further_steps = self.target.most
+        self.target, self.direction, self.temperature = Target(delta, grounded, last_delta, outer_steps, ema), direction, temperature
+        self.further_steps, self.average_decay = self.target.most, ema
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and the criterion's metrics of student and target, such as their query accuracy."""
@@ -55,7 +58,7 @@ class BootstrappedKL:
         student = scores_of(adapted.call(adapted.params, x))
         p, q = (target, student) if self.direction == "forward" else (student, target)
         value = adapted.criterion.divergence(p, q, self.temperature)
-        if self.target.steps_at(task.step) == 0:
+        if self.target.is_student(task.step):
             value = value * 0  # equal distributions: rounding alone would leave a gradient of about 1e-17
         metrics = {f"target_{name}": metric for name, metric in adapted.criterion.metrics(target, y).items()}
         return value, adapted.criterion.metrics(student, y) | metrics

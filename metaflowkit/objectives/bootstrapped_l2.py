@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
-from metaflowkit.config.schema import InnerSteps, Natural
+from metaflowkit.config.schema import Decay, InnerSteps, Natural
 from metaflowkit.objectives.target import Target, require_steps
 from metaflowkit.types import Adapted, Episode, scores_of
 
@@ -22,15 +22,19 @@ class BootstrappedL2:
         grounded: take the last of the delta steps on the loss of the tasks, on the query.
         last_delta: delta at the last outer step, to which it changes linearly; null keeps it.
         outer_steps: of the run.
+        ema: decay of a moving average of the initialisation over the outer steps; the target then starts from this average, by the student's
+            inner steps. Null starts it from the student.
 
     Reference:
         S. Flennerhag et al., Bootstrapped Meta-Learning, ICLR 2022, section 4.
     """
 
-    def __init__(self, delta: InnerSteps = 5, grounded: bool = True, last_delta: InnerSteps | None = None, outer_steps: Natural = 0) -> None:
+    def __init__(
+        self, delta: InnerSteps = 5, grounded: bool = True, last_delta: InnerSteps | None = None, outer_steps: Natural = 0, ema: Decay | None = None
+    ) -> None:
         require_steps(delta, last_delta, grounded)
-        self.target = Target(delta, grounded, last_delta, outer_steps)
-        self.further_steps = self.target.most
+        self.target = Target(delta, grounded, last_delta, outer_steps, ema)
+        self.further_steps, self.average_decay = self.target.most, ema
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and the criterion's metrics of the student on the query set."""

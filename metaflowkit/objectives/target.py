@@ -1,4 +1,4 @@
-"""The target that bootstrapped objectives pull the student toward: the student itself after further inner steps."""
+"""The target that bootstrapped objectives pull the student toward: the student, or a slowly moving copy of it, after further inner steps."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Target:
         grounded: whether the last of them is on the loss of the tasks, on the query.
         last_delta: delta at the last outer step, to which it changes linearly; None where it stays.
         outer_steps: of the run; needed with ``last_delta`` alone.
+        ema: decay of the moving average of the initialisation; the target then takes the K inner steps and delta further ones from the
+            average. None for the target that starts from the student.
 
     Raises:
         ValueError: delta changes over an unknown number of outer steps.
@@ -31,6 +33,7 @@ class Target:
     grounded: bool
     last_delta: int | None = None
     outer_steps: int = 0
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         if self.last_delta is not None and self.outer_steps < 1:
@@ -48,6 +51,10 @@ class Target:
         share = min(max(outer_step - 1, 0) / max(self.outer_steps - 1, 1), 1.0)
         return round(self.delta + share * (self.last_delta - self.delta))
 
+    def is_student(self, outer_step: int) -> bool:
+        """Whether it takes no step from the student."""
+        return self.ema is None and self.steps_at(outer_step) == 0
+
     def params(self, adapted: Adapted, task: Episode) -> Params:
         """The target's parameters by name.
 
@@ -56,7 +63,8 @@ class Target:
             task: its task.
         """
         steps = self.steps_at(task.step)
-        params, state = adapted.advance({name: p.detach() for name, p in adapted.params.items()}, detached(adapted.state), steps - self.grounded)
+        start = ({name: p.detach() for name, p in adapted.params.items()}, detached(adapted.state)) if self.ema is None else adapted.restart()
+        params, state = adapted.advance(*start, steps - self.grounded)
         if self.grounded:
             x, y = adapted.sample(params, 1)
             params, state = adapted.descend(params, state, lambda p: adapted.criterion.loss(scores_of(adapted.call(p, x)), y))

@@ -30,6 +30,10 @@ class WeightedSum:
         self.weights = [1.0] * len(terms) if weights is None else weights
         self.further_steps = max(term.further_steps for term in self.terms)
         self.needs_classes = any(term.needs_classes for term in self.terms)
+        decays = {term.average_decay for term in self.terms} - {None}
+        if len(decays) > 1:
+            raise ValueError(f"terms must agree on one decay of the moving average, got {sorted(decays)}; give them the same ema")
+        self.average_decay = next(iter(decays), None)
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value; metrics are those of the terms, of several with one name the first term's, and the terms' values ``term_1``, ``term_2``, ..."""

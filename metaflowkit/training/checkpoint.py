@@ -32,6 +32,7 @@ class Snapshot:
         untrained: validation before the first step.
         pipeline: the resolved pipeline as YAML.
         episodes: validation of every episode, of the ``untrained`` network and of the ``best`` weights so far.
+        average: the moving average of the meta-parameters by name; empty where the objective reads none.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Snapshot:
     untrained: float | None
     pipeline: str
     episodes: dict[str, list[float]] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
 
 
 def save(snapshot: Snapshot, path: Path) -> None:

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -20,6 +20,7 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError, DivergenceError, Interrupted
 from metaflowkit.evaluation.measurement import check_readouts, measurements, protocol, validate
 from metaflowkit.evaluation.scores import Score, paired
+from metaflowkit.objectives.base import Objective
 from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
 from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated, Warned
@@ -106,6 +107,8 @@ class _Loop:
         if not isinstance(factor := self.schedule(1), int | float):
             kind = f"{type(self.schedule).__name__} must return a number from each outer step, got {type(factor).__name__}"
             raise ConfigError(f"{flow.pipeline.place('outer.schedule')}: {kind}")
+        self.decay = cast(Objective, flow.learner.objective).average_decay
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if self.decay is not None else {}
         self.step = 0
         self.saved: int | None = None
         self.best: dict[str, float] | None = None
@@ -135,6 +138,7 @@ class _Loop:
             self.load_checkpoint(self.run.checkpoints / "best.pt")  # it is read again after training, too late for an error message
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
+        self.average = {name: value.to(self.flow.device) for name, value in snapshot.average.items()}
         self.run.metric_log.rewind(snapshot.journal)
         self.watch.replay(self.run.metric_log.read())
         self.step = self.saved = snapshot.step
@@ -154,7 +158,8 @@ class _Loop:
         """One outer step, then validation and checkpoint where they are due."""
         step = self.step + 1
         episode = self.flow.episode(step)
-        outcome = self.flow.learner.outcome(episode)
+        learner = dataclasses.replace(self.flow.learner, average=self.average) if self.average else self.flow.learner
+        outcome = learner.outcome(episode)
         norm = self._check_finite(outcome, step)
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
         signs = embedding_metrics(self.flow, episode) | (costly_metrics(self.flow, episode, outcome) if validated else {})
@@ -164,6 +169,8 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.schedule(step)
         self.optimizer.step()
+        for name, value in self.average.items():
+            value.lerp_(self.parameters[name].detach(), 1 - cast(float, self.decay))
         self.step = step
         metrics = {f"train/{name}": value for name, value in {**{n: v.item() for n, v in outcome.metrics.items()}, **signs}.items()}
         metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
@@ -227,7 +234,7 @@ class _Loop:
     def snapshot(self) -> Snapshot:
         model = self.flow.learner.model.state_dict()
         text, journal = self.flow.pipeline.to_yaml(), self.run.metric_log.length()
-        return Snapshot(self.step, model, self.optimizer.state_dict(), journal, self.best, self.untrained, text, self.episodes)
+        return Snapshot(self.step, model, self.optimizer.state_dict(), journal, self.best, self.untrained, text, self.episodes, self.average)
 
     def save(self) -> None:
         path = checkpoint.step_path(self.run.checkpoints, self.step)

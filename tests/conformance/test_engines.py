@@ -6,6 +6,7 @@ Oracles: central finite differences (on smooth networks, where they are exact en
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ OBJECTIVES = [
     Choice("bootstrapped_kl", {"delta": 2, "grounded": False, "direction": "reverse", "temperature": 2.0}),
     Choice("query_loss"),
     Choice("bootstrapped_l2", {"delta": 2}),
-    Choice("bootstrapped_features", {"delta": 1, "grounded": False}),
+    Choice("bootstrapped_features", {"delta": 1, "grounded": False, "ema": 0.9}),
     Choice("bootstrapped_features", {"delta": 2, "metric": "euclidean"}),
     Choice("prototype_contrastive"),
     Choice("nt_xent", {"temperature": 0.2}),
@@ -140,8 +141,8 @@ class Held(NamedTuple):
     def params(self, adapted, task):
         return self.target
 
-    def steps_at(self, outer_step):
-        return 1
+    def is_student(self, outer_step):
+        return False
 
 
 @pytest.mark.parametrize("objective", BOOTSTRAPPED, ids=str)
@@ -165,8 +166,6 @@ def test_bootstrap_gradient_matches_finite_differences_with_the_target_held(obje
 
 
 def with_objective(learner, objective):
-    import dataclasses
-
     return dataclasses.replace(learner, objective=objective)
 
 
@@ -186,8 +185,6 @@ def test_first_order_is_the_gradient_at_the_adapted_weights(engine) -> None:
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
 def test_adapt_equals_a_loop_of_torch_sgd(engine) -> None:
     """Independent implementation: torch.optim.SGD on a deep copy of the model."""
-    import copy
-
     learner = parts_of(RULES[1], "cross_entropy", HEADS[0], Choice("query_loss"))
     episode = make_episode()
     shown = make_episode(shot=3, seed=5).support
@@ -217,8 +214,6 @@ def test_no_further_steps_and_no_grounding_give_exactly_zero(engine, direction) 
 @pytest.mark.parametrize("grounded", [True, False])
 def test_target_moves_on_and_equals_a_longer_inner_loop(engine, grounded) -> None:
     """The ungrounded target after K + delta steps is what K + delta plain inner steps give; the grounded one differs."""
-    import dataclasses
-
     learner = parts_of(RULES[1], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3, "grounded": grounded}))
     episode = make_episode(tasks=1)
     seen = {}
@@ -234,6 +229,26 @@ def test_target_moves_on_and_equals_a_longer_inner_loop(engine, grounded) -> Non
     logits = scores(engine, long, episode).flatten()
     target = torch.stack([seen[str(i)] for i in range(len(logits))])
     assert torch.allclose(target, logits, rtol=1e-9) is not grounded
+
+
+@pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))
+def test_target_from_the_moving_average_equals_its_own_inner_loop(engine) -> None:
+    """K + delta plain inner steps of a model whose weights are the average; without an average, those of the model itself."""
+    learner = parts_of(RULES[1], "contrastive", HEADS[0], Choice("bootstrapped_kl", {"delta": 3, "grounded": False, "ema": 0.9}))
+    episode = make_episode(tasks=1)
+    generator = torch.Generator().manual_seed(3)
+    average = {name: p + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in learner.meta().items()}
+
+    def spy(adapted, task):
+        target = adapted.call(learner.objective.target.params(adapted, task), task.query.x).logits
+        return adapted.call(adapted.params, task.query.x).logits.sum() * 0, {f"{i}": v for i, v in enumerate(target.flatten())}
+
+    for weights in (None, average):
+        metrics = engine.outcome(dataclasses.replace(learner, objective=spy, average=weights), episode).metrics
+        averaged = dataclasses.replace(learner, model=copy.deepcopy(learner.model), steps=learner.steps + 3)
+        averaged.model.load_state_dict(weights or {}, strict=False)
+        expected = scores(engine, averaged, episode).flatten()
+        torch.testing.assert_close(torch.stack([metrics[str(i)] for i in range(len(expected))]), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_objectives_package_lists_its_components() -> None:

@@ -13,7 +13,7 @@ from metaflowkit.types import Adapted, Episode, Labelled, Outputs
 CASES = [
     *((name, {}) for name, entry in sorted(OBJECTIVES.entries().items()) if "terms" not in entry.settings),
     ("weighted_sum", {"terms": [Choice("query_loss"), Choice("bootstrapped_kl", {"delta": 2})], "weights": [1.0, 0.3]}),
-    ("bootstrapped_kl", {"delta": 1}),
+    ("bootstrapped_kl", {"delta": 1, "ema": 0.9}),
     ("bootstrapped_kl", {"delta": 3, "grounded": False, "direction": "reverse", "temperature": 2.0}),
 ]
 CLASSES = torch.tensor([0, 1, 2, 0, 1])
@@ -34,7 +34,9 @@ class Student:
         self.task = Episode(support, Labelled(torch.randn(5, 4, generator=generator), y), 3)
         self.weight = torch.randn(4, 3, generator=generator, requires_grad=True)
         self.steps = 0
-        self.adapted = Adapted({"w": self.weight}, {}, self.call, self.advance, self.descend, lambda params, draw: self.task.query, self.criterion)
+        self.adapted = Adapted(
+            {"w": self.weight}, {}, self.call, self.advance, self.descend, lambda params, draw: self.task.query, self.criterion, self.restart
+        )
 
     def call(self, params, x):
         return Outputs(x @ params["w"], x @ params["w"])
@@ -42,6 +44,9 @@ class Student:
     def advance(self, params, state, steps):
         self.steps += steps
         return {"w": 0.8**steps * params["w"]}, state
+
+    def restart(self):
+        return {"w": 0.9 * self.weight.detach()}, {}
 
     def descend(self, params, state, loss):
         self.steps += 1

@@ -17,7 +17,7 @@ QUERY = Labelled(torch.zeros(4, 1), torch.tensor([0, 1, 2, 0]))
 
 def adapted(read) -> Adapted:
     student = {"z": STUDENT.clone().requires_grad_()}
-    return Adapted(student, {}, lambda p, x: read(p["z"]), lambda p, s, n: ({"z": FURTHER}, s), None, lambda p, draw: QUERY, Classification())  # type: ignore[arg-type]
+    return Adapted(student, {}, lambda p, x: read(p["z"]), lambda p, s, n: ({"z": FURTHER}, s), None, lambda p, draw: QUERY, Classification(), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -28,7 +28,7 @@ def adapted(taken: list) -> Adapted:
         return params, state
 
     student = {"scores": STUDENT.clone().requires_grad_()}
-    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend, lambda params, draw: QUERY, Classification())
+    return Adapted(student, {}, lambda params, x: params["scores"], advance, descend, lambda params, draw: QUERY, Classification(), None)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

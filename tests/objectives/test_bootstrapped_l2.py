@@ -19,7 +19,7 @@ def test_value_and_gradient_are_those_of_the_squared_distance() -> None:
         assert not any(p.requires_grad for p in params.values())
         return {**params, "a": params["a"] + steps, "b": params["b"] - 2.0 * steps}, state
 
-    adapted = Adapted(params, {}, lambda p, x: torch.eye(2), advance, None, lambda p, draw: QUERY, Classification())  # type: ignore[arg-type]
+    adapted = Adapted(params, {}, lambda p, x: torch.eye(2), advance, None, lambda p, draw: QUERY, Classification(), None)  # type: ignore[arg-type]
     value, metrics = BootstrappedL2(3, grounded=False)(adapted, Episode(QUERY, QUERY, 2))
     assert value.item() == pytest.approx(2 * 3**2 + 6**2)
     a, b = torch.autograd.grad(value, [params["a"], params["b"]])

@@ -16,7 +16,7 @@ Y = torch.arange(4)
 
 
 def test_value_is_that_of_every_pair() -> None:
-    adapted = Adapted({}, {}, lambda p, x: Outputs(x, x), None, None, None, Classification())  # type: ignore[arg-type]
+    adapted = Adapted({}, {}, lambda p, x: Outputs(x, x), None, None, None, Classification(), None)  # type: ignore[arg-type]
     value, metrics = NTXent(0.3)(adapted, Episode(Labelled(FIRST, Y), Labelled(SECOND, Y), 4))
     views = [*FIRST, *SECOND]
 

@@ -25,7 +25,7 @@ def test_value_and_gradient(metric, temperature) -> None:
         sets.append(len(x))
         return Outputs(x @ params["w"], x @ params["w"])
 
-    adapted = Adapted({"w": weight}, {}, call, None, None, lambda p, draw: QUERY, Classification())  # type: ignore[arg-type]
+    adapted = Adapted({"w": weight}, {}, call, None, None, lambda p, draw: QUERY, Classification(), None)  # type: ignore[arg-type]
     value, metrics = PrototypeContrastive(metric, temperature)(adapted, Episode(SUPPORT, QUERY, 3))
     assert sets == [15]  # one set, so that normalisation sees all views
 

@@ -10,7 +10,7 @@ from metaflowkit.composition.flow import build
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.pipeline import Pipeline, pipeline_of
 from metaflowkit.errors import ConfigError
-from metaflowkit.objectives import BootstrappedKL, QueryLoss, WeightedSum
+from metaflowkit.objectives import BootstrappedKL, BootstrappedL2, QueryLoss, WeightedSum
 from metaflowkit.types import Adapted, Episode
 from tests.small import SMALL
 
@@ -73,5 +73,8 @@ def test_objects_from_python_are_terms() -> None:
 
     objective = WeightedSum([BootstrappedKL(4), QueryLoss(), zero])
     assert (objective.further_steps, objective.weights) == (4, [1.0, 1.0, 1.0])
+    assert WeightedSum([BootstrappedKL(4, ema=0.9), BootstrappedL2(2), zero]).average_decay == 0.9
+    with pytest.raises(ValueError, match=r"one decay of the moving average, got \[0.5, 0.9\]; give them the same ema"):
+        WeightedSum([BootstrappedKL(4, ema=0.9), BootstrappedL2(2, ema=0.5)])
     with pytest.raises(ValueError, match="objective 'int' must define __call__"):
         WeightedSum([1])

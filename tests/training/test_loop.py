@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
+from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import DivergenceError, Interrupted
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
@@ -32,7 +33,7 @@ EXACT = ("metrics.jsonl", "checkpoints/best.pt", "checkpoints/step-0000006.pt")
 
 
 def test_a_run_repeats_itself_and_a_resumed_one_equals_it(write, tmp_path, monkeypatch) -> None:
-    pipeline = read(write(SMALL))
+    pipeline = read(write(SMALL), ["objective.ema=0.9"])  # whose moving average is a further part of the state
     train(pipeline, tmp_path / "whole")
     advance = _Loop.advance
 
@@ -110,6 +111,22 @@ def test_gradients_are_clipped_to_the_norm_and_the_schedule_sets_the_rate(write,
     assert seen["1e-3"][0] == pytest.approx(1e-3, rel=1e-3)
     assert seen["null"][0] == pytest.approx(seen["null"][1], rel=1e-4)
     assert seen["null"][1] > 1e-3
+
+
+def test_the_target_starts_from_the_moving_average_of_the_initialisation(write, tmp_path) -> None:
+    values, decay = {}, 0.7
+    for ema in ("null", "0", str(decay)):
+        pipeline = read(write(SMALL), [f"objective.ema={ema}", "outer.steps=3", "outer.save_every=1", "evaluate.every=3"])
+        train(pipeline, tmp_path / ema, test=False)
+        lines = [json.loads(line) for line in (tmp_path / ema / "metrics.jsonl").read_text().splitlines()]
+        values[ema] = [line["train/objective"] for line in lines if "train/objective" in line]
+    assert values["0"] == pytest.approx(values["null"], rel=1e-3)  # an average that is the initialisation itself
+    assert values["0.7"][0] == pytest.approx(values["null"][0], rel=1e-3)
+    assert abs(values["0.7"][1] / values["null"][1] - 1) > 0.01
+    before, after = (checkpoint.load(path) for path in checkpoint.saved(tmp_path / "0.7" / "checkpoints"))
+    assert after.average.keys() == dict(build(pipeline).learner.model.named_parameters()).keys()
+    for name, value in after.average.items():
+        torch.testing.assert_close(value, decay * before.average[name] + (1 - decay) * after.model[name])
 
 
 def _untrained(pipeline):
