@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from metaflowkit.cli.base import overriding, say
+from metaflowkit.errors import ConfigError
 
 
 @click.command()
@@ -20,14 +21,27 @@ from metaflowkit.cli.base import overriding, say
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
 @click.option("--readout", "readouts", multiple=True, help="How to classify (mfk components readout); may be repeated; all by default.")
+@click.option(
+    "--one-shot-runs", "runs", type=click.Path(path_type=Path), help="Measure on one-shot runs in Lake's format, a folder or zip, instead of a split."
+)
+@click.option("--invert/--no-invert", default=True, show_default=True, help="Swap black and white of one-shot runs, which are ink on paper.")
 @overriding
-def evaluate(run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], **sizes: Any) -> None:
-    """Measure the weights in RUN, few-shot accuracy or what its tasks are measured by, and add it to the run's evaluations.jsonl."""
-    from metaflowkit.training.evaluate_run import evaluate_run
+def evaluate(
+    run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], runs: Path | None, invert: bool, **sizes: Any
+) -> None:
+    """Measure the weights in RUN, few-shot accuracy or what its tasks are measured by, and add it to the run's evaluations.jsonl.
 
-    scores, protocol = evaluate_run(
-        run_dir, overrides, split, weights, readouts or None, {k: list(v) if k == "steps" else v for k, v in sizes.items() if v not in (None, ())}
-    )
+    With --set dataset=... it is measured on another data set, whose images are converted to the channels and size of the training images.
+    """
+    from metaflowkit.training.evaluate_run import evaluate_run, evaluate_run_on_one_shot_runs
+
+    given = {k: list(v) if k == "steps" else v for k, v in sizes.items() if v not in (None, ())}
+    if runs is None:
+        scores, protocol = evaluate_run(run_dir, overrides, split, weights, readouts or None, given)
+    else:
+        if given:
+            raise ConfigError(f"--{next(iter(given))}: is given by the one-shot runs themselves; leave it out")
+        scores, protocol = evaluate_run_on_one_shot_runs(run_dir, runs, overrides, weights, readouts or None, invert)
     for score in scores:
         say(f"{score.split} {score.setting}: {score} ({score.episodes} {score.counted})")
     say(f"± 95 % confidence of the mean; {protocol}")

@@ -10,16 +10,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
+from metaflowkit.composition.augmentation import operations
 from metaflowkit.composition.calibration import calibrate
 from metaflowkit.composition.footprint import require_episodes
 from metaflowkit.composition.learner import Interface, build_learner, placed
 from metaflowkit.config import registry as r
-from metaflowkit.config.choice import Choice
 from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
+from metaflowkit.datasets.shapes import as_shape
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.models.model import Model
@@ -28,7 +28,7 @@ from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.base import MeasuredTasks, Tasks
 from metaflowkit.tasks.contract import check_episode, check_measured
 from metaflowkit.tasks.labelled import LabelledTasks
-from metaflowkit.types import Episode, ExampleSet, Labelled, task_count, tensors, tree_map
+from metaflowkit.types import Episode, ExampleSet, ImageSet, Labelled, task_count, tensors, tree_map
 
 CALIBRATION = 8  # batches of tasks
 
@@ -165,7 +165,7 @@ def channels_last(x: Tensor) -> Tensor:
     return pixels_first.as_strided(x.shape, (*pixels_first.stride()[:-3], 1, *pixels_first.stride()[-3:-1]))
 
 
-def build(pipeline: Pipeline, train: bool = True) -> Flow:
+def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None = None) -> Flow:
     """Build a pipeline: load its data, build its model, connect its parts.
 
     The same seed gives the same weights on every device, since they are drawn on the CPU.
@@ -173,6 +173,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
         train: whether training tasks are built; without, a data set of test classes alone suffices.
+        shape: (C, H, W) that images are converted to; None for the data set's own.
 
     Raises:
         ConfigError: a component refuses its settings.
@@ -181,7 +182,7 @@ def build(pipeline: Pipeline, train: bool = True) -> Flow:
     for plugin in pipeline.plugins:
         import_plugin(plugin)
     device = _device(pipeline.device)
-    flow = _measured(pipeline, device) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train)
+    flow = _measured(pipeline, device) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train, shape)
     if train:
         if not flow.learner.trained(flow.learner.meta()):
             raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
@@ -215,9 +216,31 @@ def _check_draws(pipeline: Pipeline, tasks: MeasuredTasks, learner: MetaLearner)
         )
 
 
-def _few_shot(pipeline: Pipeline, device: torch.device, train: bool) -> FewShotFlow:
+def build_without_data(pipeline: Pipeline, shape: tuple[int, ...]) -> FewShotFlow:
+    """A few-shot flow for images that are no data set, such as those of a file or of one-shot runs: model, head and augmentation, no split.
+
+    Args:
+        pipeline: what :func:`metaflowkit.read` returned.
+        shape: (C, H, W) of the images.
+
+    Raises:
+        ConfigError: the pipeline is not one of few-shot classification of images, or a component refuses its settings.
+    """
+    for plugin in pipeline.plugins:
+        import_plugin(plugin)
+    if _tags(pipeline)["measured"] or len(shape) != 3:
+        raise ConfigError(f"tasks: {pipeline.tasks.name!r} with examples of shape {'x'.join(map(str, shape))} classify no images; take a run that does")
+    device, sample = _device(pipeline.device), ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), ())
+    interface = Interface(shape, int(pipeline.tasks.settings.get("way", 1)))
+    stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x))
+    return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device), None, {}, stage=stage, pool=0)
+
+
+def _few_shot(pipeline: Pipeline, device: torch.device, train: bool, as_images: tuple[int, ...] | None) -> FewShotFlow:
     """The flow of few-shot classification."""
     splits = _loaded(pipeline, ("train",) if train and not _tags(pipeline)["reads_labels"] else ())
+    if as_images is not None:
+        splits = {name: as_shape(examples, as_images) for name, examples in splits.items()}
     sample = next((examples for examples in splits.values() if len(examples.x)), None)
     if sample is None or (train and not ("train" in splits and len(splits["train"].x))):
         raise DataError("dataset: has no training images; give its training split a share of the classes")
@@ -251,28 +274,6 @@ def _training_tasks(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> Tasks:
     pool = splits["train"] if reads_labels else splits.pop("train").unlabelled()
     tasks: Tasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, images=pool, seed=pipeline.seed))
     return tasks
-
-
-def operations(pipeline: Pipeline, examples: ExampleSet) -> list[Choice]:
-    """The augmentation operations: those of the list, or those of the level for these examples."""
-    if pipeline.augment.level is None:
-        return list(pipeline.augment.operations)
-    kind = level_kind(examples)
-    if kind is None:
-        raise ConfigError(f"{pipeline.place('augment')}: there are no levels for {examples.modality}; list operations, or write augment: []")
-    return level_choices(pipeline.augment.level, kind)
-
-
-def level_choices(level: int, kind: str) -> list[Choice]:
-    """The operations of a level for ``grey`` or ``color`` images or ``tokens``."""
-    return [Choice(node.pop("name"), node) for node in level_operations(level, kind)]
-
-
-def level_kind(examples: ExampleSet) -> str | None:
-    """Which levels of augmentation are for these examples; None where none are."""
-    if examples.modality == "images":
-        return "grey" if examples.x.shape[1] == 1 else "color"
-    return "tokens" if examples.modality == "tokens" else None
 
 
 def _check_settings(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> None:

@@ -80,10 +80,14 @@ class Source:
                     yield str(error)  # decoding names the file
 
 
-def open_source(root: Path) -> Source:
+def open_source(root: Path, setting: str = "dataset.root") -> Source:
     """List the images under a folder or inside a zip.
 
     Hidden files and folders, and those in which other systems keep previews, are left out. Links are followed, except back into a folder that holds them.
+
+    Args:
+        root: the folder or zip.
+        setting: by which the user gave it, for messages.
 
     Raises:
         DataError: ``root`` does not exist, cannot be listed, is no zip, is encrypted, or holds no image.
@@ -100,9 +104,9 @@ def open_source(root: Path) -> Source:
             raise DataError(f"{root}: is encrypted; unpack it with its password and give the folder")
         stamps = {name: f"{member.file_size} {member.CRC:08x}" for name, member in members.items()}
     else:
-        raise DataError(f"{root}: does not exist; set dataset.root to the folder or zip that holds the images")
+        raise DataError(f"{root}: does not exist; set {setting} to the folder or zip that holds the images")
     if not stamps:
-        raise DataError(f"{root}: holds no image ({', '.join(SUFFIXES)}); set dataset.root to the folder or zip that does")
+        raise DataError(f"{root}: holds no image ({', '.join(SUFFIXES)}); set {setting} to the folder or zip that does")
     names = tuple(sorted(stamps))
     return Source(root, names, tuple(stamps[name] for name in names))
 

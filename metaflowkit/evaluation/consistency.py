@@ -14,7 +14,8 @@ from torch import Tensor
 
 from metaflowkit.augment.levels import TABLES
 from metaflowkit.augment.stage import Stage
-from metaflowkit.composition.flow import FewShotFlow, Flow, level_choices, level_kind, operations
+from metaflowkit.composition.augmentation import level_choices, level_kind, operations
+from metaflowkit.composition.flow import FewShotFlow, Flow
 from metaflowkit.distances import similarity
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.embedding import embed

@@ -59,7 +59,7 @@ def evaluate(
         raise DataError(
             f"split {split!r}: has no classes, so accuracy cannot be measured on it; choose another split, or another data set with --set dataset=..."
         )
-    chosen = _chosen(readouts, flow.pipeline.plugins)
+    chosen = chosen_readouts(readouts, flow.pipeline.plugins)
     if any(norm.means.isnan().any() for norm in stored_norms(flow.learner.model)):
         raise ConfigError("model.backbone.norm: its statistics have not been taken yet; load the weights of a run, or call flow.calibrate(start=True)")
     for argument, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1), ("episodes", episodes, 2)):
@@ -70,11 +70,11 @@ def evaluate(
     for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
         shown = Shown(flow, episode, f"evaluate/{split}", i)
         for name, readout in chosen.items():
-            accuracies[name].append(accuracy(_scores(readout, shown, name).double(), episode.query.y))
+            accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), episode.query.y))
     return [Score.of(split, FewShot(way, shot, query, readout), ACCURACY, joined(each)) for readout, each in accuracies.items()]
 
 
-def _scores(readout: Readout, shown: Shown, name: str) -> Tensor:
+def scores_of_readout(readout: Readout, shown: Shown, name: str) -> Tensor:
     """The scores that a readout gives the query, once their shape is known to be right.
 
     Raises:
@@ -87,7 +87,7 @@ def _scores(readout: Readout, shown: Shown, name: str) -> Tensor:
     return scores
 
 
-def _chosen(readouts: str | Iterable[str | Choice], plugins: Sequence[str]) -> dict[str, Readout]:
+def chosen_readouts(readouts: str | Iterable[str | Choice], plugins: Sequence[str]) -> dict[str, Readout]:
     """The readouts by name, each once."""
     entries = READOUTS.entries(plugins)
     chosen: dict[str, Readout] = {}

@@ -32,6 +32,7 @@ class Snapshot:
         untrained: validation before the first step.
         pipeline: the resolved pipeline as YAML.
         episodes: validation of every episode, of the ``untrained`` network and of the ``best`` weights so far.
+        shape: of an example that the model reads, such as [C, H, W]; empty in runs of earlier versions.
         average: the moving average of the meta-parameters by name; empty where the objective reads none.
     """
 
@@ -43,6 +44,7 @@ class Snapshot:
     untrained: float | None
     pipeline: str
     episodes: dict[str, list[float]] = field(default_factory=dict)
+    shape: list[int] = field(default_factory=list)
     average: dict[str, Any] = field(default_factory=dict)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from metaflowkit.composition.flow import Flow, build
+from metaflowkit.composition.flow import FewShotFlow, Flow, build, build_without_data
+from metaflowkit.config.choice import Choice
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import READOUTS, TASKS
 from metaflowkit.config.schema import nearest
 from metaflowkit.config.types import Pipeline
-from metaflowkit.errors import ConfigError
+from metaflowkit.datasets.images import Decoding
+from metaflowkit.datasets.one_shot_runs import read_one_shot_runs
+from metaflowkit.errors import CheckpointError, ConfigError
 from metaflowkit.evaluation.measurement import measurements, protocol
+from metaflowkit.evaluation.one_shot_runs import evaluate_one_shot_runs
 from metaflowkit.evaluation.scores import Score
 from metaflowkit.training import checkpoint
 from metaflowkit.training.run_directory import Run
@@ -40,16 +44,33 @@ def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = (
     return _load(run, read(run.folder / "pipeline.yaml", overrides), weights)[0]
 
 
-def _load(run: Run, pipeline: Pipeline, weights: str) -> tuple[Flow, int]:
-    """The flow of a pipeline with weights of a run, and the outer step that they are of; see :func:`load`."""
+def _load(run: Run, pipeline: Pipeline, weights: str, make: Callable[[Pipeline, list[int]], Flow] | None = None) -> tuple[Flow, int]:
+    """The flow of a pipeline with weights of a run, and the outer step that they are of; see :func:`load`.
+
+    Args:
+        run: the run.
+        pipeline: that of the run, with overrides.
+        weights: ``best`` or ``last``.
+        make: (pipeline, shape of an example in training) -> flow; None for the flow with the pipeline's data set, whose images are converted to that
+            shape where it is another data set than the run's.
+    """
     if weights not in ("best", "last"):
         raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
     path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
     snapshot = run.load_checkpoint(path)
-    flow = build(pipeline, train=False)
+    flow = make(pipeline, snapshot.shape) if make is not None else build(pipeline, False, _conversion(run.pipeline(), pipeline, snapshot.shape))
     checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
     flow.learner.model.load_state_dict(snapshot.model)
     return flow, snapshot.step
+
+
+def _conversion(trained: Pipeline, measured: Pipeline, shape: list[int]) -> tuple[int, ...] | None:
+    """The shape that images are converted to: that of the training, where they are of another data set."""
+
+    def without_size(choice: Choice | None) -> Any:
+        return choice and (choice.name, {key: value for key, value in choice.settings.items() if key != "image_size"})
+
+    return tuple(shape) if shape and without_size(trained.dataset) != without_size(measured.dataset) else None
 
 
 def evaluate_run(
@@ -78,7 +99,52 @@ def evaluate_run(
     pipeline, notes = _with_readouts(folder / "pipeline.yaml", [*overrides, *size_overrides], readouts)
     flow, step = _load(run, pipeline, weights)
     scores = [score for group in measurements(flow, split) for score in group]
-    protocol_text = "; ".join([protocol(flow), *notes])
+    return scores, _appended(run, scores, "; ".join([protocol(flow), *notes]), weights, step, overrides)
+
+
+def evaluate_run_on_one_shot_runs(
+    folder: Path, root: Path, overrides: Sequence[str] = (), weights: str = "best", readouts: Sequence[str] | None = None, invert: bool = True
+) -> tuple[list[Score], str]:
+    """Measure the weights of a run on one-shot runs in Lake's format, and append the scores to its ``evaluations.jsonl``.
+
+    Args:
+        folder: the run directory; its data set is not read.
+        root: folder or zip of the one-shot runs, see :func:`metaflowkit.datasets.one_shot_runs.read_one_shot_runs`.
+        overrides: changes to the run's pipeline.
+        weights: ``best`` or ``last``.
+        readouts: their names; None for ``prototype``.
+        invert: whether black and white are swapped, since the files are ink on paper and Omniglot is read as white on black.
+
+    Returns:
+        The scores, with the runs as what they count, and the protocol they were measured by.
+
+    Raises:
+        RunError, CheckpointError: see :func:`evaluate_run`; also of a run whose checkpoints do not say the shape of its images.
+        ConfigError: the run classifies no images.
+        DataError: the one-shot runs are malformed.
+    """
+    run = Run(folder)
+    run.pipeline()
+    names = list(readouts or ["prototype"])
+    pipeline = read(folder / "pipeline.yaml", [*overrides, f"evaluate.readouts=[{', '.join(names)}]"])
+    flow, step = _load(run, pipeline, weights, _without_data)
+    channels, size = flow.interface.shape[0], flow.interface.shape[-1]
+    runs = read_one_shot_runs(root, Decoding(size, "grey" if channels == 1 else "color", invert))
+    scores = evaluate_one_shot_runs(cast(FewShotFlow, flow), runs, pipeline.evaluate.readouts)
+    text = f"{protocol(flow, names)}; {len(runs)} one-shot runs of {root}, {'black and white swapped' if invert else 'colours as they are'}"
+    return scores, _appended(run, scores, text, weights, step, overrides)
+
+
+def _without_data(pipeline: Pipeline, shape: list[int]) -> Flow:
+    if not shape:
+        raise CheckpointError(
+            "checkpoint: does not say the shape of the images, since an earlier version wrote it; train again, or evaluate on a data set with --set dataset=..."
+        )
+    return build_without_data(pipeline, tuple(shape))
+
+
+def _appended(run: Run, scores: Sequence[Score], protocol_text: str, weights: str, step: int, overrides: Sequence[str]) -> str:
+    """Append scores to the run's ``evaluations.jsonl``, and return their protocol."""
     facts = {
         "weights": weights,
         "step": step,
@@ -87,7 +153,7 @@ def evaluate_run(
         "protocol": protocol_text,
     }
     run.append([{**facts, **score.plain()} for score in scores])
-    return scores, protocol_text
+    return protocol_text
 
 
 def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | None) -> tuple[Pipeline, list[str]]:

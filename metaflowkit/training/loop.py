@@ -234,7 +234,18 @@ class _Loop:
     def snapshot(self) -> Snapshot:
         model = self.flow.learner.model.state_dict()
         text, journal = self.flow.pipeline.to_yaml(), self.run.metric_log.length()
-        return Snapshot(self.step, model, self.optimizer.state_dict(), journal, self.best, self.untrained, text, self.episodes, self.average)
+        return Snapshot(
+            self.step,
+            model,
+            self.optimizer.state_dict(),
+            journal,
+            self.best,
+            self.untrained,
+            text,
+            self.episodes,
+            list(self.flow.interface.shape),
+            self.average,
+        )
 
     def save(self) -> None:
         path = checkpoint.step_path(self.run.checkpoints, self.step)

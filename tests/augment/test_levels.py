@@ -7,7 +7,7 @@ import torch
 
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.augment.stage import Stage
-from metaflowkit.composition.flow import operations
+from metaflowkit.composition.augmentation import operations
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.describe import describe_components
 from metaflowkit.config.pipeline import read

@@ -8,7 +8,8 @@ import re
 import pytest
 import torch
 
-from metaflowkit.composition.flow import FewShotFlow, _device, build, operations
+from metaflowkit.composition.augmentation import operations
+from metaflowkit.composition.flow import FewShotFlow, _device, build
 from metaflowkit.composition.learner import Interface, build_learner
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.types import Pipeline

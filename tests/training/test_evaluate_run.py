@@ -8,18 +8,26 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
+from metaflowkit.cli import main
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
+from metaflowkit.datasets.images import Decoding
+from metaflowkit.datasets.one_shot_runs import read_one_shot_runs
 from metaflowkit.errors import CheckpointError, ConfigError, DataError, RunError
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.episodes import evaluate
 from metaflowkit.evaluation.measurement import protocol
 from metaflowkit.evaluation.scores import Score
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
-from metaflowkit.training.evaluate_run import evaluate_run, load
+from metaflowkit.training.evaluate_run import evaluate_run, evaluate_run_on_one_shot_runs, load
+from tests.datasets.test_one_shot_runs import write_runs
 
 SMALL = """
 device: cpu
@@ -87,6 +95,52 @@ def test_a_loaded_run_is_its_flow_with_these_weights(run, weights, name) -> None
     other = load(str(run), weights, ["dataset=digits"])
     assert {split: len(images.classes) for split, images in other.splits.items()}["test"] == 10
     assert files(run) == {**before, "evaluations.jsonl": files(run)["evaluations.jsonl"]}
+
+
+def test_images_of_another_data_set_are_converted_to_the_shape_of_the_training_images(run, tmp_path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / "photographs" / name).mkdir(parents=True)
+        for i in range(5):
+            colour = tuple(np.random.default_rng(i).integers(0, 256, 3).tolist())
+            Image.new("RGB", (40, 30), colour).save(tmp_path / "photographs" / name / f"{i}.png")
+    photographs = f"dataset={{name: folder, root: {tmp_path / 'photographs'}, mode: color, image_size: 20, fractions: {{test: 1.0}}}}"
+    flow = load(run, "best", [photographs])
+    assert flow.splits["test"].x.shape == (15, 1, 28, 28)
+    scores, text = evaluate_run(run, [photographs], "test", "best", ["prototype"], {})
+    assert "images of 3x20x20 are converted to 1x28x28, the size of the training images" in text
+    assert scores == evaluate(flow, "test", 3, 1, 2, 30, ["prototype"])
+    with pytest.raises(CheckpointError, match="keep model, inner.steps, image size and channels as in the run"):
+        load(run, "best", ["model.backbone.width=8"])
+
+
+def test_one_shot_runs_against_the_nearest_training_image_in_the_embedding(run, tmp_path) -> None:
+    root, before = write_runs(tmp_path / "runs", runs=3, way=4, size=28), files(run)
+    (score,), text = evaluate_run_on_one_shot_runs(run, root)
+    lines = appended(run, before)
+    flow = load(run)
+    expected = []
+    for one in read_one_shot_runs(root, Decoding(28, "grey", invert=True)):
+        support, query = (torch.nn.functional.normalize(embed(flow.model, flow.inputs(x)[None])[0], dim=1) for x in (one.training, one.test))
+        expected.append(((query @ support.T).argmax(1) == one.labels).double().mean().item())
+    assert score.each == tuple(expected)
+    assert (score.split, str(score.setting), score.setting.query, score.counted) == ("one-shot runs", "4-way 1-shot, prototype", 1, "runs")
+    assert text.endswith(f"3 one-shot runs of {root}, black and white swapped")
+    assert [line["each"] for line in lines] == [[round(value, 6) for value in expected]]
+    shown = CliRunner().invoke(main, ["evaluate", str(run), "--one-shot-runs", str(root), "--no-invert", "--readout", "adapted", "--readout", "prototype"])
+    assert shown.exit_code == 0
+    assert shown.output.count("one-shot runs 4-way 1-shot, ") == 2
+    assert "colours as they are" in shown.output
+    refused = CliRunner().invoke(main, ["evaluate", str(run), "--one-shot-runs", str(root), "--way", "5"])
+    assert (refused.exit_code, refused.output) == (2, "--way: is given by the one-shot runs themselves; leave it out\n")
+
+
+def test_a_checkpoint_without_the_shape_of_its_images_is_refused_for_one_shot_runs(run, tmp_path) -> None:
+    older = shutil.copytree(run, tmp_path / "older")
+    snapshot = checkpoint.load(older / "checkpoints" / "best.pt")
+    snapshot.shape = []
+    checkpoint.save(snapshot, older / "checkpoints" / "best.pt")
+    with pytest.raises(CheckpointError, match="does not say the shape of the images, since an earlier version wrote it"):
+        evaluate_run_on_one_shot_runs(older, write_runs(tmp_path / "runs"))
 
 
 def test_weights_that_there_are_not_are_refused(run, tmp_path) -> None:
