@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from metaflowkit.comparison.results import Comparison
-from metaflowkit.config.types import Metric
+from metaflowkit.config.metric import Metric
 
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222; background: #fff }

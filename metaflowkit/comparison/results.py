@@ -13,7 +13,7 @@ import numpy as np
 
 from metaflowkit.comparison.runs import Contender, pace_of
 from metaflowkit.comparison.statistics import Estimate, Values, first_reaching, interquartile_mean, mean_over, probability_of_improvement, seeds_needed
-from metaflowkit.config.types import Metric
+from metaflowkit.config.metric import Metric
 from metaflowkit.errors import RunError
 from metaflowkit.training.final_scores import read_final_scores
 from metaflowkit.training.metric_log import MetricLog

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.choice import Choice
+from metaflowkit.config.metric import Metric
 from metaflowkit.config.registry import Kind
 from metaflowkit.config.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
 from metaflowkit.config.yaml import to_yaml
@@ -19,38 +19,6 @@ Episodes = Annotated[int, Range(2, most=10_000_000)]
 OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
 Level = Annotated[int, Range(1, 4)]
 Per = Literal["all", "layer", "parameter", "element"]
-
-
-class Metric(NamedTuple):
-    """What is measured.
-
-    Attributes:
-        name: one word, by which metric log and search know it.
-        higher_is_better: whether more of it is better.
-        percent: whether it is a share in 0..1, shown in per cent.
-    """
-
-    name: str = "accuracy"
-    higher_is_better: bool = True
-    percent: bool = True
-
-    def text(self, value: float, sign: str = "") -> str:
-        """A value without its unit: per cent to a tenth, others to three digits."""
-        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}.{_places(value)}f}"
-
-    def with_ci(self, value: float, ci95: float, sign: str = "") -> str:
-        """A value, ± the half width of its interval to as many places."""
-        half = f"{100 * ci95:.1f}" if self.percent else f"{ci95:.{_places(value)}f}"
-        return f"{self.text(value, sign)} ± {half}"
-
-    @property
-    def unit(self) -> str:
-        """The text after a value."""
-        return " %" if self.percent else ""
-
-    def better(self, value: float, than: float) -> bool:
-        """Whether one value is better than another."""
-        return value > than if self.higher_is_better else value < than
 
 
 @dataclass(frozen=True)
@@ -159,6 +127,8 @@ class Evaluate:
         episodes: test episodes.
         val_episodes: validation episodes.
         readouts: how a query example is classified, such as by the nearest class mean, by the head after the inner steps, or by logistic regression.
+        statistics: where batch normalisation stores statistics of training tasks (norm per_step): stored ones, by which an image's class does not
+            depend on the other query images (inductive), those of the current set (transductive), or both, one after the other.
         views: augmented copies of each support image that the adapted readout adapts on; 0 for the images themselves, null for as
             many as tasks.shot for self-supervised tasks and 0 for labelled ones.
         seed: of the episodes.
@@ -172,6 +142,7 @@ class Evaluate:
     episodes: Episodes = 600
     val_episodes: Episodes = 200
     readouts: list[Annotated[Choice, r.READOUTS]] = field(default_factory=lambda: [Choice("prototype"), Choice("adapted")])
+    statistics: Literal["stored", "current", "both"] = "stored"
     views: Annotated[int, Range(0, most=10_000)] | None = None
     seed: Natural = 0
 
@@ -181,6 +152,10 @@ class Evaluate:
         if len(ways) == 1 or len(shots) == 1:
             return list(dict.fromkeys((way, shot) for way in ways for shot in shots))
         return list(dict.fromkeys(zip(ways, shots)))
+
+    def statistics_in_turn(self) -> list[Literal["stored", "current"]]:
+        """The statistics to be measured with, in turn; validation uses the first."""
+        return ["stored", "current"] if self.statistics == "both" else [self.statistics]
 
     def shots(self) -> list[int]:
         """Every shot."""
@@ -251,11 +226,6 @@ class Pipeline:
 
 
 KEYS = ("seed", "device", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate", "loggers")
-
-
-def _places(value: float) -> int:
-    """Decimal places with which a number has three digits."""
-    return max(0, 2 - math.floor(math.log10(abs(value)))) if 1e-6 < abs(value) < math.inf else 2
 
 
 def listed(value: int | list[int]) -> list[int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow, Flow
+from metaflowkit.composition.learner import placed
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.registry import READOUTS
 from metaflowkit.config.schema import nearest
@@ -16,7 +19,7 @@ from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.base import Readout, Shown
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
-from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.models.normalisation import current_statistics, stored_norms
 from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Episode, Labelled
@@ -32,6 +35,7 @@ def evaluate(
     query: int = 15,
     episodes: int = 600,
     readouts: str | Iterable[str | Choice] = ("prototype", "adapted"),
+    statistics: Literal["stored", "current"] = "stored",
 ) -> list[Score]:
     """Adapt and classify.
 
@@ -43,12 +47,13 @@ def evaluate(
         query: query images per class.
         episodes: number of episodes; the same for every readout, drawn from ``evaluate.seed``.
         readouts: names of readouts (:mod:`metaflowkit.evaluation.readouts`), or choices with their settings.
+        statistics: of batch normalisation that stores some (``norm: per_step``): ``stored``, or those of the ``current`` set (transductive).
 
     Returns:
         One score per readout.
 
     Raises:
-        ConfigError: there is no such readout, a number is too small, or a layer lacks its statistics.
+        ConfigError: there is no such readout, a number is too small, a layer lacks its statistics, or there are none but those of the current set.
         DataError: the split has too few classes or images.
     """
     if not isinstance(flow, FewShotFlow):
@@ -67,11 +72,19 @@ def evaluate(
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
     accuracies: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
-        shown = Shown(flow, episode, f"evaluate/{split}", i)
-        for name, readout in chosen.items():
-            accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), episode.query.y))
-    return [Score.of(split, FewShot(way, shot, query, readout), ACCURACY, joined(each)) for readout, each in accuracies.items()]
+    with normalising(flow, statistics):
+        for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
+            shown = Shown(flow, episode, f"evaluate/{split}", i)
+            for name, readout in chosen.items():
+                accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), episode.query.y))
+    return [Score.of(split, FewShot(way, shot, query, readout, statistics), ACCURACY, joined(each)) for readout, each in accuracies.items()]
+
+
+def normalising(flow: Flow, statistics: str) -> AbstractContextManager[None]:
+    """A context in which networks that store statistics normalise by these; see :func:`evaluate`."""
+    if statistics == "stored":
+        return nullcontext()
+    return placed(flow.pipeline, "evaluate.statistics", lambda: current_statistics(flow.learner.model))
 
 
 def scores_of_readout(readout: Readout, shown: Shown, name: str) -> Tensor:

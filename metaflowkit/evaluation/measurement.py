@@ -23,7 +23,8 @@ def validate(flow: Flow) -> Score | None:
         (score,) = evaluate_adaptation(flow, "val", settings.shots()[0], [flow.pipeline.inner.steps], settings.val_episodes)
         return score
     way, shot = settings.settings()[0]
-    (score,) = evaluate(cast(FewShotFlow, flow), "val", way, shot, settings.query, settings.val_episodes, settings.readouts[:1])
+    statistics = settings.statistics_in_turn()[0]
+    (score,) = evaluate(cast(FewShotFlow, flow), "val", way, shot, settings.query, settings.val_episodes, settings.readouts[:1], statistics)
     return score
 
 
@@ -42,7 +43,8 @@ def check_readouts(flow: Flow, tested: bool) -> None:
     if flow.measured or not splits:
         return
     way, shot = settings.settings()[0]
-    evaluate(cast(FewShotFlow, flow), splits[0], way, shot, settings.query, 2, settings.readouts if tested else settings.readouts[:1])
+    for statistics in settings.statistics_in_turn():
+        evaluate(cast(FewShotFlow, flow), splits[0], way, shot, settings.query, 2, settings.readouts if tested else settings.readouts[:1], statistics)
 
 
 def measurements(flow: Flow, split: str = "test", before_each: Callable[[], None] = lambda: None) -> Iterator[list[Score]]:
@@ -60,8 +62,9 @@ def measurements(flow: Flow, split: str = "test", before_each: Callable[[], None
             yield evaluate_adaptation(flow, split, shot, settings.steps or [flow.pipeline.inner.steps], settings.episodes)
         return
     for way, shot in settings.settings():
-        before_each()
-        yield evaluate(cast(FewShotFlow, flow), split, way, shot, settings.query, settings.episodes, settings.readouts)
+        for statistics in settings.statistics_in_turn():
+            before_each()
+            yield evaluate(cast(FewShotFlow, flow), split, way, shot, settings.query, settings.episodes, settings.readouts, statistics)
 
 
 def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
@@ -75,7 +78,10 @@ def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
     phrases = []
     if flow.measured:
         return f"{flow.pipeline.metric.name} after inner steps; held-out tasks are drawn with seed {settings.seed}"
-    phrases.append(normalisation(flow.model, flow.interface))
+    if "stored" in settings.statistics_in_turn():
+        phrases.append(normalisation(flow.model, flow.interface))
+    if "current" in settings.statistics_in_turn():
+        phrases.append("with current statistics, batch normalisation uses those of the current set (transductive)")
     entries = READOUTS.entries(flow.pipeline.plugins)
     for name in [choice.name for choice in settings.readouts] if readouts is None else readouts:
         if entries[name].tags["adapts"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow
@@ -12,7 +13,7 @@ from metaflowkit.config.choice import Choice
 from metaflowkit.criteria import accuracy
 from metaflowkit.datasets.one_shot_runs import OneShotRun
 from metaflowkit.evaluation.base import Shown
-from metaflowkit.evaluation.episodes import chosen_readouts, scores_of_readout
+from metaflowkit.evaluation.episodes import chosen_readouts, normalising, scores_of_readout
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.seeding import seed_for
 from metaflowkit.types import Episode, Labelled
@@ -29,18 +30,25 @@ def evaluate_one_shot_runs(flow: FewShotFlow, runs: Sequence[OneShotRun], readou
         readouts: see :func:`metaflowkit.evaluation.episodes.evaluate`.
 
     Returns:
-        One score per readout; the values of ``each`` are the accuracies of the runs, over which the interval is taken.
+        One score per readout and statistics (``evaluate.statistics``); the values of ``each`` are the accuracies of the runs, over which the interval is taken.
     """
     chosen = chosen_readouts(readouts, flow.pipeline.plugins)
-    accuracies: dict[str, list[Tensor]] = defaultdict(list)
-    for i, run in enumerate(runs):
-        way = len(run.training)
-        labels = run.labels.to(flow.device)
-        support = Labelled(flow.inputs(run.training)[None], labels.new_tensor(range(way))[None])
-        episode = Episode(support, Labelled(flow.inputs(run.test)[None], labels[None]), way, seed_for(flow.pipeline.evaluate.seed, f"inner/{SPLIT}", i))
-        shown = Shown(flow, episode, f"evaluate/{SPLIT}", i)
-        for name, readout in chosen.items():
-            accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), episode.query.y))
     way = len(runs[0].training)
     query = max(1, len(runs[0].test) // way)
-    return [Score.of(SPLIT, FewShot(way, 1, query, readout), ACCURACY, joined(each), "runs") for readout, each in accuracies.items()]
+    scores = []
+    for statistics in flow.pipeline.evaluate.statistics_in_turn():
+        accuracies: dict[str, list[Tensor]] = defaultdict(list)
+        with normalising(flow, statistics):
+            for i, run in enumerate(runs):
+                shown = Shown(flow, _episode(flow, run, i), f"evaluate/{SPLIT}", i)
+                for name, readout in chosen.items():
+                    accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), shown.episode.query.y))
+        scores += [Score.of(SPLIT, FewShot(way, 1, query, name, statistics), ACCURACY, joined(each), "runs") for name, each in accuracies.items()]
+    return scores
+
+
+def _episode(flow: FewShotFlow, run: OneShotRun, index: int) -> Episode:
+    """A run as a batch of one task."""
+    way, labels = len(run.training), run.labels.to(flow.device)
+    support = Labelled(flow.inputs(run.training)[None], torch.arange(way, device=flow.device)[None])
+    return Episode(support, Labelled(flow.inputs(run.test)[None], labels[None]), way, seed_for(flow.pipeline.evaluate.seed, f"inner/{SPLIT}", index))

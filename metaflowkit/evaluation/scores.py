@@ -11,29 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaflowkit.config.types import Metric
+from metaflowkit.config.metric import Metric
 
 ACCURACY = Metric()
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """How examples were classified: way, shot and query examples per class, and the readout."""
+    """How examples were classified: way, shot and query examples per class, the readout, and the statistics of normalisation that stores some."""
 
     way: int
     shot: int
     query: int
     readout: str
+    statistics: str = "stored"
 
     aimed_at = True
 
     def __str__(self) -> str:
-        return f"{self.way}-way {self.shot}-shot, {self.readout}"
+        return f"{self.way}-way {self.shot}-shot, {self._how}"
 
     @property
     def short(self) -> str:
         """For a line of a log."""
-        return f"{self.way}w{self.shot}s {self.readout}"
+        return f"{self.way}w{self.shot}s {self._how}"
+
+    @property
+    def _how(self) -> str:
+        return f"{self.readout}, current statistics" if self.statistics == "current" else self.readout
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Score:
             metric: of the pipeline that was measured.
         """
         kind = FewShot if "readout" in line else AdaptationSetting
-        setting = kind(**{f.name: line[f.name] for f in fields(kind)})
+        setting = kind(**{f.name: line[f.name] for f in fields(kind) if f.name in line})
         return cls(line["split"], setting, metric, line["episodes"], line[metric.name], line["ci95"], tuple(line.get("each", ())))
 
     def __str__(self) -> str:

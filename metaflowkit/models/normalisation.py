@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -42,6 +42,7 @@ class StoredNorm(nn.BatchNorm2d):
 
     Attributes:
         means, variances: [K + 1, C] (``frozen``: [1, C]); not a number until :func:`metaflowkit.composition.calibration.calibrate` has run.
+        current: whether measuring uses the statistics of the current set as well, which makes it transductive.
         records: while not None, every call appends (steps done, mean, variance) of its input and normalises by them.
 
     Reference:
@@ -54,7 +55,7 @@ class StoredNorm(nn.BatchNorm2d):
 
     def __init__(self, channels: int, frozen: bool) -> None:
         super().__init__(channels, track_running_stats=False)
-        self.frozen = frozen
+        self.frozen, self.current = frozen, False
         self.records: list[tuple[int, Tensor, Tensor]] | None = None
         self.set_steps(0)
 
@@ -67,7 +68,11 @@ class StoredNorm(nn.BatchNorm2d):
     @property
     def takes_current(self) -> bool:
         """Whether a call only normalises by the statistics of the current set, as batch normalisation does that keeps none."""
-        return self.records is None and not self.frozen and not _MEASURED.get()
+        return self.records is None and not self._takes_stored
+
+    @property
+    def _takes_stored(self) -> bool:
+        return self.frozen or (_MEASURED.get() and not self.current)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [n, C, H, W]."""
@@ -75,7 +80,7 @@ class StoredNorm(nn.BatchNorm2d):
             variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
             self.records.append((_STEPS_DONE.get(), mean, variance))
             return super().forward(x)
-        if self.frozen or _MEASURED.get():
+        if self._takes_stored:
             row = min(_STEPS_DONE.get(), len(self.means) - 1)
             return F.batch_norm(x, self.means[row], self.variances[row], self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)
@@ -93,6 +98,29 @@ class StoredNorm(nn.BatchNorm2d):
 def stored_norms(model: nn.Module) -> list[StoredNorm]:
     """The layers of a model that store statistics."""
     return [module for module in model.modules() if isinstance(module, StoredNorm)]
+
+
+def current_statistics(model: nn.Module) -> AbstractContextManager[None]:
+    """Within this context accuracy is measured with the statistics of the current set in layers that store others (but for frozen ones).
+
+    Raises:
+        ValueError: no layer stores statistics for measuring alone, so that there is nothing to choose.
+    """
+    norms = [norm for norm in stored_norms(model) if not norm.frozen]
+    if not norms:
+        raise ValueError("the network stores no statistics beside those of the current set; choose stored, or model.backbone.norm: per_step")
+    return _current(norms)
+
+
+@contextmanager
+def _current(norms: list[StoredNorm]) -> Iterator[None]:
+    try:
+        for norm in norms:
+            norm.current = True
+        yield
+    finally:
+        for norm in norms:
+            norm.current = False
 
 
 @contextmanager

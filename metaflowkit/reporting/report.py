@@ -11,8 +11,8 @@ from pathlib import Path
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.config.choice import Choice
+from metaflowkit.config.metric import Metric
 from metaflowkit.config.registry import DATASETS
-from metaflowkit.config.types import Metric
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import DataError
 from metaflowkit.evaluation.scores import ACCURACY, AdaptationSetting, Difference, Score, paired

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from metaflowkit.config.types import Metric
+from metaflowkit.config.metric import Metric
 from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.search.results import BEST, best_trials
 from metaflowkit.search.study import Study

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.choice import Choice
+from metaflowkit.config.metric import Metric
 from metaflowkit.config.pipeline import is_search, plugins_in, read_node, section
 from metaflowkit.config.plugin_refusals import refusal
 from metaflowkit.config.schema import nearest
-from metaflowkit.config.types import Metric, Pipeline, plain
+from metaflowkit.config.types import Pipeline, plain
 from metaflowkit.config.yaml import Node, apply_overrides, as_node, put, read_yaml
 from metaflowkit.errors import ConfigError, key_text, quoted
 from metaflowkit.search.distributions import Axis, Setting, changed, grid, merged

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaflowkit.config.types import Metric
+from metaflowkit.config.metric import Metric
 from metaflowkit.config.yaml import read_yaml
 from metaflowkit.evaluation.scores import Score
 from metaflowkit.training.metric_log import MetricLog

@@ -15,7 +15,7 @@ from metaflowkit.evaluation.measurement import protocol
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
-from metaflowkit.training.evaluate_run import evaluate_run
+from metaflowkit.training.evaluate_run import evaluate_run, load
 
 SMALL = """
 device: cpu
@@ -104,6 +104,27 @@ def test_the_score_of_an_image_depends_on_no_other_query_image(pipeline, norm) -
     transductive = build(pipeline("model.backbone.norm=batch"))
     assert not torch.allclose(embed(transductive.model, episode.query.x[:, :2]), embed(transductive.model, episode.query.x)[:, :2], rtol=1e-3)
     assert "(inductive)" in protocol(flow, ["prototype"])
+
+
+def test_inductive_and_transductive_side_by_side(pipeline, tmp_path) -> None:
+    """Measured with current statistics, a network is one with norm batch that has its weights."""
+    chosen = pipeline("evaluate.statistics=both", "evaluate.readouts=[prototype, adapted]")
+    report = train(chosen, tmp_path / "run")
+    lines = "\n".join(report.lines())
+    assert "set for every number of inner steps (inductive); with current statistics, batch normalisation uses those of the current set (transductive)" in lines
+    assert lines.count("prototype, current statistics") == lines.count("adapted, current statistics") == lines.count("prototype ") > 0
+    flow = load(tmp_path / "run")
+    batch = build(pipeline("model.backbone.norm=batch"), train=False)
+    batch.learner.model.load_state_dict({name: value for name, value in flow.learner.model.state_dict().items() if name in batch.learner.model.state_dict()})
+    stored, current, expected = (
+        evaluate(*arguments, way=3, query=2, episodes=4, statistics=statistics)
+        for arguments, statistics in (((flow,), "stored"), ((flow,), "current"), ((batch,), "stored"))
+    )
+    assert [score.each for score in current] == [score.each for score in expected] != [score.each for score in stored]
+    assert [score.setting.short for score in current] == ["3w1s prototype, current statistics", "3w1s adapted, current statistics"]
+    with pytest.raises(ConfigError, match="evaluate.statistics: the network stores no statistics beside those of the current set; choose stored"):
+        train(pipeline("model.backbone.norm=group", "evaluate.statistics=both"), tmp_path / "group")
+    assert not (tmp_path / "group").exists()
 
 
 def test_without_statistics_nothing_is_measured(pipeline) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metaflowkit.models.normalisation import StoredNorm, after_steps, build_norm, measured
+from metaflowkit.models.normalisation import StoredNorm, after_steps, build_norm, current_statistics, measured
 
 X = torch.randn(5, 6, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 1
 
@@ -53,6 +53,20 @@ def test_per_step_uses_the_current_set_in_training_and_its_steps_statistics_when
             torch.testing.assert_close(shifted, standardised(X, (0, 2, 3)), rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(norm(X[:1] + min(steps, 2)), shifted[:1])  # no other image counts
     assert norm(X).mean().abs() < 1e-6
+
+
+def test_current_statistics_count_when_measured_within_their_context_and_not_for_frozen_layers() -> None:
+    model = torch.nn.Sequential(filled(frozen=False), filled(frozen=True))
+    with measured():
+        stored = model[0](X)
+        with current_statistics(model):
+            assert model[0].takes_current
+            torch.testing.assert_close(model[0](2 * X), standardised(2 * X, (0, 2, 3)), rtol=1e-5, atol=1e-5)
+            assert not model[1].takes_current
+        assert torch.equal(model[0](X), stored)
+    for other in (filled(frozen=True), build_norm("batch", 6), build_norm("group", 6)):
+        with pytest.raises(ValueError, match="stores no statistics beside those of the current set; choose stored"), current_statistics(other):
+            pass
 
 
 def test_frozen_uses_one_set_of_statistics_throughout() -> None:

@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
+from metaflowkit.config.metric import Metric
 from metaflowkit.config.pipeline import pipeline_of, read
-from metaflowkit.config.types import Metric
 from metaflowkit.evaluation.scores import ACCURACY, AdaptationSetting, Difference, FewShot, Score, paired
 from metaflowkit.reporting.report import Report, _following
 from metaflowkit.reporting.train import train
