@@ -14,9 +14,10 @@ from metaflowkit.cli.base import overriding, say
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each pipeline.")
 @click.option("--budget", metavar="STEPS|TIME", help="Outer steps of each run (500), or its training time (90s, 10m, 2h); by default as the pipelines say.")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Where runs and results are written; by default comparisons/<names>.")
+@click.option("--vary", "variations", multiple=True, metavar="PATH=VALUE", help="Instead of several PIPELINES: one, changed by each of these in turn.")
 @overriding
-def compare(pipelines: tuple[Path, ...], overrides: tuple[str, ...], seeds: int, budget: str | None, folder: Path | None) -> None:
+def compare(pipelines: tuple[Path, ...], overrides: tuple[str, ...], variations: tuple[str, ...], seeds: int, budget: str | None, folder: Path | None) -> None:
     """Train PIPELINES, the baseline first, with several seeds, and compare them on the same test episodes; the same command goes on where it was stopped."""
     from metaflowkit.comparison.compare import compare as run_comparison
 
-    run_comparison(pipelines, overrides, seeds, budget, folder or Path("comparisons") / "-".join(path.stem for path in pipelines), say)
+    run_comparison(pipelines, overrides, seeds, budget, folder or Path("comparisons") / "-".join(path.stem for path in pipelines), say, variations)

@@ -26,6 +26,7 @@ def compare(
     budget: str | None,
     folder: Path,
     tell: Callable[[str], None] = print,
+    variations: Sequence[str] = (),
 ) -> Comparison:
     """Run each pipeline with each seed on the same test episodes, compare, and write ``comparison.json`` and ``comparison.html``.
 
@@ -39,6 +40,7 @@ def compare(
             of a step on this machine; None leaves the steps of the pipelines.
         folder: where runs and results are written.
         tell: gets the lines for the user.
+        variations: changes such as ``objective.delta=5``, of which each makes a pipeline of its own out of the only file.
 
     Raises:
         ConfigError: the pipelines cannot be compared, or the budget is too small for one validation.
@@ -46,7 +48,7 @@ def compare(
         RunError: the folder holds runs of other pipelines.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on.
     """
-    entries = _with_budget(contenders(paths, overrides), budget, folder, tell)
+    entries = _with_budget(contenders(paths, overrides, variations), budget, folder, tell)
     for each in entries:
         if not build(each.pipeline).has("test"):
             raise DataError(f"{each.name}: has nothing held out for the test, and a comparison is of test episodes; give the data set test classes")
@@ -57,7 +59,7 @@ def compare(
     comparison = collect(entries, runs)
     text = lines(comparison)
     chosen = f" --budget {budget}" if budget is not None else ""
-    sets = "".join(f" --set {shlex.quote(override)}" for override in overrides)
+    sets = "".join(f" --{option} {shlex.quote(each)}" for option, given in (("vary", variations), ("set", overrides)) for each in given)
     command = f"mfk compare {shlex.join(map(str, paths))} --seeds {seeds}{chosen}{sets} -o {shlex.quote(str(folder))}"
     write_atomic(folder / NUMBERS, json.dumps(comparison.plain(), indent=1).encode())
     write_atomic(folder / PAGE, page(comparison, text, [command], {each.name: each.pipeline.to_yaml() for each in entries}).encode())

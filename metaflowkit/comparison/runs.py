@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -44,25 +45,30 @@ class Contender:
         return replace(self.pipeline, seed=seed)
 
 
-def contenders(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Contender]:
+def contenders(paths: Sequence[Path], overrides: Sequence[str] = (), variations: Sequence[str] = ()) -> list[Contender]:
     """The pipelines of these files, once they are known to be measured on the same test episodes.
 
     Args:
         paths: pipeline files; one may be named twice.
         overrides: changes to all of them.
+        variations: changes of which each makes a pipeline of its own out of the only file.
 
     Raises:
-        ConfigError: there are fewer than two, one is no pipeline, or their test episodes differ.
+        ConfigError: there are fewer than two, one is no pipeline, several files are to be varied, or test episodes differ.
     """
-    if len(paths) < 2:
-        raise ConfigError(f"mfk compare: needs two pipelines at least, got {len(paths)}; name them, the baseline first")
+    if variations and len(paths) != 1:
+        raise ConfigError(f"--vary: makes several pipelines out of one file, got {len(paths)} files; name one")
+    made = [(paths[0], variation) for variation in variations] or [(path, "") for path in paths]
+    if len(made) < 2:
+        raise ConfigError(f"mfk compare: needs two pipelines at least, got {len(made)}; name them, the baseline first, or vary one with --vary")
     named: list[Contender] = []
-    for path in paths:
-        pipeline, taken = read(path, [*overrides, "seed=0"]), [each.name for each in named]
-        count = 1 + sum(name == path.stem or name.startswith(f"{path.stem}-") for name in taken)
-        named.append(Contender(path.stem if path.stem not in taken else f"{path.stem}-{count}", pipeline))
+    for path, variation in made:
+        pipeline, taken = read(path, [*overrides, *([variation] if variation else []), "seed=0"]), [each.name for each in named]
+        name = _name(variation) if variation else path.stem
+        count = 1 + sum(other == name or other.startswith(f"{name}-") for other in taken)
+        named.append(Contender(name if name not in taken else f"{name}-{count}", pipeline))
     first, source = named[0], _episode_source(named[0].pipeline)
-    for path, each in zip(paths[1:], named[1:]):
+    for (path, _), each in zip(made[1:], named[1:]):
         if differing := differences(source, _episode_source(each.pipeline)):
             raise ConfigError(
                 f"{path}: is measured on other test episodes than {first.name}; {'; '.join(differing[:5])}; make them equal, such as with --set evaluate.seed=0"
@@ -70,6 +76,12 @@ def contenders(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Con
         if not {str(choice) for choice in each.pipeline.evaluate.readouts} & {str(choice) for choice in first.pipeline.evaluate.readouts}:
             raise ConfigError(f"{path}: has no evaluate.readouts in common with {first.name}; name one in both")
     return named
+
+
+def _name(variation: str) -> str:
+    """A change as the name of a folder: its last key and the value, such as ``delta=5``."""
+    path, _, value = variation.partition("=")
+    return re.sub(r"[^\w.=+-]+", "-", f"{path.rpartition('.')[2]}={value}").strip("-.")
 
 
 def _episode_source(pipeline: Pipeline) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import TASKS
-from metaflowkit.config.schema import Examples, Natural, Ways
+from metaflowkit.config.schema import Examples, Fraction, Natural, Ways
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
 from metaflowkit.types import Episode, Labelled
@@ -26,9 +26,10 @@ class Views:
         shot: support views of each image (S).
         query: query views of each image (Q).
         meta_batch: tasks per outer step (T).
+        share: of the pool that tasks draw on, for accuracy against the number of unlabelled images; a smaller share of one seed is a part of a larger.
 
     Raises:
-        DataError: the pool holds fewer than ``way`` images.
+        DataError: the share of the pool holds fewer than ``way`` images.
 
     Reference:
         S. Khodadadeh, L. Boloni, M. Shah, Unsupervised Meta-Learning for Few-Shot Image Classification, NeurIPS 2019.
@@ -36,9 +37,24 @@ class Views:
 
     reads_labels = False
 
-    def __init__(self, images: Tensor, seed: Natural, way: Ways = 5, shot: Examples = 2, query: Examples = 3, meta_batch: Examples = 4) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        seed: Natural,
+        way: Ways = 5,
+        shot: Examples = 2,
+        query: Examples = 3,
+        meta_batch: Examples = 4,
+        share: Fraction = 1.0,
+    ) -> None:
+        if share < 1:
+            chosen = torch.randperm(len(images), generator=generator_for(seed, "tasks/share"))[: round(share * len(images))]
+            images = images[chosen.sort().values]
         if len(images) < way:
-            raise DataError(f"tasks.way: {way} pseudo-classes need {way} images, the training split has {len(images)}; lower tasks.way or widen the split")
+            part = "" if share == 1 else f" in a share of {share:g}"
+            raise DataError(
+                f"tasks.way: {way} pseudo-classes need {way} images, the training split has {len(images)}{part}; lower tasks.way or widen the split"
+            )
         self.images, self.seed, self.way, self.shot, self.query, self.meta_batch = images, seed, way, shot, query, meta_batch
 
     def episode(self, step: int) -> Episode:

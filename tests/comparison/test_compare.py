@@ -95,7 +95,7 @@ def test_what_cannot_be_compared(files, write, tmp_path, monkeypatch) -> None:
         return text
 
     base, fast = files
-    assert refused(base) == "mfk compare: needs two pipelines at least, got 1; name them, the baseline first\n"
+    assert refused(base) == "mfk compare: needs two pipelines at least, got 1; name them, the baseline first, or vary one with --vary\n"
     other = write(BASE.replace("query: 2", "query: 3"), "other.yaml")
     assert "other.yaml: is measured on other test episodes than base; evaluate.query is 2 there and 3 here; make them equal" in refused(base, other)
     readout = write(BASE.replace("[prototype]", "[logistic]"), "readout.yaml")
@@ -111,6 +111,21 @@ def test_a_folder_with_a_run_of_another_pipeline_is_left_alone(files, tmp_path) 
     run.mkdir(parents=True)
     (run / "pipeline.yaml").write_text(read(files[0], ["outer.steps=9"]).to_yaml())
     assert "holds a run of another pipeline; outer.steps is 9 there and 4 here; choose another -o, or remove it" in mfk(*files, "-o", tmp_path / "out", code=1)
+
+
+def test_one_pipeline_is_varied_by_each_change_in_turn(files, tmp_path) -> None:
+    text = mfk(files[0], "--vary", "tasks.shot=2", "--vary", "tasks.shot=3", "--seeds", 2, "-o", tmp_path / "out")
+    runs = {path.parent.parent.name: read(path) for path in (tmp_path / "out").glob("*/seed-1/pipeline.yaml")}
+    assert {name: run.tasks.settings["shot"] for name, run in runs.items()} == {"shot=2": 2, "shot=3": 3}
+    assert "shot=3" in text
+    assert "--vary tasks.shot=2 --vary tasks.shot=3" in (tmp_path / "out" / "comparison.html").read_text()
+    assert [each.name for each in contenders(files[:1], [], ["augment.level=2", "augment=[]", "tasks={name: views, way: 3}"])] == [
+        "level=2",
+        "augment=",
+        "tasks=-name-views-way-3",
+    ]
+    assert "--vary: makes several pipelines out of one file, got 2 files; name one" in mfk(*files[:2], "--vary", "tasks.shot=2", code=2)
+    assert "needs two pipelines at least, got 1; name them, the baseline first, or vary one with --vary" in mfk(files[0], "--vary", "tasks.shot=2", code=2)
 
 
 def test_names_are_numbered_where_files_share_them(files, tmp_path) -> None:

@@ -44,6 +44,19 @@ def test_too_few_images() -> None:
         Views(POOL, 0, 31)
 
 
+def test_a_share_of_the_pool_is_a_part_of_a_larger_share() -> None:
+    def drawn(share: float, seed: int = 0) -> set[int]:
+        views = Views(POOL, seed, 3, share=share)
+        return {int(value) for step in range(200) for value in views.episode(step).support.x[..., 0, 0, 0].flatten()}
+
+    assert len(drawn(0.2)) == 6
+    assert drawn(0.2) < drawn(0.5) < drawn(1.0) == set(range(30))
+    assert drawn(0.2, seed=1) != drawn(0.2)
+    assert torch.equal(Views(POOL, 0, 3).episode(1).support.x, Views(POOL, 0, 3, share=1.0).episode(1).support.x)
+    with pytest.raises(DataError, match=r"4 pseudo-classes need 4 images, the training split has 3 in a share of 0\.1; lower tasks\.way"):
+        Views(POOL, 0, 4, share=0.1)
+
+
 class Poison:
     """Labels that raise at whatever is done with them."""
 
