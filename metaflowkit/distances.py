@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def unit(x: Tensor) -> Tensor:
     return x / (x.square().sum(-1, keepdim=True) + EPS).sqrt()
 
 
-def contrast(features: Tensor, y: Tensor, temperature: float) -> Tensor:
+def contrast(features: Tensor, y: Tensor, temperature: float, same_class: float = 0.0) -> Tensor:
     """The contrastive loss of rows whose labels are equal: mean_i -1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i.z_a / t)_p.
 
     With two rows of each label it is the normalised temperature-scaled cross-entropy.
@@ -42,16 +44,29 @@ def contrast(features: Tensor, y: Tensor, temperature: float) -> Tensor:
         features: [n, D]; z are these rows scaled to length one.
         y: labels, int64 [n], each of two rows at least.
         temperature: t.
+        same_class: q, the share of the rows with another label that are of the same true class nevertheless. With q > 0 the sum of exp(z_i.z_a / t)
+            over the m rows a with another label is replaced by m max((their mean - q mean over P(i)) / (1 - q), exp(-1 / t)), an estimate of the sum over
+            rows of other classes.
 
     Returns:
         A scalar.
+
+    Reference:
+        C.-Y. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, equation 8.
     """
     z = unit(features)
     diagonal = torch.eye(len(y), dtype=torch.bool, device=y.device)
-    scores = (z @ z.T / temperature).masked_fill(diagonal, -torch.inf)
-    log_share = scores - scores.logsumexp(1, keepdim=True)
     positive = (y[:, None] == y) & ~diagonal
-    return -(torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)).mean()
+    scores = (z @ z.T / temperature).masked_fill(diagonal, -torch.inf)
+    if same_class == 0:
+        total = scores.logsumexp(1, keepdim=True)
+    else:
+        weights = (scores - 1 / temperature).exp()  # scores are at most 1 / t
+        own, own_count = torch.where(positive, weights, 0.0).sum(1), positive.sum(1)
+        others, count = weights.sum(1) - own, len(y) - 1 - own_count
+        mean = (others / count.clamp(min=1) - same_class * own / own_count) / (1 - same_class)
+        total = (own + count * mean.clamp(min=math.exp(-2 / temperature))).log()[:, None] + 1 / temperature
+    return -(torch.where(positive, scores - total, 0.0).sum(1) / positive.sum(1)).mean()
 
 
 def similarity(a: Tensor, b: Tensor, metric: str) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
-from metaflowkit.config.schema import Positive
+from metaflowkit.config.schema import Decay, Positive
 from metaflowkit.distances import contrast
 from metaflowkit.types import Adapted, Episode, features_of
 
@@ -20,16 +20,17 @@ class NTXent:
 
     Args:
         temperature: t.
+        same_class: share of the other images that are of the same true class; see :class:`metaflowkit.losses.contrastive.Contrastive`.
 
     Reference:
         T. Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, equation 1; with more than two
-        views P. Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2.
+        views P. Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2; ``same_class``: C.-Y. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020.
     """
 
     needs_classes = True
 
-    def __init__(self, temperature: Positive = 0.5) -> None:
-        self.temperature = temperature
+    def __init__(self, temperature: Positive = 0.5, same_class: Decay = 0.0) -> None:
+        self.temperature, self.same_class = temperature, same_class
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and no metric.
@@ -38,4 +39,4 @@ class NTXent:
             ValueError: the model returns no embeddings.
         """
         x, y = (torch.cat([support, query]) for support, query in zip(task.support, task.query))
-        return contrast(features_of(adapted.call(adapted.params, x)), y, self.temperature), {}
+        return contrast(features_of(adapted.call(adapted.params, x)), y, self.temperature, self.same_class), {}

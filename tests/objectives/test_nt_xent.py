@@ -7,6 +7,7 @@ import math
 import torch
 
 from metaflowkit.criteria import Classification
+from metaflowkit.distances import contrast
 from metaflowkit.objectives.nt_xent import NTXent
 from metaflowkit.types import Adapted, Episode, Labelled, Outputs
 
@@ -26,3 +27,6 @@ def test_value_is_that_of_every_pair() -> None:
     losses = [-math.log(score(i, (i + 4) % 8) / sum(score(i, k) for k in range(8) if k != i)) for i in range(8)]
     torch.testing.assert_close(value.item(), sum(losses) / 8)
     assert not metrics
+    debiased, _ = NTXent(0.3, same_class=0.25)(adapted, Episode(Labelled(FIRST, Y), Labelled(SECOND, Y), 4))
+    torch.testing.assert_close(debiased, contrast(torch.cat([FIRST, SECOND]), torch.cat([Y, Y]), 0.3, 0.25))
+    assert debiased != value
