@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
@@ -19,6 +20,7 @@ from metaflowkit.training.evaluate_run import load
 from metaflowkit.training.run_directory import Run
 
 SHOWN = 8  # images of the picture
+COLLIDING = 1.0  # other images of its own class in a task, from which an image is told apart
 PICTURE, NUMBERS = "views.png", "consistency.json"
 
 
@@ -62,9 +64,11 @@ def check_consistency(path: Path, overrides: Sequence[str], folder: Path, split:
         if level is None
         else (f"suggested: augment.level={level.level}, the mildest at which {rows[0].space} find the own image of fewer than 10 % of the views")
     )
+    labelled = build(flow.pipeline, train=False).splits.get("train")  # with its classes, which no task is given
     return [
         *table(rows, chance(drawn.y), flow.unit.removesuffix("s")),
         advice,
+        *([collisions(labelled.y, flow.interface.way, flow.unit)] if labelled is not None and labelled.classes else []),
         f"written to {folder}: {', '.join(file for file in (NUMBERS, PICTURE) if (folder / file).is_file())}",
     ]
 
@@ -82,6 +86,25 @@ def table(rows: Sequence[Consistency], by_chance: float, noun: str = "image") ->
         lines.append(f"{level:<8}" + "".join(f"{100 * row.own_image:>10.1f} / {100 * row.own_class:4.1f} ± {100 * row.ci95:3.1f}" for row in cells))
     n = rows[0].images
     return [*lines, f"({n} {noun}s; by chance {100 / n:.1f} / {100 * by_chance:.1f}; ± 95 % confidence over {noun}s; level none are the {noun}s themselves)"]
+
+
+def collisions(y: Tensor, way: int, nouns: str) -> str:
+    """How often the pseudo-classes of a task are of one true class, as a line, and what to do where it is often.
+
+    Args:
+        y: the classes of the training examples, [n].
+        way: pseudo-classes of a task.
+        nouns: what the examples are.
+    """
+    same = chance(y)
+    others = same * (way - 1)
+    text = f"in a task of {way} {nouns}, each has {others:.2g} others of its own class on average"
+    if others < COLLIDING:
+        return text
+    return (
+        f"{text}, from which it is told apart: lower tasks.way to {max(2, int(COLLIDING / same))}, take data of more classes, or subtract them with "
+        f"same_class: {same:.2g} in a contrastive loss"
+    )
 
 
 def picture(drawn: Views) -> bytes:

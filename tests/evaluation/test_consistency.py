@@ -14,6 +14,7 @@ from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import pipeline_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.consistency import Consistency, Views, chance, consistency, draw_views, suggested
+from metaflowkit.reporting.consistency import collisions
 from tests.small import SMALL
 
 PIPELINE = pipeline_of(yaml.safe_load(SMALL))
@@ -62,6 +63,7 @@ def test_the_command_writes_numbers_and_a_picture_also_of_a_run(write, tmp_path)
     assert trained.exit_code == 0, trained.output
     shown = CliRunner().invoke(main, ["consistency", str(run), "-o", str(tmp_path / "out"), "--images", "40", "--views", "2"])
     assert shown.exit_code == 0, shown.output
+    assert "in a task of 3 images, each has 0." in shown.output
     head, *table = shown.output.splitlines()[1:8]
     assert head.split() == ["level", "pixels", "untrained", "trained"]
     assert [line.split()[0] for line in table[:5]] == ["none", "1", "2", "3", "4"]
@@ -70,6 +72,18 @@ def test_the_command_writes_numbers_and_a_picture_also_of_a_run(write, tmp_path)
     assert len(numbers) == 15
     assert numbers[5]["own_class"] != numbers[10]["own_class"] or numbers[6]["own_image"] != numbers[11]["own_image"]  # trained weights were read
     assert (tmp_path / "out" / "views.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_collisions_of_pseudo_classes() -> None:
+    y = torch.arange(4).repeat_interleave(50)
+    drawn = torch.stack([y[torch.randperm(200, generator=torch.Generator().manual_seed(i))[:10]] for i in range(4000)])
+    others = ((drawn[:, :, None] == drawn[:, None]).double().sum((1, 2)) / 10 - 1).mean().item()
+    text = collisions(y, 10, "images")
+    assert text.startswith(
+        f"in a task of 10 images, each has {others:.2g} others of its own class on average, from which it is told apart: lower tasks.way to 4"
+    )
+    assert text.endswith("or subtract them with same_class: 0.25 in a contrastive loss")
+    assert collisions(y, 4, "texts") == "in a task of 4 texts, each has 0.74 others of its own class on average"
 
 
 def test_texts_are_compared_by_their_words(questions) -> None:
