@@ -9,8 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
+
+from metaflowkit.datasets.images import Decoding
+from metaflowkit.datasets.one_shot_runs import read_one_shot_runs
+from metaflowkit.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +49,30 @@ def test_smallest_case(memory, tmp_path, run) -> None:
     assert all(result["float32"] < 1e-3 for result in results if "channels last" not in result["contender"])
     assert all(result["MiB"] > 0 for result in results) == bool(memory)
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_one_shot_runs_are_within_an_alphabet_by_two_drawers(tmp_path, run) -> None:
+    for alphabet, shade in (("Angelic", 1), ("Tibetan", 2)):
+        for character in range(1, 23):
+            for drawer in range(1, 4):
+                path = tmp_path / "images" / alphabet / f"character{character:02}" / f"{character:04}_{drawer:02}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((4, 4), 100 * shade + 10 * drawer, dtype=np.uint8) + np.eye(4, dtype=np.uint8) * character).save(path)
+    for name in ("a.zip", "b.zip"):
+        assert run(tmp_path / "images", tmp_path / name, script="one_shot_runs.py") == "4 runs\n"
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    for i, each in enumerate(read_one_shot_runs(tmp_path / "a.zip", Decoding(4, "grey"))):
+        (shown, classified), own = (set(x[:, 0, 0, 1].tolist()) for x in (each.training, each.test)), each.training[each.labels]
+        assert len(each.training) == len(each.test) == len(each.training[:, 0, 0, 0].unique()) == 20
+        assert len(shown) == len(classified) == 1
+        assert shown != classified
+        assert {value // 100 for value in shown | classified} == {1 + i // 2}
+        characters = [x[:, 0, 0, 0].int() - x[:, 0, 0, 1].int() for x in (own, each.test)]
+        assert torch.equal(*characters)
+    for path in (tmp_path / "images" / "Angelic").rglob("*_0[12].png"):
+        path.unlink()
+    with pytest.raises(DataError, match="Angelic has 22 characters by 1 drawers; a run needs 20 by 2"):
+        run(tmp_path / "images", tmp_path / "c.zip", script="one_shot_runs.py")
 
 
 def test_unknown_names(monkeypatch) -> None:
