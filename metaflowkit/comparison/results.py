@@ -176,7 +176,7 @@ def lines(comparison: Comparison) -> list[str]:
     metric, count = comparison.metric, len(comparison.seeds)
     text = []
     for setting in comparison.settings:
-        text += [f"test {setting}, {metric.name}{metric.unit}", f"  {'':<24}{'untrained':>10}{'trained':>16}    less {comparison.baseline}"]
+        text += [f"test {setting}, {metric.name}{metric.unit}", f"  {'':<24}{'untrained':>10}{'trained':>16}    gain over {comparison.baseline}"]
         for name, of in comparison.measured.items():
             by_seed = of.trained[setting].mean(1)
             spread = metric.with_ci(by_seed.mean(), by_seed.std(ddof=1)) if count > 1 else metric.text(by_seed.mean())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,6 +11,7 @@ import matplotlib
 from optuna.trial import TrialState
 
 from metaflowkit.config.yaml import write_atomic
+from metaflowkit.reporting import html as frame
 from metaflowkit.search.final import final_runs, final_table
 from metaflowkit.search.results import fanova, importances, summary, write_results
 from metaflowkit.search.study import Study
@@ -36,16 +34,12 @@ def conclude(study: Study, final: bool = True) -> list[str]:
 
 def write_page(study: Study, lines: Sequence[str]) -> str:
     """Write ``report.html`` into the study's folder, with the lines of its summary; returns its name."""
-    parts = [f"<h2>{html.escape(title)}</h2>\n<img alt='{html.escape(title)}' src='data:image/png;base64,{picture}'>" for title, picture in _pictures(study)]
-    name = html.escape(study.search.settings.name)
-    head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{name}</title>\n<style>body {{ font: 15px sans-serif; margin: 2em auto; max-width: 75em }} img {{ max-width: 100% }} pre {{ overflow-x: auto }}</style>"
-    text = html.escape("\n".join(lines))
-    write_atomic(study.folder / "report.html", "\n".join([head, f"<h1>{name}</h1>\n<pre>{text}</pre>", *parts, "</html>\n"]).encode())
+    write_atomic(study.folder / "report.html", frame.page(study.search.settings.name, [frame.preformatted(lines), *_pictures(study)]).encode())
     return "report.html"
 
 
-def _pictures(study: Study) -> Iterator[tuple[str, str]]:
-    """Titles and PNGs; plots for which a study has too few trials are left out."""
+def _pictures(study: Study) -> Iterator[str]:
+    """Pictures under their titles; plots for which a study has too few trials are left out."""
     matplotlib.use("Agg")
     import optuna.visualization.matplotlib as plots
 
@@ -75,10 +69,10 @@ def _pictures(study: Study) -> Iterator[tuple[str, str]]:
         ]
     for title, possible, draw in figures:
         if possible:
-            yield title, _png(draw)
+            yield _picture(title, draw)
 
 
-def _png(draw: Callable[[], Any]) -> str:
+def _picture(title: str, draw: Callable[[], Any]) -> str:
     import matplotlib.pyplot as plt
 
     with warnings.catch_warnings():
@@ -90,7 +84,6 @@ def _png(draw: Callable[[], Any]) -> str:
         legend = axes.get_legend()
         if legend is not None and len(legend.get_texts()) > 12:  # a line for every trial
             legend.remove()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        picture = frame.picture(title, figure, bbox_inches="tight")
         plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return picture
