@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 EPS = 1e-12
+Similarity = Literal["cosine", "euclidean", "semi_normalised"]
 
 
 def membership(y: Tensor, way: int) -> Tensor:
@@ -69,15 +71,26 @@ def contrast(features: Tensor, y: Tensor, temperature: float, same_class: float 
     return -(torch.where(positive, scores - total, 0.0).sum(1) / positive.sum(1)).mean()
 
 
+def default_temperature(metric: Similarity, temperature: float | None) -> float:
+    """The temperature that is given, or the metric's own where it is None."""
+    return temperature if temperature is not None else {"cosine": 0.1, "euclidean": 1.0, "semi_normalised": 1.0}[metric]
+
+
 def similarity(a: Tensor, b: Tensor, metric: str) -> Tensor:
     """Similarity of every row of ``a`` [n, D] with every row of ``b`` [m, D], as [n, m].
 
     Args:
         a: rows.
-        b: rows.
-        metric: ``cosine``, or ``euclidean`` for minus the squared distance (written out: ``cdist`` has no double
-            backward in every supported torch).
+        b: rows, such as prototypes.
+        metric: ``cosine``; ``euclidean`` for minus the squared distance (written out: ``cdist`` has no double
+            backward in every supported torch); ``semi_normalised`` for the product of a row of ``a`` with a row of ``b`` of length one.
+
+    Reference:
+        ``semi_normalised``: H.-J. Ye, L. Han, D.-C. Zhan, Revisiting Unsupervised Meta-Learning via the Characteristics of Few-Shot Tasks,
+        TPAMI 2022, section 4.2.
     """
     if metric == "cosine":
         return unit(a) @ unit(b).T
+    if metric == "semi_normalised":
+        return a @ unit(b).T
     return -(a.square().sum(-1)[:, None] - 2 * a @ b.T + b.square().sum(-1))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.config.schema import Positive
 from metaflowkit.criteria import accuracy
-from metaflowkit.distances import prototypes, similarity
+from metaflowkit.distances import Similarity, default_temperature, prototypes, similarity
 from metaflowkit.types import Adapted, Episode, features_of
 
 
@@ -22,8 +20,8 @@ class PrototypeContrastive:
     (``query_loss``) is the same, with support and query embedded apart. Without inner steps (``inner.steps: 0``) it is ProtoCLR.
 
     Args:
-        metric: ``euclidean`` (minus the squared distance) or ``cosine``.
-        temperature: t; null for 0.1 with cosine and 1 with euclidean.
+        metric: see :func:`metaflowkit.distances.similarity`.
+        temperature: t; null for 0.1 with cosine and 1 with the others.
 
     Reference:
         C. Medina, A. Devos, M. Grossglauser, Self-Supervised Prototypical Transfer Learning for Few-Shot Classification, 2020, equation 1.
@@ -31,9 +29,9 @@ class PrototypeContrastive:
 
     needs_classes = True
 
-    def __init__(self, metric: Literal["euclidean", "cosine"] = "euclidean", temperature: Positive | None = None) -> None:
+    def __init__(self, metric: Similarity = "euclidean", temperature: Positive | None = None) -> None:
         self.metric = metric
-        self.temperature = temperature if temperature is not None else {"cosine": 0.1, "euclidean": 1.0}[metric]
+        self.temperature = default_temperature(metric, temperature)
 
     def __call__(self, adapted: Adapted, task: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Value, and the accuracy of the prototypes on the query views.

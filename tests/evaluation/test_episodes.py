@@ -84,7 +84,7 @@ def nearest_mean(task, metric: str) -> float:
     return float(np.mean(scores.argmax(1) == labels))
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "semi_normalised"])
 def test_prototype_accuracy_and_interval_are_those_of_numpy(make, drawn, metric) -> None:
     flow = make(f"model.head={{name: prototype, metric: {metric}}}")
     (score,) = evaluate(flow, "test", **SIZES, readouts=["prototype"])

@@ -16,7 +16,7 @@ QUERY = Labelled(torch.randn(9, 5, generator=G, dtype=torch.float64), torch.aran
 WEIGHT = torch.randn(5, 4, generator=G, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("metric", "temperature"), [("euclidean", None), ("cosine", 0.2)])
+@pytest.mark.parametrize(("metric", "temperature"), [("euclidean", None), ("cosine", 0.2), ("semi_normalised", None)])
 def test_value_and_gradient(metric, temperature) -> None:
     weight = WEIGHT.clone().requires_grad_()
     sets = []
@@ -32,7 +32,11 @@ def test_value_and_gradient(metric, temperature) -> None:
     w = WEIGHT.clone().requires_grad_()
     centres = torch.stack([(SUPPORT.x @ w)[SUPPORT.y == k].mean(0) for k in range(3)])
     z = QUERY.x @ w
-    scores = -torch.cdist(z, centres).square() if metric == "euclidean" else F.cosine_similarity(z[:, None], centres[None], dim=2) / 0.2
+    scores = {
+        "euclidean": -torch.cdist(z, centres).square(),
+        "cosine": F.cosine_similarity(z[:, None], centres[None], dim=2) / 0.2,
+        "semi_normalised": z @ F.normalize(centres, dim=1).T,
+    }[metric]
     expected = F.cross_entropy(scores, QUERY.y)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(torch.autograd.grad(value, weight)[0], torch.autograd.grad(expected, w)[0])

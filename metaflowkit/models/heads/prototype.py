@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from metaflowkit.config.registry import HEADS
 from metaflowkit.config.schema import Positive
-from metaflowkit.distances import prototypes, similarity
+from metaflowkit.distances import Similarity, default_temperature, prototypes, similarity
 from metaflowkit.types import Labelled
 
 
@@ -17,8 +15,9 @@ class Prototype(nn.Module):
     """Scores by nearness to the mean support embedding of each class: logits = s(f(x), c_k) / temperature.
 
     Args:
-        metric: ``cosine`` similarity, or ``euclidean`` for minus the squared distance.
-        temperature: divides the similarities; null for 0.1 with cosine and 1 with euclidean.
+        metric: ``cosine`` similarity, ``euclidean`` for minus the squared distance, or ``semi_normalised`` for the product with the class mean scaled to
+            length one.
+        temperature: divides the similarities; null for 0.1 with cosine and 1 with the others.
 
     Reference:
         J. Snell, K. Swersky, R. Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, equations 1 and 2.
@@ -27,10 +26,10 @@ class Prototype(nn.Module):
     reads_support = True
     fixed_way = False
 
-    def __init__(self, metric: Literal["cosine", "euclidean"] = "cosine", temperature: Positive | None = None) -> None:
+    def __init__(self, metric: Similarity = "cosine", temperature: Positive | None = None) -> None:
         super().__init__()
         self.metric = metric
-        self.temperature = temperature if temperature is not None else {"cosine": 0.1, "euclidean": 1.0}[metric]
+        self.temperature = default_temperature(metric, temperature)
 
     def forward(self, features: Tensor, support: Labelled, way: int) -> Tensor:
         """Scores [n, N] of features [n, D], given embedded support examples [m, D] with labels [m]."""
