@@ -19,7 +19,11 @@ SEARCHES = sorted((ROOT / "search").rglob("*.yaml"))
 @pytest.fixture
 def overrides(strokes, fields, questions):
     texts = [f"dataset.root={questions}", "dataset.train=[money]", "dataset.val=[home]", "dataset.test=[travel]"]
-    return {"omniglot": [f"dataset.root={strokes}"], "folder": [f"dataset.root={fields}"], "clinc150": [*texts, "evaluate={way: 2, shot: 1}", "tasks.way=20"]}
+    return {
+        "omniglot": [f"dataset.root={strokes}", "dataset.split=lake"],
+        "folder": [f"dataset.root={fields}"],
+        "clinc150": [*texts, "evaluate={way: 2, shot: 1}", "tasks.way=20"],
+    }
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
