@@ -175,11 +175,12 @@ class Watch:
             )
         objective = self._mean("train/objective")
         if objective is not None and 0 <= objective < STILL:
-            yield Sign(
-                "standstill",
-                f"the objective is 0 ({objective:.1e} over {WINDOW} steps), so nothing is learnt; student and target are equal where embeddings have collapsed or the inner steps move "
-                "nothing; raise objective.delta or inner.rule.lr, and set objective.grounded: true",
+            cause = (
+                "student and target are equal where embeddings have collapsed or the inner steps move nothing; raise objective.delta or inner.rule.lr, and set objective.grounded: true"
+                if "delta" in self.pipeline.objective.settings
+                else "the training tasks are solved completely; make them harder, such as with a higher augment.level or tasks.way"
             )
+            yield Sign("standstill", f"the objective is 0 ({objective:.1e} over {WINDOW} steps), so nothing is learnt; {cause}")
         norm, first = self._mean("train/gradient_norm"), self.first.get("train/gradient_norm")
         if norm is not None and first and norm > EXPLODED * first:
             yield Sign(

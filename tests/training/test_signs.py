@@ -144,6 +144,14 @@ def test_an_ungrounded_target_on_a_collapsed_network_has_no_gradient_and_is_repo
     assert [line["text"] for line in lines if line.get("sign") == "collapse"] == [said["collapse"].text]
 
 
+def test_a_standstill_of_a_plain_objective_is_a_task_that_is_solved() -> None:
+    watch = Watch(pipeline_of(yaml.safe_load(SMALL), ["objective=query_loss"]))
+    (sign,) = (sign for line in log({"train/objective": 0.0}, BETTER) for sign in watch.add(line))
+    assert sign.text.endswith(
+        "so nothing is learnt; the training tasks are solved completely; make them harder, such as with a higher augment.level or tasks.way"
+    )
+
+
 def test_the_spread_is_that_of_at_most_forty_examples_of_different_images() -> None:
     flow = build(pipeline_of(yaml.safe_load(SMALL), ["tasks.way=30", "tasks.query=3"]))
     episode = flow.episode(1)
