@@ -51,6 +51,14 @@ def test_smallest_case(memory, tmp_path, run) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_memory_grows_with_the_inner_steps_and_hardly_with_remat(run) -> None:
+    table = run("--way", 64, "--case", "K = 5, bootstrapped", "--case", "K = 5, remat", script="ways_memory.py").splitlines()
+    assert table[0].split() == ["MiB", "64-way"]
+    whole, remat = (float(line.split()[-1]) for line in table[1:])
+    assert 0 < remat < 0.8 * whole
+
+
 def test_one_shot_runs_are_within_an_alphabet_by_two_drawers(tmp_path, run) -> None:
     for alphabet, shade in (("Angelic", 1), ("Tibetan", 2)):
         for character in range(1, 23):
