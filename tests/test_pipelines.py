@@ -21,7 +21,7 @@ def overrides(strokes, fields, questions):
     texts = [f"dataset.root={questions}", "dataset.train=[money]", "dataset.val=[home]", "dataset.test=[travel]"]
     return {
         "omniglot": [f"dataset.root={strokes}", "dataset.split=lake"],
-        "folder": [f"dataset.root={fields}"],
+        "folder": [f"dataset.root={fields}", "dataset.split_files=null", "evaluate={way: 2, shot: 1}"],
         "clinc150": [*texts, "evaluate={way: 2, shot: 1}", "tasks.way=20"],
     }
 
