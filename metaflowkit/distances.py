@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from metaflowkit.config.schema import Similarity
+
 EPS = 1e-12
-Similarity = Literal["cosine", "euclidean", "semi_normalised"]
 
 
 def membership(y: Tensor, way: int) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import LOSSES
-from metaflowkit.config.schema import Positive
-from metaflowkit.distances import Similarity, default_temperature, membership, similarity, unit
+from metaflowkit.config.schema import Positive, Similarity
+from metaflowkit.distances import default_temperature, membership, similarity, unit
 from metaflowkit.types import Outputs
 
 

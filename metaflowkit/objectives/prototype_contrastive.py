@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.registry import OBJECTIVES
-from metaflowkit.config.schema import Positive
+from metaflowkit.config.schema import Positive, Similarity
 from metaflowkit.criteria import accuracy
-from metaflowkit.distances import Similarity, default_temperature, prototypes, similarity
+from metaflowkit.distances import default_temperature, prototypes, similarity
 from metaflowkit.types import Adapted, Episode, features_of
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from metaflowkit.config.registry import HEADS
-from metaflowkit.config.schema import Positive
-from metaflowkit.distances import Similarity, default_temperature, prototypes, similarity
+from metaflowkit.config.schema import Positive, Similarity
+from metaflowkit.distances import default_temperature, prototypes, similarity
 from metaflowkit.types import Labelled
 
 
