@@ -42,7 +42,7 @@ def test_a_comparison_is_stopped_goes_on_and_calls_a_pipeline_against_itself_unr
         trained.append(folder)
         real(contender, seed, folder, tell)
 
-    arguments = [*files, files[0], "--seeds", 2, "-o", out, "--set", "evaluate.episodes=60"]
+    arguments = [*files, files[0], "--seeds", 2, "-o", out, "--set", "evaluate.episodes=60", "--set", "outer.steps=2"]
     with monkeypatch.context() as patched:
         patched.setattr(module, "train_or_reuse", stopped)
         mfk(*arguments, code=130)
