@@ -66,7 +66,7 @@ def test_frozen_statistics_are_those_of_the_untrained_network_and_stay(pipeline,
     assert "under the untrained weights (inductive)" in "\n".join(report.lines())
 
 
-@pytest.mark.parametrize("rule", ["{name: sgd, lr: 0.1}", "{name: higher, optimizer: Rprop}"])
+@pytest.mark.parametrize("rule", ["{name: sgd, lr: 0.1}", pytest.param("{name: higher, optimizer: Rprop}", marks=pytest.mark.slow)])
 def test_a_run_saves_statistics_with_its_weights_and_is_measured_by_them(pipeline, tmp_path, rule) -> None:
     chosen = pipeline(f"inner.rule={rule}")
     train(chosen, tmp_path / "run")

@@ -222,7 +222,7 @@ DIFFER = "a plain loop of torch.autograd: meta-gradient and finite differences d
     "overrides",
     [
         (),
-        ("objective={name: bootstrapped_kl, delta: 2, grounded: false, direction: reverse}",),
+        pytest.param(("objective={name: bootstrapped_kl, delta: 2, grounded: false, direction: reverse}",), marks=pytest.mark.slow),
         ("objective=query_loss", "inner.order=first", "inner.learn={lr: layer}", "inner.rule.momentum=0.9"),
         ("model.head=linear", "inner.loss=cross_entropy", "inner.adapt=['head.*']", "inner.others=frozen", "evaluate.way=5", "evaluate.readouts=[prototype]"),
         ("inner.adapt=['backbone.blocks.1.*', 'backbone.blocks.2.*']",),

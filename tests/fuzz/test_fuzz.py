@@ -69,7 +69,7 @@ def test_hundreds_of_mutants_are_read_or_refused_and_some_of_the_valid_ones_trai
     assert trained == BUILT
 
 
-@pytest.mark.parametrize(("place", "without", "count"), [("metaflowkit.config.yaml.DEPTH", 10**6, 60), ("metaflowkit.errors.printable", str, 250)])
+@pytest.mark.parametrize(("place", "without", "count"), [("metaflowkit.config.yaml.DEPTH", 10**6, 60), ("metaflowkit.errors.printable", str, 120)])
 def test_mutants_show_a_guard_that_is_missing(place, without, count, tmp_path, monkeypatch) -> None:
     """Nesting without bound, control characters in messages."""
     monkeypatch.setattr(place, without)
