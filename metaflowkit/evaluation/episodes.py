@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -71,23 +71,29 @@ def evaluate(
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
-    accuracies: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    with normalising(flow, statistics):
-        for i, episode in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)):
-            shown = Shown(flow, episode, f"evaluate/{split}", i)
+    drawn = (Shown(flow, e, f"evaluate/{split}", i) for i, e in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)))
+    measured = accuracies(flow, chosen, drawn, statistics)
+    return [Score.of(split, FewShot(way, shot, query, name, statistics), ACCURACY, values) for name, values in measured.items()]
+
+
+def accuracies(flow: Flow, chosen: Mapping[str, Readout], tasks: Iterable[Shown], statistics: str) -> dict[str, Tensor]:
+    """The accuracy on each task by readout, [T] each; ``statistics`` as in :func:`evaluate`."""
+    values: dict[str, list[Tensor]] = {name: [] for name in chosen}
+    with _normalising(flow, statistics):
+        for shown in tasks:
             for name, readout in chosen.items():
-                accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), episode.query.y))
-    return [Score.of(split, FewShot(way, shot, query, readout, statistics), ACCURACY, joined(each)) for readout, each in accuracies.items()]
+                values[name].append(accuracy(_scores(readout, shown, name).double(), shown.episode.query.y))
+    return {name: joined(batches) for name, batches in values.items()}
 
 
-def normalising(flow: Flow, statistics: str) -> AbstractContextManager[None]:
+def _normalising(flow: Flow, statistics: str) -> AbstractContextManager[None]:
     """A context in which networks that store statistics normalise by these; see :func:`evaluate`."""
     if statistics == "stored":
         return nullcontext()
     return placed(flow.pipeline, "evaluate.statistics", lambda: current_statistics(flow.learner.model))
 
 
-def scores_of_readout(readout: Readout, shown: Shown, name: str) -> Tensor:
+def _scores(readout: Readout, shown: Shown, name: str) -> Tensor:
     """The scores that a readout gives the query, once their shape is known to be right.
 
     Raises:

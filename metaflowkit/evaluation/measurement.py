@@ -67,12 +67,13 @@ def measurements(flow: Flow, split: str = "test", before_each: Callable[[], None
             yield evaluate(cast(FewShotFlow, flow), split, way, shot, settings.query, settings.episodes, settings.readouts, statistics)
 
 
-def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
+def protocol(flow: Flow, readouts: Iterable[str] | None = None, drawn: bool = True) -> str:
     """The protocol of the measurements, in words.
 
     Args:
         flow: with the weights that were measured.
         readouts: of few-shot classification; None for those of the pipeline.
+        drawn: whether the episodes were drawn, and not given as files.
     """
     settings = flow.pipeline.evaluate
     phrases = []
@@ -89,4 +90,4 @@ def protocol(flow: Flow, readouts: Iterable[str] | None = None) -> str:
             support = f"{views} augmented views of each support image" if views else "the support images"
             phrases.append(f"{name!r} takes {flow.pipeline.inner.steps} inner steps on {support}")
     phrases += dict.fromkeys(examples.note for examples in flow.splits.values() if examples.note)
-    return "; ".join([*phrases, f"episodes are drawn with seed {settings.seed}"])
+    return "; ".join([*phrases, *([f"episodes are drawn with seed {settings.seed}"] if drawn else [])])

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow
 from metaflowkit.config.choice import Choice
-from metaflowkit.criteria import accuracy
 from metaflowkit.datasets.one_shot_runs import OneShotRun
 from metaflowkit.evaluation.base import Shown
-from metaflowkit.evaluation.episodes import chosen_readouts, normalising, scores_of_readout
-from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
+from metaflowkit.evaluation.episodes import accuracies, chosen_readouts
+from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.seeding import seed_for
 from metaflowkit.types import Episode, Labelled
 
@@ -37,13 +34,9 @@ def evaluate_one_shot_runs(flow: FewShotFlow, runs: Sequence[OneShotRun], readou
     query = max(1, len(runs[0].test) // way)
     scores = []
     for statistics in flow.pipeline.evaluate.statistics_in_turn():
-        accuracies: dict[str, list[Tensor]] = defaultdict(list)
-        with normalising(flow, statistics):
-            for i, run in enumerate(runs):
-                shown = Shown(flow, _episode(flow, run, i), f"evaluate/{SPLIT}", i)
-                for name, readout in chosen.items():
-                    accuracies[name].append(accuracy(scores_of_readout(readout, shown, name).double(), shown.episode.query.y))
-        scores += [Score.of(SPLIT, FewShot(way, 1, query, name, statistics), ACCURACY, joined(each), "runs") for name, each in accuracies.items()]
+        tasks = (Shown(flow, _episode(flow, run, i), f"evaluate/{SPLIT}", i) for i, run in enumerate(runs))
+        measured = accuracies(flow, chosen, tasks, statistics)
+        scores += [Score.of(SPLIT, FewShot(way, 1, query, name, statistics), ACCURACY, values, "runs") for name, values in measured.items()]
     return scores
 
 

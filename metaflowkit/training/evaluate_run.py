@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -44,21 +44,21 @@ def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = (
     return _load(run, read(run.folder / "pipeline.yaml", overrides), weights)[0]
 
 
-def _load(run: Run, pipeline: Pipeline, weights: str, make: Callable[[Pipeline, list[int]], Flow] | None = None) -> tuple[Flow, int]:
+def _load(run: Run, pipeline: Pipeline, weights: str, data: bool = True) -> tuple[Flow, int]:
     """The flow of a pipeline with weights of a run, and the outer step that they are of; see :func:`load`.
 
     Args:
         run: the run.
         pipeline: that of the run, with overrides.
         weights: ``best`` or ``last``.
-        make: (pipeline, shape of an example in training) -> flow; None for the flow with the pipeline's data set, whose images are converted to that
-            shape where it is another data set than the run's.
+        data: whether the flow holds the pipeline's data set, whose images are converted to the shape of the training images where it is another
+            data set than the run's.
     """
     if weights not in ("best", "last"):
         raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
     path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
     snapshot = run.load_checkpoint(path)
-    flow = make(pipeline, snapshot.shape) if make is not None else build(pipeline, False, _conversion(run.pipeline(), pipeline, snapshot.shape))
+    flow = build(pipeline, False, _conversion(run.pipeline(), pipeline, snapshot.shape)) if data else _without_data(pipeline, snapshot.shape)
     checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
     flow.learner.model.load_state_dict(snapshot.model)
     return flow, snapshot.step
@@ -127,11 +127,11 @@ def evaluate_run_on_one_shot_runs(
     run.pipeline()
     names = list(readouts or ["prototype"])
     pipeline = read(folder / "pipeline.yaml", [*overrides, f"evaluate.readouts=[{', '.join(names)}]"])
-    flow, step = _load(run, pipeline, weights, _without_data)
+    flow, step = _load(run, pipeline, weights, data=False)
     channels, size = flow.interface.shape[0], flow.interface.shape[-1]
     runs = read_one_shot_runs(root, Decoding(size, "grey" if channels == 1 else "color", invert))
     scores = evaluate_one_shot_runs(cast(FewShotFlow, flow), runs, pipeline.evaluate.readouts)
-    text = f"{protocol(flow, names)}; {len(runs)} one-shot runs of {root}, {'black and white swapped' if invert else 'colours as they are'}"
+    text = f"{protocol(flow, names, drawn=False)}; {len(runs)} one-shot runs of {root}, {'black and white swapped' if invert else 'colours as they are'}"
     return scores, _appended(run, scores, text, weights, step, overrides)
 
 

@@ -125,6 +125,7 @@ def test_one_shot_runs_against_the_nearest_training_image_in_the_embedding(run, 
     assert score.each == tuple(expected)
     assert (score.split, str(score.setting), score.setting.query, score.counted) == ("one-shot runs", "4-way 1-shot, prototype", 1, "runs")
     assert text.endswith(f"3 one-shot runs of {root}, black and white swapped")
+    assert "drawn" not in text
     assert [line["each"] for line in lines] == [[round(value, 6) for value in expected]]
     shown = CliRunner().invoke(main, ["evaluate", str(run), "--one-shot-runs", str(root), "--no-invert", "--readout", "adapted", "--readout", "prototype"])
     assert shown.exit_code == 0
