@@ -51,6 +51,12 @@ def test_pipelines_on_the_page_of_tasks_are_those_that_are_shipped(text, write) 
     assert read(write(text, shipped.name + ".yaml")).plain() == shipped.plain()
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda p: p.name)
+def test_the_files_that_a_page_names_are_there(page) -> None:
+    for path in re.findall(r"(?<![\w./])(?:(?:pipelines|benchmarks|metaflowkit|tests)/[\w./]*|search/\w+[.]yaml)", page.read_text()):
+        assert (ROOT / path.rstrip(".")).exists(), path
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_between_pages_lead_somewhere(page) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
