@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from metaflowkit.cli.base import overriding, say
 from metaflowkit.errors import ConfigError
@@ -39,6 +40,8 @@ def evaluate(
     if runs is None:
         scores, protocol = evaluate_run(run_dir, overrides, split, weights, readouts or None, given)
     else:
+        if click.get_current_context().get_parameter_source("split") is not ParameterSource.DEFAULT:
+            given["split"] = split
         if given:
             raise ConfigError(f"--{next(iter(given))}: is given by the one-shot runs themselves; leave it out")
         scores, protocol = evaluate_run_on_one_shot_runs(run_dir, runs, overrides, weights, readouts or None, invert)

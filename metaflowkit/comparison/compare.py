@@ -61,7 +61,7 @@ def compare(
     chosen = f" --budget {budget}" if budget is not None else ""
     sets = "".join(f" --{option} {shlex.quote(each)}" for option, given in (("vary", variations), ("set", overrides)) for each in given)
     command = f"mfk compare {shlex.join(map(str, paths))} --seeds {seeds}{chosen}{sets} -o {shlex.quote(str(folder))}"
-    write_atomic(folder / NUMBERS, json.dumps(comparison.plain(), indent=1).encode())
+    write_atomic(folder / NUMBERS, json.dumps({"command": command, **comparison.plain()}, indent=1).encode())
     write_atomic(folder / PAGE, page(comparison, text, [command], {each.name: each.pipeline.to_yaml() for each in entries}).encode())
     tell("\n".join(["", *text, "", f"in {folder}: {PAGE}, {NUMBERS}"]))
     return comparison

@@ -53,6 +53,7 @@ def test_a_comparison_is_stopped_goes_on_and_calls_a_pipeline_against_itself_unr
 
     assert "unresolved; equal on every episode" in next(line for line in text.splitlines() if line.startswith("  base-2"))
     results = json.loads((out / "comparison.json").read_text())
+    assert results["command"].startswith(f"mfk compare {files[0]} {files[1]} {files[0]} --seeds 2 --set evaluate.episodes=60 --set outer.steps=2 -o ")
     itself = results["pipelines"]["base-2"]["settings"]["3-way 1-shot, prototype"]
     assert itself["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert (itself["resolved"], itself["seeds_needed"]) == (False, None)

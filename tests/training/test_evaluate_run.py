@@ -131,8 +131,9 @@ def test_one_shot_runs_against_the_nearest_training_image_in_the_embedding(run, 
     assert shown.exit_code == 0
     assert shown.output.count("one-shot runs 4-way 1-shot, ") == 2
     assert "colours as they are" in shown.output
-    refused = CliRunner().invoke(main, ["evaluate", str(run), "--one-shot-runs", str(root), "--way", "5"])
-    assert (refused.exit_code, refused.output) == (2, "--way: is given by the one-shot runs themselves; leave it out\n")
+    for option, value in (("--way", "5"), ("--split", "test")):
+        refused = CliRunner().invoke(main, ["evaluate", str(run), "--one-shot-runs", str(root), option, value])
+        assert (refused.exit_code, refused.output) == (2, f"{option}: is given by the one-shot runs themselves; leave it out\n")
 
 
 def test_a_checkpoint_without_the_shape_of_its_images_is_refused_for_one_shot_runs(run, tmp_path) -> None:
