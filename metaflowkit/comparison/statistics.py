@@ -69,7 +69,7 @@ def interquartile_mean(values: Values) -> Estimate:
     """
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(values), size=(RESAMPLES, len(values)))
-    means = [stats.trim_mean(values[rows].ravel(), 0.25) for rows in drawn]
+    means = stats.trim_mean(values[drawn].reshape(RESAMPLES, -1), 0.25, axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(float(stats.trim_mean(values.ravel(), 0.25)), float(low), float(high))
 
@@ -84,16 +84,11 @@ def probability_of_improvement(values: Values, baseline: Values) -> Estimate:
     Reference:
         R. Agarwal et al., NeurIPS 2021, section 4.3.
     """
-
-    def probability(x: Values, y: Values) -> float:
-        return float(((x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])).mean())
-
     rng = np.random.default_rng(0)
-    drawn = [
-        probability(values[rng.integers(len(values), size=len(values))], baseline[rng.integers(len(baseline), size=len(baseline))]) for _ in range(RESAMPLES)
-    ]
+    pairs = ((values[:, None] > baseline[None]) + 0.5 * (values[:, None] == baseline[None])).mean(2)  # [S, S']
+    drawn = np.einsum("ri,ij,rj->r", _weights(rng, len(values)), pairs, _weights(rng, len(baseline)))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(probability(values, baseline), float(low), float(high))
+    return Estimate(float(pairs.mean()), float(low), float(high))
 
 
 def seeds_needed(differences: Values) -> int | None:
@@ -111,10 +106,9 @@ def seeds_needed(differences: Values) -> int | None:
     episodes = differences.shape[1]
     between = float(differences.mean(1).var(ddof=1))
     shared = float(differences.mean(0).var(ddof=1)) / episodes
-    for n in range(2, MOST_SEEDS + 1):
-        if float(stats.t.ppf(0.975, n - 1)) * math.sqrt(between / n) + 1.96 * math.sqrt(shared) < mean:
-            return n
-    return None
+    n = np.arange(2, MOST_SEEDS + 1)
+    resolving = n[stats.t.ppf(0.975, n - 1) * np.sqrt(between / n) + 1.96 * math.sqrt(shared) < mean]
+    return int(resolving[0]) if len(resolving) else None
 
 
 def first_reaching(steps: Sequence[int], values: Sequence[float], level: float, higher_is_better: bool) -> int | None:

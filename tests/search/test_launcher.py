@@ -68,24 +68,28 @@ def _running(folder):
     return [t for t in join(str(folder)).queue.trials(TrialState.RUNNING) if (folder / "trials" / f"{t.number:04d}" / "checkpoints").is_dir()]
 
 
-def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
-    text = searched(search_file(tmp_path, SPACE, f"trials: 3\nworkers: 2\n{FINAL}"), folder=tmp_path)
+def test_a_search_from_start_to_report(tmp_path) -> None:
+    text = searched(search_file(tmp_path, SPACE, "trials: 3\nworkers: 2\nfinal: {seeds: []}"), folder=tmp_path)
     assert text.startswith("study directory studies/s: 3 trials, 2 workers")
     assert len(re.findall(r"^trial \d: [\d.]+ %  inner.rule.lr=[\d.]+ objective.delta=\d  \d+ s \(\d of 3; best ", text, re.MULTILINE)) == 3
+    folder = tmp_path / "studies" / "s"
+    assert (folder / "report.html").read_text().count("data:image/png") >= 3  # importances need accuracies that differ
+    assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
+    assert read(folder / "best.yaml").outer.steps == 4
+    assert "study s: 3 complete of 3 trials" in searched("show", folder, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_search_from_start_to_test_accuracy(tmp_path) -> None:
+    text = searched(search_file(tmp_path, SPACE, f"trials: 3\nworkers: 2\n{FINAL}"), folder=tmp_path)
     assert re.search(r"^training trial \d with seeds 1, and evaluating on test classes", text, re.MULTILINE)
     row = re.search(r"\| 3-way 1-shot, prototype \| trial \d \| [\d.]+ \| [\d.]+ \| [+-][\d.]+ \|", text)[0]
     by_seed = re.findall(r"\| 3-way 1-shot, prototype \| trial \d \| ([01]) \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \| [+-][\d.]+ ± [\d.]+", text)
     assert by_seed == ["1"]
     folder = tmp_path / "studies" / "s"
-    report = (folder / "report.html").read_text()
-    assert report.count("data:image/png") >= 3  # importances need accuracies that differ
-    assert row in report
-    assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
-    assert read(folder / "best.yaml").outer.steps == 4
+    assert row in (folder / "report.html").read_text()
     assert len(list((folder / "final").iterdir())) == 1
-    shown = searched("show", folder, folder=tmp_path)
-    assert "study s: 3 complete of 3 trials" in shown
-    assert row in shown
+    assert row in searched("show", folder, folder=tmp_path)
     again = searched("s.yaml", folder=tmp_path)
     assert "| 3-way 1-shot, prototype |" in again
     assert "training trial" not in again  # nothing is trained once more
