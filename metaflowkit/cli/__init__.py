@@ -5,19 +5,22 @@ from __future__ import annotations
 import click
 
 from metaflowkit import __version__
-from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, run, search
+from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, init, ls, run, schema, search
 from metaflowkit.cli.base import Commands
 
 
 @click.group(
     cls=Commands,
     commands=[
+        init.init,
+        ls.ls,
         run.run,
         check.check,
         doctor.doctor,
         consistency.consistency,
         compare.compare,
         components.components,
+        schema.schema,
         cache.cache,
         evaluate.evaluate,
         search.search,

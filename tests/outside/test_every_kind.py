@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import Draft7Validator
 
+from metaflowkit.config.json_schema import json_schema
 from metaflowkit.config.registry import KINDS
+from metaflowkit.config.yaml import read_yaml
 from tests.test_docs import blocks
 
 
@@ -50,15 +53,21 @@ def test_the_page_has_a_component_of_every_kind(folder) -> None:
 
 
 def test_they_check_train_and_are_measured(folder) -> None:
-    checked, listed, trained, measured, family = mfk(
+    checked, listed, written, trained, measured, family = mfk(
         folder,
         "check my_lab.yaml my_search.yaml my_family.yaml",
         "components rule sign_sgd --pipeline my_lab.yaml",
+        "schema --plugin my_lab -o my_schema.json",
         "run my_lab.yaml --run-dir run",
         "evaluate run --way 3 --shot 1",
         "run my_family.yaml --run-dir family",
     )
     assert checked == "my_lab.yaml: valid\nmy_search.yaml: valid\nmy_family.yaml: valid\n"
+    assert written == "written: my_schema.json\n"
+    for file in ("my_lab.yaml", "my_search.yaml", "my_family.yaml"):
+        plain = read_yaml(folder / file).plain()
+        assert Draft7Validator(json.loads((folder / "my_schema.json").read_text())).is_valid(plain)
+        assert not Draft7Validator(json_schema()).is_valid(plain)  # without the plugin
     assert "test absolute_error" in family
     assert "3-shot, 3 steps" in family
     assert "length of a step." in listed

@@ -1,0 +1,22 @@
+"""``mfk ls``."""
+
+from __future__ import annotations
+
+import click
+
+from metaflowkit.cli.base import say
+
+
+@click.command()
+def ls() -> None:
+    """List the pipelines and searches that come with the package, to be copied with mfk init."""
+    from metaflowkit.config.shipped import shipped
+
+    files = shipped()
+    width = max(map(len, files))
+    for title, command in (("pipelines, for mfk run", "run"), ("searches, for mfk search", "search")):
+        say(title)
+        for file in files.values():
+            if file.command == command:
+                say(f"  {file.name:<{width}}  {file.summary}")
+    say("copy one with mfk init NAME")
