@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 import click
 
 from metaflowkit.cli.base import say
+from metaflowkit.errors import ConfigError
 
 
 @click.command()
-@click.argument("template", default="quickstart")
-@click.argument("folder", metavar="DIR", default=".", type=click.Path(path_type=Path))
-def init(template: str, folder: Path) -> None:
-    """Copy the shipped pipeline or search TEMPLATE (mfk ls lists them) into DIR, to begin from.
+@click.argument("template", required=False)
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="FOLDER|ZIP", help="Write a pipeline that fits these images instead: mfk init --data photos [DIR]."
+)
+def init(template: str | None, folder: Path | None, data: Path | None) -> None:
+    """Copy the shipped pipeline or search TEMPLATE (mfk ls lists them; quickstart by default) into DIR, or write a pipeline for images of one's own.
 
-    The schema that is written beside it lets an editor with a YAML language server complete keys and underline mistakes.
+    With --data the images are looked at first: classes, sizes, colours, unreadable and repeated files. The schema that is written beside a pipeline lets an
+    editor with a YAML language server complete keys and underline mistakes.
     """
+    if data is not None:
+        if folder is not None:
+            raise ConfigError(f"mfk init: --data writes a pipeline of its own, and takes no template, got {template!r}; leave it out")
+        _for_data(data, Path(template or "."))
+        return
     from metaflowkit.config.shipped import copy_shipped, shipped
 
-    written = copy_shipped(template, folder)
+    name = template or "quickstart"
+    written = copy_shipped(name, folder or Path("."))
+    _say_written(written, shipped()[name].command)
+
+
+def _for_data(data: Path, folder: Path) -> None:
+    """Look at images, and write a pipeline that fits them."""
+    from metaflowkit.composition.suggestion import suggest
+    from metaflowkit.config.shipped import with_schema, write_new
+    from metaflowkit.datasets.survey import survey
+
+    stem = re.sub(r"[^\w.-]+", "-", data.resolve().stem) or "images"
+    path = folder / f"{stem}.yaml"
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; choose another folder, or remove it")
+    found = survey(data)
+    lines = [f"{data}: {found.lines()[0]}", *found.lines()[1:]]
+    suggestion = suggest(found)
+    written = write_new({path: with_schema(suggestion.to_yaml(path.name, lines), path.name)})
+    for line in [*lines, "", *suggestion.reasons, ""]:
+        say(line)
+    _say_written(written, "run")
+
+
+def _say_written(written: list[Path], command: str) -> None:
     say(f"written: {', '.join(map(str, written))}")
-    say(f"next: mfk {shipped()[template].command} {shlex.quote(str(written[0]))}")
+    say(f"next: mfk {command} {shlex.quote(str(written[0]))}")

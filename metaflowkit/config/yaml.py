@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -276,6 +277,6 @@ _Dumper.add_representer(str, _represent_text)
 _Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
 
 
-def to_yaml(value: Any, width: int = 110) -> str:
-    """YAML text that :func:`parse_yaml` reads back to the same value."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=width, allow_unicode=True)
+def to_yaml(value: Any, width: int = 110, one_line: bool = False) -> str:
+    """YAML text that :func:`parse_yaml` reads back to the same value; ``one_line`` writes mappings in braces."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=one_line or None, width=math.inf if one_line else width, allow_unicode=True)

@@ -112,7 +112,7 @@ def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str
 
         def decode_one(i: int) -> str | None:
             try:
-                with _open(read(source.names[i])) as image:
+                with open_image(read(source.names[i])) as image:
                     x[i] = to_array(image, decoding)
             except (OSError, ValueError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:
                 return f"{shown(source.names[i])}: {error}"
@@ -124,7 +124,7 @@ def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str
     return images if len(rows) == count else images[rows], rows, [failure for failure in failures if failure is not None]
 
 
-def _open(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> Image.Image:
     """The first frame of an image file, its pixels read and turned as its EXIF orientation says.
 
     Raises:
