@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from metaflowkit import __version__
-from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, init, ls, run, schema, search
+from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, init, ls, preview, run, schema, search, show
 from metaflowkit.cli.base import Commands
 
 
@@ -14,6 +14,8 @@ from metaflowkit.cli.base import Commands
     commands=[
         init.init,
         ls.ls,
+        show.show,
+        preview.preview,
         run.run,
         check.check,
         doctor.doctor,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import time
-from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
 
+from metaflowkit.composition.cost import step_cost
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.types import Pipeline
 from metaflowkit.doctor.faults import checkpoints_noted, first_line, location, meaning
@@ -26,7 +24,6 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import exact_kernels, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
-from metaflowkit.memory import peak_memory
 from metaflowkit.orders import Exact
 from metaflowkit.rules.base import is_native
 from metaflowkit.types import Episode, Outcome, Params, first_tasks, task_count
@@ -213,30 +210,7 @@ def _own_size(pipeline: Pipeline, pipeline_engine: str, has_gradient: bool, tell
 
 
 def _cost(flow: Flow, tell: Tell) -> Iterator[Finding]:
-    """Time and memory of one outer step at the pipeline's own size, from as many tasks as run in parallel, or the first eight of a vmapped batch."""
+    """Engine, time and memory of an outer step at the pipeline's own size."""
     tell("time and memory of an outer step")
-    episode = flow.episode(1)
-    tasks = task_count(episode)
-    learner, costs = flow.learner, []
-    counts = ((4, 8) if tasks > 8 else (tasks,)) if learner.engine.batches else (min(learner.engine.workers, tasks),)
-    for count in counts:
-        costs.append(_measured(functools.partial(learner.outcome, first_tasks(episode, count)), flow.device))
-    seconds, memory = costs[-1]
-    if len(costs) == 2:
-        seconds += (seconds - costs[0][0]) * (tasks - 8) / 4
-        memory += (memory - costs[0][1]) * (tasks - 8) / 4
-    else:
-        seconds *= tasks / counts[0]
-    yield fact(f"engine {learner.engine.description}")
-    yield fact(f"about {seconds:.2g} s and {max(memory, 0) / 2**20:,.0f} MiB beyond what is loaded per outer step of {tasks} tasks on {flow.device}")
-
-
-def _measured(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
-    before = peak_memory(reset=True, device=device)
-    run()
-    memory = peak_memory(device=device) - before
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started, memory
+    yield fact(f"engine {flow.learner.engine.description}")
+    yield fact(f"{step_cost(flow)} per outer step of {task_count(flow.episode(1))} tasks on {flow.device}")
