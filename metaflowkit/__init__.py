@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from metaflowkit.engines.base import MetaLearner as MetaLearner
     from metaflowkit.evaluation.adaptation import evaluate_adaptation as evaluate_adaptation
     from metaflowkit.evaluation.episodes import evaluate as evaluate
+    from metaflowkit.prediction.classifier import Classifier as Classifier
     from metaflowkit.reporting.train import train as train
     from metaflowkit.training.evaluate_run import load as load
     from metaflowkit.types import Episode as Episode
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Classifier",
     "Episode",
     "MetaLearner",
     "build",
@@ -65,6 +67,7 @@ _MODULES = {
     "meta_learner": "composition.from_python",
     "learned_settings": "composition.from_python",
     "detached": "types",
+    "Classifier": "prediction.classifier",
     "MetaLearner": "engines.base",
     "Episode": "types",
 }

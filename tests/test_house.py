@@ -21,6 +21,7 @@ LAYERS = [
     {"composition"},
     {"evaluation", "doctor"},
     {"training"},
+    {"prediction"},
     {"reporting"},
     {"search", "comparison"},
     {"cli"},

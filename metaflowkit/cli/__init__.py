@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from metaflowkit import __version__
-from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, init, ls, preview, run, schema, search, show
+from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, init, ls, predict, preview, run, schema, search, show
 from metaflowkit.cli.base import Commands
 
 
@@ -25,6 +25,7 @@ from metaflowkit.cli.base import Commands
         schema.schema,
         cache.cache,
         evaluate.evaluate,
+        predict.predict,
         search.search,
     ],
     context_settings={"help_option_names": ["-h", "--help"]},

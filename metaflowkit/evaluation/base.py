@@ -55,9 +55,11 @@ class Readout(Protocol):
 
     Attributes:
         adapts: whether it runs the inner loop, for which head and loss must fit way and shot.
+        similarity: whether scores are similarities by the head's metric, which become logits over the head's temperature; otherwise they are logits.
     """
 
     adapts: bool = False
+    similarity: bool = False
 
     def __call__(self, shown: Shown) -> Tensor:
         """Scores of the query [T, n, N]; the largest names the class.

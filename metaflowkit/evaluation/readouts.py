@@ -16,6 +16,8 @@ from metaflowkit.evaluation.base import Shown
 class PrototypeReadout:
     """The nearest class mean of the embedding, by the head's metric."""
 
+    similarity = True
+
     def __call__(self, shown: Shown) -> Tensor:
         """Similarity of each query's features to the class means [T, n, N]."""
         support, query = shown.embedded

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow, Flow, as_inputs, build
 from metaflowkit.config.types import Augment, Pipeline
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import ConfigError
+from metaflowkit.reporting.contact_sheet import GAP, INK, MARGIN, TEXT, TILE, blank, paste, png, write
 from metaflowkit.tasks.base import Tasks
 from metaflowkit.types import Labelled
 
-TILE, GAP, MARGIN, TEXT = 64, 4, 16, 14  # pixels
 MOST_ROWS, MOST_VIEWS = 12, 4  # classes of a task, views of a class and role
-INK, PAPER = "black", "white"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ def write_preview(pipeline: Pipeline, path: Path, tasks: int = 2, levels: bool =
     variants = {f"level {level}": dataclasses.replace(pipeline, augment=Augment(level=level)) for level in range(1, 5)} if levels else {"": pipeline}
     flows = {title: _of_images(build(variant)) for title, variant in variants.items()}
     sheets = [_task(flows, index) for index in range(tasks)]
-    write_atomic(path, _png([_drawn(columns, f"task {i + 1}") for i, columns in enumerate(sheets)]))
+    write_atomic(path, png([_drawn(columns, f"task {i + 1}") for i, columns in enumerate(sheets)]))
     shown = len(sheets[0][0].images)
     way = next(iter(flows.values())).interface.way
     return f"{tasks} task{'s' * (tasks > 1)}, {shown} of {way} classes each" if shown < way else f"{tasks} task{'s' * (tasks > 1)} of {way} classes"
@@ -102,41 +100,18 @@ def _columns(heading: tuple[str, str], by_class: list[Tensor]) -> list[Column]:
 def _drawn(columns: Sequence[Column], title: str) -> Image.Image:
     """One task as a picture: a row for each class."""
     rows = len(columns[0].images)
-    font = ImageFont.load_default(TEXT)
     lines = [MARGIN // 2 + i * (TEXT + GAP) for i in range(3)]  # the title, and the two of the headings
     top = lines[-1] + TEXT + 2 * GAP
-    sheet = Image.new("RGB", (2 * MARGIN + len(columns) * (TILE + GAP), top + rows * (TILE + GAP) + MARGIN), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, lines[0]), title, INK, font)
+    sheet = blank(2 * MARGIN + len(columns) * (TILE + GAP), top + rows * (TILE + GAP) + MARGIN)
+    write(sheet, title, MARGIN, lines[0])
     for c, column in enumerate(columns):
         left = MARGIN + c * (TILE + GAP)
         for y, text in zip(lines[1:], column.heading):
-            draw.text((left, y), text, INK, font)
+            write(sheet, text, left, y)
         if c and any(column.heading):
-            draw.line([(left - GAP // 2 - 1, top), (left - GAP // 2 - 1, top + rows * (TILE + GAP) - GAP)], INK)
+            edge = left - GAP // 2 - 1
+            ImageDraw.Draw(sheet).line([(edge, top), (edge, top + rows * (TILE + GAP) - GAP)], INK)
         for r, image in enumerate(column.images):
             if image is not None:
-                tile = _tile(image)
-                sheet.paste(tile, (left + (TILE - tile.width) // 2, top + r * (TILE + GAP) + (TILE - tile.height) // 2))
+                paste(sheet, image, left, top + r * (TILE + GAP))
     return sheet
-
-
-def _tile(image: Tensor) -> Image.Image:
-    """An image [C, H, W] of floats in 0..1, enlarged by a whole number where it is smaller than a tile, else made smaller."""
-    pixels = (255 * image.clamp(0, 1)).round().to(torch.uint8).movedim(0, -1).numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]).convert("RGB")
-    factor = TILE // max(picture.size)
-    if factor:
-        return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-    return picture.resize((TILE, TILE), Image.Resampling.BOX)
-
-
-def _png(sheets: Sequence[Image.Image]) -> bytes:
-    whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), PAPER)
-    top = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, top))
-        top += sheet.height
-    buffer = io.BytesIO()
-    whole.save(buffer, "png")
-    return buffer.getvalue()

@@ -44,6 +44,18 @@ def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = (
     return _load(run, read(run.folder / "pipeline.yaml", overrides), weights)[0]
 
 
+def load_without_data(folder: Path, weights: str = "best") -> FewShotFlow:
+    """The flow of a run that classifies images, with the weights that it learned, for images that come from elsewhere; its data set is not read.
+
+    Raises:
+        ConfigError: there are no such weights, or the run classifies no images.
+        RunError: the folder is no run directory.
+        CheckpointError: it has no checkpoint, or one that does not say the shape of the images.
+    """
+    run = Run(folder)
+    return cast(FewShotFlow, _load(run, run.pipeline(), weights, data=False)[0])
+
+
 def _load(run: Run, pipeline: Pipeline, weights: str, data: bool = True) -> tuple[Flow, int]:
     """The flow of a pipeline with weights of a run, and the outer step that they are of; see :func:`load`.
 

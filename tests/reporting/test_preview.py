@@ -10,7 +10,7 @@ from PIL import Image
 from metaflowkit.cli import main
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
-from metaflowkit.reporting.preview import GAP, MARGIN, TILE
+from metaflowkit.reporting.contact_sheet import GAP, MARGIN, TILE
 from tests.small import SMALL
 
 
