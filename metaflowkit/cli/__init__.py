@@ -5,7 +5,25 @@ from __future__ import annotations
 import click
 
 from metaflowkit import __version__
-from metaflowkit.cli import cache, check, compare, components, consistency, doctor, evaluate, init, ls, predict, preview, run, schema, search, show
+from metaflowkit.cli import (
+    cache,
+    check,
+    compare,
+    completion,
+    components,
+    consistency,
+    doctor,
+    evaluate,
+    init,
+    ls,
+    predict,
+    preview,
+    run,
+    schema,
+    search,
+    show,
+    version,
+)
 from metaflowkit.cli.base import Commands
 
 
@@ -27,6 +45,8 @@ from metaflowkit.cli.base import Commands
         evaluate.evaluate,
         predict.predict,
         search.search,
+        completion.completion,
+        version.version,
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )

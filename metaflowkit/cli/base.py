@@ -8,11 +8,20 @@ from typing import Any
 
 import click
 
-from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError, printable
+from metaflowkit.config.schema import nearest
+from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError, printable, quoted
 
 
 class Commands(click.Group):
     """Turns the library's errors into one message and an exit code; anything else is a bug and keeps its traceback."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of this name; for an unknown one the nearest is offered."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            hint = f"start it with mfk run {name}" if name.endswith((".yaml", ".yml")) else nearest(name, self.commands)
+            raise ConfigError(f"mfk: there is no command {quoted(name)}; {hint} (mfk --help lists all)")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command."""
@@ -31,6 +40,19 @@ def say(text: str, err: bool = False) -> None:
     click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help: examples, a line each."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
 def overriding(function: Callable[..., Any]) -> Callable[..., Any]:
     """The option ``--set``, whose values reach the command as ``overrides``."""
-    return click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting, such as inner.steps=5; may be repeated.")(function)
+
+    def settings(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Any:
+        from metaflowkit.cli.completion import settings as completed
+
+        return completed(ctx, parameter, incomplete)
+
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting, such as inner.steps=5; may be repeated.", shell_complete=settings
+    )(function)

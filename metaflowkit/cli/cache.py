@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from metaflowkit.cli.base import say
+from metaflowkit.cli.base import examples, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk cache", "mfk cache --clear --unused 30"))
 @click.option("--clear", is_flag=True, help="Remove the entries instead of listing them; those that are being read stay.")
 @click.option("--name", metavar="TEXT", help="Only entries whose name or origin holds TEXT.")
 @click.option("--unused", type=click.FloatRange(0), metavar="DAYS", help="Only entries that were not used for so many days.")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 from metaflowkit.errors import ConfigError
 
 
-@click.command()
+@click.command(epilog=examples("mfk check pipelines/quickstart.yaml", "mfk check mine.yaml search.yaml"))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @overriding
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:

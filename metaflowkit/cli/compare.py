@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk compare a.yaml b.yaml --seeds 5", "mfk compare a.yaml --vary objective.delta=1 --vary objective.delta=5 --budget 10m"))
 @click.argument("pipelines", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each pipeline.")
 @click.option("--budget", metavar="STEPS|TIME", help="Outer steps of each run (500), or its training time (90s, 10m, 2h); by default as the pipelines say.")

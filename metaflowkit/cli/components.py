@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import say
+from metaflowkit.cli.base import examples, say
+from metaflowkit.cli.completion import kinds, names
 
 
-@click.command()
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
+@click.command(epilog=examples("mfk components", "mfk components objective bootstrapped_kl", "mfk components level color3"))
+@click.argument("kind", required=False, shell_complete=kinds)
+@click.argument("name", required=False, shell_complete=names)
 @click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module with components of your own; may be repeated.")
 @click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="A pipeline whose plugins are read.")
 def components(kind: str | None, name: str | None, plugins: tuple[str, ...], pipeline: Path | None) -> None:

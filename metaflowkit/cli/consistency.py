@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk consistency pipelines/quickstart.yaml", "mfk consistency runs/mine --split test"))
 @click.argument("pipeline", metavar="PIPELINE|RUN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Where the picture and the numbers are written; by default consistency/<name>.")
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk doctor pipelines/quickstart.yaml"))
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @overriding
 def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:

@@ -8,11 +8,18 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli import completion
+from metaflowkit.cli.base import examples, overriding, say
 from metaflowkit.errors import ConfigError
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "mfk evaluate runs/mine --way 20 --shot 1",
+        "mfk evaluate runs/mine --set 'dataset={name: folder, root: photos}'",
+        "mfk evaluate runs/mine --one-shot-runs all_runs.zip",
+    )
+)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--way", type=click.IntRange(2), help="Classes per episode.")
 @click.option("--shot", type=click.IntRange(1), help="Support examples per class, or per task without classes.")
@@ -21,7 +28,13 @@ from metaflowkit.errors import ConfigError
 @click.option("--episodes", type=click.IntRange(2), help="Number of episodes.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--readout", "readouts", multiple=True, help="How to classify (mfk components readout); may be repeated; all by default.")
+@click.option(
+    "--readout",
+    "readouts",
+    multiple=True,
+    shell_complete=completion.readouts,
+    help="How to classify (mfk components readout); may be repeated; all by default.",
+)
 @click.option(
     "--one-shot-runs", "runs", type=click.Path(path_type=Path), help="Measure on one-shot runs in Lake's format, a folder or zip, instead of a split."
 )

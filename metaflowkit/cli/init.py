@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import say
+from metaflowkit.cli.base import examples, say
+from metaflowkit.cli.completion import templates
 from metaflowkit.errors import ConfigError
 
 
-@click.command()
-@click.argument("template", required=False)
+@click.command(epilog=examples("mfk init", "mfk init search/quickstart studies", "mfk init --data photos"))
+@click.argument("template", required=False, shell_complete=templates)
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FOLDER|ZIP", help="Write a pipeline that fits these images instead: mfk init --data photos [DIR]."

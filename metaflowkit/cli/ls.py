@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from metaflowkit.cli.base import say
+from metaflowkit.cli.base import examples, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk ls"))
 def ls() -> None:
     """List the pipelines and searches that come with the package, to be copied with mfk init."""
     from metaflowkit.config.shipped import shipped

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import say
+from metaflowkit.cli.base import examples, say
+from metaflowkit.cli.completion import readouts
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "mfk predict runs/mine --support labelled --images new -o answers.csv --sheet answers.png",
+        "mfk predict runs/mine --support labelled --images a.jpg --json",
+    )
+)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--support", required=True, type=click.Path(path_type=Path), metavar="FOLDER|ZIP", help="A folder per class with a few labelled images each.")
 @click.option(
@@ -25,7 +31,7 @@ from metaflowkit.cli.base import say
 @click.option("-o", "--output", "path", type=click.Path(path_type=Path, dir_okay=False), help="A table, .csv or .json; else it is printed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="A contact sheet as PNG: each class with the images that were given it.")
-@click.option("--readout", default="prototype", show_default=True, help="How to classify (mfk components readout).")
+@click.option("--readout", default="prototype", show_default=True, shell_complete=readouts, help="How to classify (mfk components readout).")
 @click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
 @click.option(
     "--reject",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk preview pipelines/quickstart.yaml -o tasks.png", "mfk preview pipelines/quickstart.yaml --levels --tasks 1"))
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "path", default="tasks.png", show_default=True, type=click.Path(path_type=Path, dir_okay=False), help="The picture.")
 @click.option("--tasks", type=click.IntRange(1, 20), default=2, show_default=True)

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 from metaflowkit.errors import ConfigError, RunError
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "mfk run pipelines/quickstart.yaml", "mfk run pipelines/quickstart.yaml --set objective.delta=2 --set seed=1", "mfk run --run-dir runs/mine --resume"
+    )
+)
 @click.argument("pipeline", required=False, type=click.Path(path_type=Path))
 @overriding
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import say
+from metaflowkit.cli.base import examples, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk schema -o metaflowkit.schema.json", "mfk schema --plugin my_lab -o metaflowkit.schema.json"))
 @click.option("-o", "--output", "path", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the terminal.")
 @click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module with components of your own; may be repeated.")
 def schema(path: Path | None, plugins: tuple[str, ...]) -> None:

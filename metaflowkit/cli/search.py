@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 from metaflowkit.errors import ConfigError
 from metaflowkit.search import STORAGE_VARIABLE
 
@@ -21,7 +21,16 @@ class _Search(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Search, no_args_is_help=True)
+@click.group(
+    cls=_Search,
+    no_args_is_help=True,
+    epilog=examples(
+        "mfk search search/quickstart.yaml",
+        "mfk search search/quickstart.yaml --trials 30 --workers 4",
+        "mfk search show studies/quickstart",
+        "mfk search --worker studies/quickstart",
+    ),
+)
 def search() -> None:
     """Search a space of pipelines: mfk search FILE starts or continues a study, mfk search show STUDY prints its results."""
 
@@ -30,7 +39,7 @@ _STORAGE = click.option("--storage", envvar=STORAGE_VARIABLE, metavar="URL", hel
 _STUDY_DIR = click.option("--study-dir", type=click.Path(path_type=Path), help="Where to write; by default studies/<name>.")
 
 
-@search.command()
+@search.command(epilog=examples("mfk search search/quickstart.yaml"))
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @overriding
 @_STUDY_DIR
@@ -72,7 +81,7 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
         work(study.search, study.queue, study.folder, index, say)
 
 
-@search.command()
+@search.command(epilog=examples("mfk search show studies/quickstart"))
 @click.argument("study")
 @_STORAGE
 def show(study: str, storage: str | None) -> None:

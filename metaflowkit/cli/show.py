@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import overriding, say
+from metaflowkit.cli.base import examples, overriding, say
 
 
-@click.command()
+@click.command(epilog=examples("mfk show pipelines/quickstart.yaml", "mfk show pipelines/quickstart.yaml --set inner.steps=5"))
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @overriding
 def show(pipeline: Path, overrides: tuple[str, ...]) -> None:
