@@ -104,12 +104,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ConfigError: the run classifies no images.
         """
         classifier = cls(run, **settings)
-        classifier._load()
+        classifier.loaded()
         return classifier
 
     def decoding(self) -> Decoding:
         """How image files become what the network reads."""
-        return self._load()[1]
+        return self.loaded()[1]
 
     def fit(self, images: Images, labels: Sequence[Any] | NDArray[Any]) -> Classifier:
         """Learn the classes from labelled images.
@@ -124,7 +124,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if not 0 <= self.reject < 1:
             raise ConfigError(f"reject: must be a share from 0 to below 1, got {self.reject}; choose such as 0.05")
-        flow, decoding = self._load()
+        flow, decoding = self.loaded()
         x, y = as_images(images, decoding), np.asarray(labels)
         if len(x) != len(y):
             raise DataError(f"fit: {len(x)} images have {len(y)} labels; give one label for each")
@@ -165,7 +165,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """All but the weights, which are read from the run again."""
         return {key: value for key, value in super().__getstate__().items() if key != "_loaded"}
 
-    def _load(self) -> tuple[FewShotFlow, Decoding]:
+    def loaded(self) -> tuple[FewShotFlow, Decoding]:
         """The flow with the weights, once for these parameters, and how files become its inputs."""
         key = (str(Path(self.run).resolve()), self.weights)
         if getattr(self, "_loaded", (None,))[0] != key:
@@ -188,7 +188,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _query(self, images: Images) -> Tensor:
         check_is_fitted(self, "classes_")
-        flow, decoding = self._load()
+        flow, decoding = self.loaded()
         x = as_images(images, decoding)
         return self._scores(flow, self._support, flow.inputs(x)) if len(x) else torch.zeros(0, len(self.classes_), dtype=torch.float64)
 
@@ -214,18 +214,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (scores / self._temperature()).softmax(1)
 
     def _temperature(self) -> float:
-        flow, _ = self._load()
+        flow, _ = self.loaded()
         similarity = READOUTS.entries(flow.pipeline.plugins)[self.readout].tags["similarity"]
         return float(getattr(flow.model.head, "temperature", 1.0)) if similarity else 1.0
 
     def _confidence(self, scores: Tensor) -> Tensor:
-        flow, _ = self._load()
+        flow, _ = self.loaded()
         similarity = READOUTS.entries(flow.pipeline.plugins)[self.readout].tags["similarity"]
         return (scores if similarity else self._probabilities(scores)).amax(1)
 
     def _calibrated(self) -> float:
         """The score that all but a share ``reject`` of the labelled images reach, classified by the others, or by views where a class has one image."""
-        flow, _ = self._load()
+        flow, _ = self.loaded()
         support = self._support
         if int(torch.bincount(support.y).min()) < 2:
             views = flow.augmented(support.x.repeat_interleave(4, 0), "query", PURPOSE, 0)

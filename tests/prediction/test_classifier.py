@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,40 +14,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils.estimator_checks import check_no_attributes_set_in_init
 
 import metaflowkit as mfk
-from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError, DataError, RunError
 from metaflowkit.evaluation.base import Shown
 from metaflowkit.evaluation.readouts import AdaptedReadout, LogisticReadout, PrototypeReadout
 from metaflowkit.prediction.classifier import Classifier, _folds
-from metaflowkit.reporting.train import train
 from metaflowkit.seeding import seed_for
 from metaflowkit.types import Episode, Labelled
-from tests.small import SMALL
+from tests.prediction.drawings import CLASSES, NORMS, drawings
 from tests.test_docs import blocks
-
-NORMS = ["batch", "per_step", "group"]
-CLASSES = ("a", "b", "c")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, Path]:
-    """A run with each normalisation."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "small.yaml").write_text(SMALL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METAFLOWKIT_CACHE", str(tmp_path_factory.getbasetemp().parent / "metaflowkit-cache"))
-        for norm in NORMS:
-            train(read(folder / "small.yaml", ["device=cpu", f"model.backbone.norm={norm}", "model.backbone.width=8"]), folder / norm)
-    return {norm: folder / norm for norm in NORMS}
-
-
-def drawings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 28, 28] of three classes, a noisy shape each, in turn."""
-    rng = np.random.default_rng(seed)
-    shapes = np.random.default_rng(9).random((3, 7, 7)) < 0.4
-    numbers = np.arange(count) % 3
-    noisy = shapes[numbers] ^ (rng.random((count, 7, 7)) < 0.08)
-    return np.kron(noisy, np.ones((1, 4, 4))).astype(np.uint8) * 255, np.array(CLASSES)[numbers]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -81,7 +54,7 @@ def test_scores_are_those_that_accuracy_is_measured_by(runs, readout, reader) ->
     flow = mfk.load(runs["per_step"])
     support, query = (flow.inputs(torch.from_numpy(images)[:, None])[None] for images in (x, new))
     numbers = torch.tensor([CLASSES.index(c) for c in y])[None]
-    seed = classifier._load()[0].pipeline.evaluate.seed
+    seed = classifier.loaded()[0].pipeline.evaluate.seed
     episode = Episode(Labelled(support, numbers), Labelled(query, torch.zeros(1, 6, dtype=torch.int64)), 3, seed_for(seed, "inner/predict", 0))
     scores = reader(Shown(flow, episode, "predict", 0))[0].double()
     scale = 0.1 if readout == "prototype" else 1.0

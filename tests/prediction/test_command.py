@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from PIL import Image
 
 from metaflowkit.cli import main
 from metaflowkit.prediction.classifier import Classifier
-from tests.prediction.test_classifier import drawings, runs
+from tests.prediction.drawings import drawings
 
-__all__ = ["runs"]  # a fixture
 COLUMNS = ["file", "class", "probability", "runner_up", "runner_up_probability", "none_of_these", "problem"]
 
 
@@ -25,20 +23,6 @@ def mfk(*arguments: object, code: int = 0):
     result = CliRunner().invoke(main, ["predict", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
-
-
-@pytest.fixture
-def folders(tmp_path) -> tuple[Path, Path]:
-    """Labelled images of three classes in folders, and nine others."""
-    x, y = drawings(12)
-    for i, (pixels, label) in enumerate(zip(x, y)):
-        path = tmp_path / "support" / str(label) / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    (tmp_path / "new").mkdir()
-    for i, pixels in enumerate(drawings(9, seed=1)[0]):
-        Image.fromarray(pixels).save(tmp_path / "new" / f"{i}.png")
-    return tmp_path / "support", tmp_path / "new"
 
 
 def test_the_table_holds_the_answers_of_the_classifier(runs, folders, tmp_path) -> None:
