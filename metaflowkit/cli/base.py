@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +40,24 @@ class Commands(click.Group):
 def say(text: str, err: bool = False) -> None:
     """Print lines; names of files, classes and the like may hold any character, and what is not printable is escaped."""
     click.echo("\n".join(map(printable, text.split("\n"))), err=err)
+
+
+def say_json(value: Any) -> None:
+    """Print a result as JSON; what is no number there (NaN, infinity) becomes null."""
+    click.echo(json.dumps(_finite(value), indent=1, allow_nan=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_json(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The option ``--json``, which reaches the command as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
 def examples(*commands: str) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import examples, overriding, say
+from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
 
 
 @click.command(epilog=examples("mfk doctor pipelines/quickstart.yaml"))
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @overriding
-def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
+@as_json
+def doctor(pipeline: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check the meta-gradient of PIPELINE in float64 and float32, and say what a step costs; exit 1 if something is wrong."""
     from metaflowkit.config.pipeline import read
 
@@ -25,7 +26,11 @@ def doctor(pipeline: Path, overrides: tuple[str, ...]) -> None:
     with watching() as (tell, paused):
         for finding in diagnose(definition, tell):
             findings.append(finding)
-            with paused():
-                say(str(finding))
-    say(conclusion(findings))
+            if not as_json:
+                with paused():
+                    say(str(finding))
+    if as_json:
+        say_json({"findings": [{"verdict": finding.verdict.name.lower(), "text": finding.text} for finding in findings], "conclusion": conclusion(findings)})
+    else:
+        say(conclusion(findings))
     sys.exit(1 if any(finding.verdict is Verdict.WRONG for finding in findings) else 0)

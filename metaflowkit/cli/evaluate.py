@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from metaflowkit.cli import completion
-from metaflowkit.cli.base import examples, overriding, say
+from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
 from metaflowkit.errors import ConfigError
 
 
@@ -40,8 +40,9 @@ from metaflowkit.errors import ConfigError
 )
 @click.option("--invert/--no-invert", default=True, show_default=True, help="Swap black and white of one-shot runs, which are ink on paper.")
 @overriding
+@as_json
 def evaluate(
-    run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], runs: Path | None, invert: bool, **sizes: Any
+    run_dir: Path, overrides: tuple[str, ...], split: str, weights: str, readouts: tuple[str, ...], runs: Path | None, invert: bool, as_json: bool, **sizes: Any
 ) -> None:
     """Measure the weights in RUN, few-shot accuracy or what its tasks are measured by, and add it to the run's evaluations.jsonl.
 
@@ -58,6 +59,9 @@ def evaluate(
         if given:
             raise ConfigError(f"--{next(iter(given))}: is given by the one-shot runs themselves; leave it out")
         scores, protocol = evaluate_run_on_one_shot_runs(run_dir, runs, overrides, weights, readouts or None, invert)
+    if as_json:
+        say_json({"scores": [score.plain() for score in scores], "protocol": protocol})
+        return
     for score in scores:
         say(f"{score.split} {score.setting}: {score} ({score.episodes} {score.counted})")
     say(f"± 95 % confidence of the mean; {protocol}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import examples, say
+from metaflowkit.cli.base import as_json, examples, say, say_json
 from metaflowkit.cli.completion import readouts
 
 
@@ -29,7 +28,7 @@ from metaflowkit.cli.completion import readouts
     help="What to classify: a file, folder or zip; may be repeated.",
 )
 @click.option("-o", "--output", "path", type=click.Path(path_type=Path, dir_okay=False), help="A table, .csv or .json; else it is printed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="A contact sheet as PNG: each class with the images that were given it.")
 @click.option("--readout", default="prototype", show_default=True, shell_complete=readouts, help="How to classify (mfk components readout).")
 @click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
@@ -72,7 +71,7 @@ def predict(
     if sheet is not None:
         write_atomic(sheet, prediction_sheet(rows, by_class))
     if as_json:
-        click.echo(json.dumps([row.plain() for row in rows], indent=1))
+        say_json([row.plain() for row in rows])
     elif path is None:
         for line in table.splitlines():
             say(line)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import examples, overriding, say
+from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
 from metaflowkit.errors import ConfigError, RunError
 
 
@@ -20,8 +20,9 @@ from metaflowkit.errors import ConfigError, RunError
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where to write; by default runs/<pipeline>-<time>.")
 @click.option("--resume", is_flag=True, help="Resume the run in --run-dir with its stored pipeline; PIPELINE and --set, if given, must agree with it.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --run-dir.")
-@click.option("--quiet", is_flag=True, help="Print nothing but the report.")
-def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool) -> None:
+@click.option("--quiet", is_flag=True, help="Print nothing but the report; so does --json.")
+@as_json
+def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
     from metaflowkit.config.pipeline import read
 
@@ -39,5 +40,8 @@ def run(pipeline: Path | None, overrides: tuple[str, ...], run_dir: Path | None,
     from metaflowkit.reporting.terminal import choose_progress
     from metaflowkit.reporting.train import train
 
-    report = train(definition, run_dir, resume, overwrite, choose_progress(quiet))
-    say("\n".join(["", *report.lines()]))
+    report = train(definition, run_dir, resume, overwrite, choose_progress(quiet or as_json))
+    if as_json:
+        say_json(report.plain())
+    else:
+        say("\n".join(["", *report.lines()]))

@@ -203,6 +203,11 @@ def _shrink(limit: int, newest: Path) -> None:
             total -= statuses[path].st_size
 
 
+def chosen(name: str = "", unused: float = 0.0) -> list[CacheEntry]:
+    """The entries whose short name or title holds ``name``, and that were not used for so many days."""
+    return [e for e in entries() if (name in e.title or e.path.stem.startswith(name)) and time.time() - e.used >= unused * DAY]
+
+
 def report(clear: bool = False, name: str = "", unused: float = 0.0) -> list[str]:
     """The lines of ``mfk cache``.
 
@@ -211,9 +216,8 @@ def report(clear: bool = False, name: str = "", unused: float = 0.0) -> list[str
         name: only those whose short name or title holds this.
         unused: only those that were not used for so many days.
     """
-    chosen = [e for e in entries() if (name in e.title or e.path.stem.startswith(name)) and time.time() - e.used >= unused * DAY]
-    lines = []
-    for entry in chosen:
+    listed, lines = chosen(name, unused), []
+    for entry in listed:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         line = f"{entry.path.stem[:8]}  {entry.size / UNITS['M']:8.1f} MiB  {used}  {entry.title}"
         if clear:
@@ -221,5 +225,5 @@ def report(clear: bool = False, name: str = "", unused: float = 0.0) -> list[str
         lines.append(line)
     if clear and not name and not unused:
         _remove_partials()
-    total = sum(entry.size for entry in chosen)
-    return [*lines, f"{len(chosen)} entries, {total / UNITS['M']:.1f} MiB, in {cache_folder()} (limit {size_limit() / UNITS['M']:,.0f} MiB, {SIZE_VARIABLE})"]
+    total = sum(entry.size for entry in listed)
+    return [*lines, f"{len(listed)} entries, {total / UNITS['M']:.1f} MiB, in {cache_folder()} (limit {size_limit() / UNITS['M']:,.0f} MiB, {SIZE_VARIABLE})"]

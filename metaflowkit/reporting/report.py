@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.config.choice import Choice
@@ -86,6 +87,19 @@ class Report:
         lines.append(f"run directory: {self.folder}")
         lines.append(f"next: {self.following}")
         return lines
+
+    def plain(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "run": str(self.folder),
+            "best": self.best,
+            "validation_before_training": self.untrained,
+            "untrained": [score.plain() for score in self.before],
+            "trained": [score.plain() for score in self.after],
+            "differences": [None if each is None else {"mean": each.mean, "ci95": each.ci95} for each in self.differences()],
+            "protocol": self.protocol,
+            "seconds": self.seconds,
+        }
 
     def markdown(self) -> str:
         """The report as Markdown."""

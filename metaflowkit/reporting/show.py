@@ -40,6 +40,20 @@ def show(pipeline: Pipeline) -> Iterator[str]:
     yield cost_of_run(pipeline, step_cost(flow))
 
 
+def plain(pipeline: Pipeline) -> dict[str, Any]:
+    """The same as JSON values; ``cost`` is null where the data cannot be read.
+
+    Raises:
+        ConfigError: the pipeline cannot be built.
+    """
+    result: dict[str, Any] = {"settings": pipeline.plain(), "origins": dict(pipeline.places), "data_flow": [], "cost": None}
+    try:
+        flow = build(pipeline)
+    except DataError:
+        return result
+    return {**result, "data_flow": data_flow(flow), "cost": vars(step_cost(flow))}
+
+
 def settings(pipeline: Pipeline) -> list[str]:
     """Every setting on a line, as YAML, with where it was set: file, line and column, an override, or the default."""
     lines = list(_settings(pipeline.plain(), "", pipeline.places))
