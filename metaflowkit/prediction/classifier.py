@@ -135,7 +135,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._require_way(flow)
         support = flow.inputs(x)
         self._support = Labelled(support, torch.as_tensor(numbers, device=flow.device))
-        self.in_sets_ = not self.transductive and _depend_on_their_set(flow, support)
+        self.in_sets_ = not self.transductive and depend_on_their_set(flow, support)
         self.threshold_ = self._calibrated() if self.reject else -math.inf
         return self
 
@@ -255,7 +255,7 @@ def _folds(labels: Sequence[int]) -> list[set[int]]:
     return [fold for fold in folds if fold]
 
 
-def _depend_on_their_set(flow: FewShotFlow, x: Tensor) -> bool:
+def depend_on_their_set(flow: FewShotFlow, x: Tensor) -> bool:
     """Whether the features of images are others in another set of images; see :mod:`metaflowkit.evaluation.embedding`."""
     half = max(1, len(x) // 2)
     whole = embed(flow.model, x[None])[0, :half]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metaflowkit.config.yaml import write_atomic
-from metaflowkit.datasets.images import Decoding, open_image, to_array
+from metaflowkit.datasets.images import Decoding, decode
 from metaflowkit.datasets.layout import read_layout
 from metaflowkit.datasets.source import Source, open_source, shown
 from metaflowkit.errors import DataError
@@ -55,14 +51,13 @@ class Row:
                 "none_of_these": "",
                 "problem": self.problem,
             }
-        values = dataclasses.asdict(self.answer)
         return {
             "file": self.file,
-            "class": str(values["label"]),
-            "probability": round(values["probability"], 4),
-            "runner_up": str(values["runner_up"]),
-            "runner_up_probability": round(values["runner_up_probability"], 4),
-            "none_of_these": not values["known"],
+            "class": str(self.answer.label),
+            "probability": round(self.answer.probability, 4),
+            "runner_up": str(self.answer.runner_up),
+            "runner_up_probability": round(self.answer.runner_up_probability, 4),
+            "none_of_these": not self.answer.known,
             "problem": "",
         }
 
@@ -109,15 +104,9 @@ def _classified(classifier: Classifier, path: Path, decoding: Decoding) -> list[
 
 def _read(source: Source, decoding: Decoding) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The images of a source by name, and a line for each that cannot be read."""
-    images, problems = {}, {}
-    with source.opened() as read:
-        for name in source.names:
-            try:
-                with open_image(read(name)) as image:
-                    images[name] = torch.from_numpy(np.array(to_array(image, decoding)))
-            except (OSError, ValueError, zlib.error, RuntimeError, BadZipFile) as error:
-                problems[name] = f"{shown(name)}: {error}"
-    return images, problems
+    x, rows, failures = decode(source, decoding)
+    images = dict(zip((source.names[i] for i in rows.tolist()), x))
+    return images, dict(zip((name for name in source.names if name not in images), failures))
 
 
 def write_table(rows: Sequence[Row], path: Path | None) -> str:

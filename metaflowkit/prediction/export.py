@@ -20,16 +20,15 @@ from metaflowkit.composition.flow import FewShotFlow
 from metaflowkit.config.files import reason, remedy
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import RunError
-from metaflowkit.evaluation.embedding import embed
+from metaflowkit.evaluation.embedding import CLOSE, embed
 from metaflowkit.models.normalisation import StoredNorm
-from metaflowkit.prediction.classifier import Classifier
+from metaflowkit.prediction.classifier import Classifier, depend_on_their_set
 from metaflowkit.training.final_scores import read_final_scores
 from metaflowkit.training.run_directory import Run
 
 WEIGHTS, PROGRAM, ONNX, CARD, FACTS, EXAMPLE, PIPELINE = (
     "weights.safetensors", "embedding.pt2", "embedding.onnx", "README.md", "card.json", "example.py", "pipeline.yaml",
 )  # fmt: skip
-CLOSE = 1e-4  # relative difference of exported features, far above rounding in float32
 NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 EXAMPLE_TEXT = '''"""Classify images by a folder per class of labelled ones, in plain PyTorch: python example.py SUPPORT IMAGE..."""
 import sys
@@ -96,8 +95,7 @@ def export(run: Path, folder: Path, weights: str = "best", licence: str = "") ->
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     lines = [f"{name}: features differ by at most {difference:.1e} of the largest" for name, difference in differences.items()]
-    missing = [name for name in NEEDED_FOR_ONNX if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := _missing_for_onnx():
         lines.append(f"{ONNX} is left out, since {', '.join(missing)} is not installed; pip install 'metaflowkit[onnx]'")
     return [f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}", *lines]
 
@@ -127,7 +125,7 @@ def _written(flow: FewShotFlow, network: nn.Module, folder: Path) -> dict[str, f
         program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
         torch.export.save(program, folder / PROGRAM)
         programs: dict[str, Callable[[Tensor], Tensor]] = {PROGRAM: torch.export.load(folder / PROGRAM).module()}
-        if all(importlib.util.find_spec(name) is not None for name in NEEDED_FOR_ONNX):
+        if not _missing_for_onnx():
             programs[ONNX] = _onnx(network, example, folder / ONNX)
     with torch.no_grad():
         expected = embed(flow.model, flow.inputs(others)[None])[0].cpu()
@@ -136,6 +134,10 @@ def _written(flow: FewShotFlow, network: nn.Module, folder: Path) -> dict[str, f
         if not difference <= CLOSE:
             raise RunError(f"{name}: its features differ from the run's by {difference:.1e} of the largest; this network cannot be exported as it is")
     return differences
+
+
+def _missing_for_onnx() -> list[str]:
+    return [name for name in NEEDED_FOR_ONNX if importlib.util.find_spec(name) is None]
 
 
 def _onnx(network: nn.Module, example: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
@@ -154,7 +156,7 @@ def card(run: Run, flow: FewShotFlow, classifier: Classifier, weights: str, lice
     """What is to be known of an exported network, as JSON values."""
     pipeline, decoding = flow.pipeline, classifier.decoding()
     channels, *_, size = flow.shape
-    in_sets = any(type(module) is nn.BatchNorm2d and not module.track_running_stats for module in flow.model.backbone.modules())
+    in_sets = depend_on_their_set(flow, flow.inputs(torch.rand(4, *flow.shape)))
     return {
         "architecture": pipeline.model.backbone.plain(),
         "parameters": sum(p.numel() for p in flow.model.backbone.parameters()),

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,22 +29,22 @@ FILES = {"README.md", "card.json", "embedding.pt2", "example.py", "pipeline.yaml
 WITHOUT_PACKAGE = "import runpy, sys\nsys.modules['metaflowkit'] = None\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
 
 
+def example_answers(folder: Path, support: Path, files: list[str]) -> list[list[str]]:
+    """File and class of each line that the exported example prints, in a process that cannot import this package."""
+    program = [sys.executable, "-W", "ignore", "-c", WITHOUT_PACKAGE, str(folder / "example.py"), str(support), *files]
+    return [line.split("\t") for line in subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()]
+
+
 def test_the_example_answers_as_the_classifier_without_this_package(runs, folders, tmp_path) -> None:
     support, new = folders
     shown = CliRunner().invoke(main, ["export", str(runs["per_step"]), "-o", str(tmp_path / "out"), "--data-licence", "OFL"], catch_exceptions=False)
     assert shown.exit_code == 0, shown.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"embedding.onnx"}
     files = sorted(map(str, new.iterdir()))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WITHOUT_PACKAGE, "out/example.py", str(support), *files],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    answers = example_answers(tmp_path / "out", support, files)
     labelled = sorted(support.rglob("*.png"))
     classifier = Classifier(runs["per_step"]).fit(labelled, [path.parent.name for path in labelled])
-    assert [line.split("\t") for line in done.stdout.splitlines()] == [[file, label] for file, label in zip(files, classifier.predict(files))]
+    assert answers == [[file, label] for file, label in zip(files, classifier.predict(files))]
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert (card["data_licence"], card["input"]["shape"], card["normalisation"]) == ("OFL", ["n", 1, 28, 28], "each image by itself")
     assert card["test"]["3-way 1-shot, prototype"].keys() == {"untrained", "best"}
@@ -93,16 +94,10 @@ def test_colours_and_another_metric_in_the_example(runs, folders, tmp_path, monk
         pixels = np.asarray(Image.open(path))
         Image.fromarray(np.stack([pixels, np.roll(pixels, i, 0), 255 - pixels], -1)).resize((40, 31)).save(path)
     files = sorted(map(str, new.iterdir()))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WITHOUT_PACKAGE, "out/example.py", str(support), *files],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    answers = example_answers(tmp_path / "out", support, files)
     labelled = sorted(support.rglob("*.png"))
     classifier = Classifier(run).fit(labelled, [path.parent.name for path in labelled])
-    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == list(classifier.predict(files))
+    assert [label for _, label in answers] == list(classifier.predict(files))
 
 
 def test_what_cannot_be_exported_leaves_nothing_behind(runs, tmp_path, monkeypatch) -> None:
