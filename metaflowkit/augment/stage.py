@@ -66,6 +66,8 @@ class Stage:
         Returns:
             Examples of the same shape; floating point numbers are clamped to 0..1.
         """
+        if not self.operations:
+            return x
         flat = x.flatten(0, -1 - len(self.shape))
         for i, (apply_to, operation) in enumerate(self.operations):
             if apply_to in ("both", role):

@@ -14,11 +14,11 @@ from metaflowkit.rules.higher_optimizer import HIGHER_ENGINE_ONLY
 
 
 def matching(names: Sequence[str], patterns: Iterable[str], locate: Callable[[int], str]) -> frozenset[str]:
-    """The names that match one of the patterns.
+    """The names that match one of the patterns; the name of a module stands for all of its parameters.
 
     Args:
         names: of parameters.
-        patterns: such as ``head.*``.
+        patterns: such as ``head`` or ``backbone.blocks.*.conv.weight``.
         locate: the location of the pattern with this index, for messages.
 
     Raises:
@@ -26,10 +26,15 @@ def matching(names: Sequence[str], patterns: Iterable[str], locate: Callable[[in
     """
     matches: set[str] = set()
     for i, pattern in enumerate(patterns):
-        if not (matched := fnmatch.filter(names, pattern)):
-            raise ConfigError(f"{locate(i)}: matches no parameter, got {pattern!r}; {nearest(pattern, names)}")
+        if not (matched := [*fnmatch.filter(names, pattern), *fnmatch.filter(names, f"{pattern}.*")]):
+            raise ConfigError(f"{locate(i)}: matches no parameter, got {pattern!r}; {nearest(pattern, [*_modules(names), *names])}")
         matches.update(matched)
     return frozenset(matches)
+
+
+def _modules(names: Sequence[str]) -> list[str]:
+    """The modules that hold the parameters of these names."""
+    return list(dict.fromkeys(".".join(name.split(".")[:i]) for name in names for i in range(1, name.count(".") + 1)))
 
 
 def engine_problems(learner: MetaLearner) -> list[str]:

@@ -165,7 +165,7 @@ def channels_last(x: Tensor) -> Tensor:
     return pixels_first.as_strided(x.shape, (*pixels_first.stride()[:-3], 1, *pixels_first.stride()[-3:-1]))
 
 
-def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None = None) -> Flow:
+def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None = None, weights: bool = True) -> Flow:
     """Build a pipeline: load its data, build its model, connect its parts.
 
     The same seed gives the same weights on every device, since they are drawn on the CPU.
@@ -174,6 +174,7 @@ def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None 
         pipeline: what :func:`metaflowkit.read` returned.
         train: whether training tasks are built; without, a data set of test classes alone suffices.
         shape: (C, H, W) that images are converted to; None for the data set's own.
+        weights: whether the file ``model.weights`` is read; not, where a checkpoint is loaded afterwards.
 
     Raises:
         ConfigError: a component refuses its settings.
@@ -182,7 +183,7 @@ def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None 
     for plugin in pipeline.plugins:
         import_plugin(plugin)
     device = _device(pipeline.device)
-    flow = _measured(pipeline, device) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train, shape)
+    flow = _measured(pipeline, device, weights) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train, shape, weights)
     if train:
         if not flow.learner.trained(flow.learner.meta()):
             raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
@@ -194,7 +195,7 @@ def _tags(pipeline: Pipeline) -> Mapping[str, Any]:
     return r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags
 
 
-def _measured(pipeline: Pipeline, device: torch.device) -> Flow:
+def _measured(pipeline: Pipeline, device: torch.device, weights: bool) -> Flow:
     """The flow of tasks that define their own measurement."""
     splits = {} if pipeline.dataset is None else _loaded(pipeline, ())
     injected = {"splits": splits, "images": splits.get("train"), "seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed}
@@ -202,7 +203,7 @@ def _measured(pipeline: Pipeline, device: torch.device) -> Flow:
     examples = placed(pipeline, "tasks", lambda: check_measured(tasks))
     sample = tasks.sample if tasks.samples else None
     interface = Interface(tuple(tasks.shape), tasks.outputs, 0, examples, tasks.criterion, False, sample)
-    learner = build_learner(pipeline, interface, device)
+    learner = build_learner(pipeline, interface, device, weights)
     _check_draws(pipeline, tasks, learner)
     return Flow(pipeline, device, interface, learner, tasks, splits)
 
@@ -219,6 +220,8 @@ def _check_draws(pipeline: Pipeline, tasks: MeasuredTasks, learner: MetaLearner)
 def build_without_data(pipeline: Pipeline, shape: tuple[int, ...]) -> FewShotFlow:
     """A few-shot flow for images that are no data set, such as those of a file or of one-shot runs: model, head and augmentation, no split.
 
+    The weights are to be loaded from a checkpoint; the file ``model.weights`` is not read.
+
     Args:
         pipeline: what :func:`metaflowkit.read` returned.
         shape: (C, H, W) of the images.
@@ -233,10 +236,10 @@ def build_without_data(pipeline: Pipeline, shape: tuple[int, ...]) -> FewShotFlo
     device, sample = _device(pipeline.device), ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), ())
     interface = Interface(shape, int(pipeline.tasks.settings.get("way", 1)))
     stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x))
-    return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device), None, {}, stage=stage, pool=0)
+    return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device, weights=False), None, {}, stage=stage, pool=0)
 
 
-def _few_shot(pipeline: Pipeline, device: torch.device, train: bool, as_images: tuple[int, ...] | None) -> FewShotFlow:
+def _few_shot(pipeline: Pipeline, device: torch.device, train: bool, as_images: tuple[int, ...] | None, weights: bool) -> FewShotFlow:
     """The flow of few-shot classification."""
     splits = _loaded(pipeline, ("train",) if train and not _tags(pipeline)["reads_labels"] else ())
     if as_images is not None:
@@ -249,13 +252,13 @@ def _few_shot(pipeline: Pipeline, device: torch.device, train: bool, as_images: 
     tasks, pool, support, way = None, len(splits["train"].x) if train else 0, 0, int(pipeline.tasks.settings.get("way", 1))
     if train:
         _check_settings(pipeline, splits)
-        tasks = _training_tasks(pipeline, splits)
+        tasks = training_tasks(pipeline, splits)
         first = placed(pipeline, "tasks", lambda: tasks.episode(1))
         support = placed(pipeline, "tasks", lambda: check_episode(first, shape))
         way = first.way
     stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x[:2].expand(2, *shape)))
     interface = Interface(shape, way, getattr(sample, "vocabulary", 0), support)
-    return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device), tasks, splits, stage=stage, pool=pool)
+    return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device, weights), tasks, splits, stage=stage, pool=pool)
 
 
 def _loaded(pipeline: Pipeline, unread: tuple[str, ...]) -> dict[str, ExampleSet]:
@@ -264,7 +267,7 @@ def _loaded(pipeline: Pipeline, unread: tuple[str, ...]) -> dict[str, ExampleSet
     return check_splits(choice.name, placed(pipeline, "dataset", lambda: r.DATASETS.build(choice)).load(), unread=unread)
 
 
-def _training_tasks(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> Tasks:
+def training_tasks(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> Tasks:
     """The training tasks; those that read no labels are given the examples alone, and the labelled split is removed from the flow."""
     reads_labels = _tags(pipeline)["reads_labels"]
     if reads_labels and not splits["train"].classes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 
@@ -37,10 +38,16 @@ def require_episodes(pipeline: Pipeline, shape: tuple[int, ...], device: torch.d
         require_memory(count * image, f"{pipeline.place('evaluate')}: the {count:,} images of an episode", f"lower {keys}", device)
 
 
-def require_model(pipeline: Pipeline, shape: tuple[int, ...], vocabulary: int, way: int, device: torch.device) -> None:
+def require_model(pipeline: Pipeline, interface: dict[str, Any], way: int, device: torch.device) -> None:
     """The model fits into memory: its parameters, their meta-gradient and the adapted parameters of one task, 4 bytes a number.
 
     It is built on torch's device ``meta`` for that, which holds no values. What cannot be built there is not checked.
+
+    Args:
+        pipeline: what :func:`metaflowkit.read` returned.
+        interface: what a backbone's constructor may ask for.
+        way: classes per task.
+        device: where it will be.
 
     Raises:
         DataError: naming the settings that the number of parameters follows from.
@@ -48,7 +55,7 @@ def require_model(pipeline: Pipeline, shape: tuple[int, ...], vocabulary: int, w
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as that nothing can be copied into a tensor without values
-            backbone = r.BACKBONES.build(pipeline.model.backbone, shape=shape, vocabulary=vocabulary)
+            backbone = r.BACKBONES.build(pipeline.model.backbone, **interface)
             head = r.HEADS.build(pipeline.model.head, features=backbone.features, way=way)
             count = sum(p.numel() for part in (backbone, head) for p in part.parameters())
     except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -14,13 +15,14 @@ from metaflowkit.composition.few_shot import BatchLoss, ModelLoss, SupportLoss
 from metaflowkit.composition.footprint import require_model
 from metaflowkit.config import registry as r
 from metaflowkit.config.choice import Choice
-from metaflowkit.config.types import Pipeline
+from metaflowkit.config.types import Pipeline, listed
 from metaflowkit.criteria import Classification
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError
 from metaflowkit.memory import out_of_memory
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.models.weights import load_weights
 from metaflowkit.rules.base import is_learnable, is_native
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.seeding import generator_for, seed_for
@@ -51,6 +53,10 @@ class Interface:
     few_shot: bool = True
     sample: Callable[[Call, Tree, int], Tree] | None = None
 
+    def of_backbone(self, pipeline: Pipeline) -> dict[str, Any]:
+        """What a backbone's constructor may ask for."""
+        return {"shape": self.shape, "vocabulary": self.vocabulary, "pretrained": pipeline.model.weights is not None}
+
     def noise(self, *sizes: int) -> Tensor:
         """Examples [*sizes, *shape] of noise, the same at every call: uniform in 0..1, or any tokens."""
         generator = generator_for(0, "noise")
@@ -59,8 +65,14 @@ class Interface:
         return torch.rand(*sizes, *self.shape, generator=generator)
 
 
-def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device) -> MetaLearner:
+def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device, weights: bool = True) -> MetaLearner:
     """The learner of a pipeline for tasks, without its data.
+
+    Args:
+        pipeline: what :func:`metaflowkit.read` returned.
+        interface: what the tasks require.
+        device: where it computes.
+        weights: whether the file ``model.weights`` is read; not, where a checkpoint is loaded afterwards.
 
     Raises:
         ConfigError: a component refuses its settings, or a name pattern matches no parameter.
@@ -71,13 +83,16 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
         return placed(pipeline, path, lambda: kind.build(choice, **injected))
 
     with torch.random.fork_rng(devices=[]):
-        require_model(pipeline, interface.shape, interface.vocabulary, interface.way, device)
+        require_model(pipeline, interface.of_backbone(pipeline), interface.way, device)
         torch.manual_seed(seed_for(pipeline.seed, "model"))
-        backbone = build("model.backbone", r.BACKBONES, pipeline.model.backbone, shape=interface.shape, vocabulary=interface.vocabulary)
-        head = build("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way)
-        for path, module in (("model.backbone", backbone), ("model.head", head)):
-            if not isinstance(module, nn.Module):
-                raise ConfigError(f"{pipeline.place(path)}: must be a torch.nn.Module, got {type(module).__name__}; derive it from one")
+        backbone = _module(pipeline, "model.backbone", build("model.backbone", r.BACKBONES, pipeline.model.backbone, **interface.of_backbone(pipeline)))
+        if pipeline.model.weights is not None and weights:
+            placed(pipeline, "model.weights", lambda: load_weights(backbone, Path(str(pipeline.model.weights)), pipeline.model.ignore_weights))
+        if pipeline.model.adapter is not None:
+            adapter = build("model.adapter", r.ADAPTERS, pipeline.model.adapter)
+            placed(pipeline, "model.adapter", lambda: adapter(backbone))
+        head = _module(pipeline, "model.head", build("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way))
+        _freeze(pipeline, dict(Model(backbone, head).named_parameters()))
         loss = build("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
         augment = None if inner.augment is None else build("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
     for norm in stored_norms(backbone):
@@ -112,6 +127,19 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
     return learner
 
 
+def _module(pipeline: Pipeline, path: str, component: Any) -> Any:
+    if not isinstance(component, nn.Module):
+        raise ConfigError(f"{pipeline.place(path)}: must be a torch.nn.Module, got {type(component).__name__}; derive it from one")
+    return component
+
+
+def _freeze(pipeline: Pipeline, parameters: dict[str, nn.Parameter]) -> None:
+    """Freeze the parameters that ``model.frozen`` names."""
+    if pipeline.model.frozen is not None:
+        for name in _matched(pipeline, "model.frozen", list(parameters), listed(pipeline.model.frozen), "[backbone]"):
+            parameters[name].requires_grad_(False)
+
+
 def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
     """The parameters that the patterns of ``inner.adapt`` match; all of them without patterns.
 
@@ -125,7 +153,7 @@ def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
     names, patterns = list(trained), pipeline.inner.adapt
     adapts = frozenset(names)
     if patterns is not None:
-        adapts = _matched(pipeline, "inner.adapt", names, patterns, "['head.*']")
+        adapts = _matched(pipeline, "inner.adapt", names, listed(patterns), "[head]")
     if pipeline.inner.steps and not any(trained[name] for name in adapts):
         raise ConfigError(
             f"{pipeline.place('inner.adapt')}: the inner steps move nothing, since every parameter that it names has requires_grad=False, "
@@ -141,7 +169,7 @@ def _learning(pipeline: Pipeline, names: list[str]) -> frozenset[str] | None:
         ConfigError: a pattern matches nothing.
     """
     patterns = pipeline.outer.learn
-    return None if patterns is None else _matched(pipeline, "outer.learn", names, patterns, "['loss.*']")
+    return None if patterns is None else _matched(pipeline, "outer.learn", names, listed(patterns), "[loss]")
 
 
 def _matched(pipeline: Pipeline, path: str, names: list[str], patterns: Iterable[str], example: str) -> frozenset[str]:

@@ -209,12 +209,13 @@ TASKS = Kind(
 BACKBONES = Kind(
     "backbone",
     "metaflowkit.models.backbones",
-    injected=("shape", "vocabulary"),
+    injected=("shape", "vocabulary", "pretrained"),
     methods=("forward(x)",),
     attributes=("features",),
     copied=True,
-    tags={"reads": "any"},
+    tags={"reads": "any", "network": "", "classifier": ()},
 )
+ADAPTERS = Kind("adapter", "metaflowkit.models.adapters", methods=("__call__(backbone)",))
 HEADS = Kind(
     "head",
     "metaflowkit.models.heads",
@@ -278,7 +279,8 @@ PRUNERS = Kind(
     tags={"prunes": True, "reads_episodes": False},
 )
 KINDS = {
-    "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "LEARNED_AUGMENTATIONS": LEARNED_AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES, "HEADS": HEADS,
+    "DATASETS": DATASETS, "AUGMENTATIONS": AUGMENTATIONS, "LEARNED_AUGMENTATIONS": LEARNED_AUGMENTATIONS, "TASKS": TASKS, "BACKBONES": BACKBONES,
+    "ADAPTERS": ADAPTERS, "HEADS": HEADS,
     "RULES": RULES, "LOSSES": LOSSES, "ENGINES": ENGINES, "ORDERS": ORDERS, "OBJECTIVES": OBJECTIVES, "OPTIMIZERS": OPTIMIZERS,
     "SCHEDULES": SCHEDULES, "READOUTS": READOUTS, "METRIC_LOGGERS": METRIC_LOGGERS,
     "SAMPLERS": SAMPLERS, "PRUNERS": PRUNERS,

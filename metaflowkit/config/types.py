@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from metaflowkit.config import registry as r
 from metaflowkit.config.choice import Choice
@@ -19,6 +19,7 @@ Episodes = Annotated[int, Range(2, most=10_000_000)]
 OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
 Level = Annotated[int, Range(1, 4)]
 Per = Literal["all", "layer", "parameter", "element"]
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,19 @@ class ModelNode:
 
     Attributes:
         backbone: the network from an image to its features.
+        weights: local file of the backbone's weights, .pt, .pth or .safetensors; null to begin with random ones.
+        ignore_weights: patterns of names in that file that are not read, such as ['projection.*'].
+        adapter: small trainable parts put into the backbone, whose own weights are then frozen; null for none.
         head: from features, and for some heads the support set, to the scores of the classes.
+        frozen: what nothing moves, neither inner nor outer steps: backbone, or patterns such as ['backbone.blocks.0']; null for nothing.
     """
 
     backbone: Annotated[Choice, r.BACKBONES] = Choice("conv4")
+    weights: str | None = None
+    ignore_weights: list[str] = field(default_factory=list)
+    adapter: Annotated[Choice | None, r.ADAPTERS] = None
     head: Annotated[Choice, r.HEADS] = Choice("prototype")
+    frozen: list[str] | str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Inner:
         engine: how the inner loop is computed; all give the same gradient.
         order: how the inner loop enters the outer gradient.
         learn: settings of the rule that are meta-learned, each with how, such as {lr: layer}.
-        adapt: patterns of the parameters that the inner loop moves, such as ['head.*']; null for all.
+        adapt: what the inner loop moves: head, backbone, or patterns of parameters or modules, such as ['head', 'backbone.blocks.3']; null for all.
         others: whether the outer loop learns the parameters that the inner loop leaves alone, or they are frozen.
         proximal: weight lambda of a further inner loss, lambda / 2 |w - theta|^2.
         remat: compute each inner step again in the backward pass instead of storing it.
@@ -85,7 +94,7 @@ class Inner:
     engine: Annotated[Choice, r.ENGINES] = Choice("auto")
     order: Annotated[Choice, r.ORDERS] = Choice("exact")
     learn: dict[str, Learn] = field(default_factory=dict)
-    adapt: list[str] | None = None
+    adapt: list[str] | str | None = None
     others: Literal["shared", "frozen"] = "shared"
     proximal: NonNegative = 0.0
     remat: bool = False
@@ -98,7 +107,7 @@ class Outer:
     Attributes:
         optimizer: of the outer steps.
         steps: outer steps in all.
-        learn: patterns of the parameters that the outer loop moves, such as ['loss.*']; null for all. The others start every task as
+        learn: what the outer loop moves: patterns of parameters or modules, such as ['loss']; null for all. The others start every task as
             they are.
         schedule: of the optimizer's learning rate over these steps.
         clip: largest norm of the meta-gradient, which is scaled down above it; null for no limit.
@@ -107,7 +116,7 @@ class Outer:
 
     optimizer: Annotated[Choice, r.OPTIMIZERS] = Choice("adam")
     steps: OuterSteps = 1000
-    learn: list[str] | None = None
+    learn: list[str] | str | None = None
     schedule: Annotated[Choice, r.SCHEDULES] = Choice("cosine")
     clip: Positive | None = 10.0
     save_every: OuterSteps | None = None
@@ -228,8 +237,8 @@ class Pipeline:
 KEYS = ("seed", "device", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate", "loggers")
 
 
-def listed(value: int | list[int]) -> list[int]:
-    """A number or a list of them as a list."""
+def listed(value: V | list[V]) -> list[V]:
+    """A value or a list of them as a list."""
     return value if isinstance(value, list) else [value]
 
 

@@ -56,7 +56,7 @@ def _batched_features(model: Model, x: Tensor, sets: int) -> Tensor | None:
 
 def _features(model: Model, x: Tensor) -> Tensor:
     with TaskBuffers(model).within(model), _PerSetStatistics(len(x)):
-        features: Tensor = model.backbone(_as_one(x))
+        features: Tensor = model.embed(_as_one(x))
         return features.reshape(*x.shape[:2], *features.shape[1:])
 
 

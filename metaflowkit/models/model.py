@@ -31,6 +31,7 @@ class Model(nn.Module):
         self.rule = rule
         self.loss = loss
         self.augment = augment
+        self.takes_features = False
 
     @staticmethod
     def arguments(task: Episode, x: Tensor | None, y: Tree = None) -> tuple[Any, ...]:
@@ -56,9 +57,13 @@ class Model(nn.Module):
         if self.augment is not None:
             assert support is not None
             x, y = self._augmented(support.x, y)
-            features = self.backbone(x)
+            features = self.embed(x)
             return self.loss(Outputs(features, self.head(features, Labelled(features, y), way)), y)  # type: ignore[no-any-return]
         return self.loss(self._outputs(support, x, way), y)  # type: ignore[no-any-return]
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features [n, D] of examples [n, *input]; where ``takes_features`` is set, [n, D] are features already (see :mod:`metaflowkit.composition.precomputed`)."""
+        return x if self.takes_features and x.dim() == 2 else self.backbone(x)
 
     def _augmented(self, x: Tensor, y: Tree) -> tuple[Tensor, Tree]:
         result = self.augment(x, y)  # type: ignore[misc]
@@ -70,11 +75,12 @@ class Model(nn.Module):
 
     def _outputs(self, support: Labelled | None, x: Tensor | None, way: int) -> Outputs:
         if support is None:
-            features = self.backbone(x)
+            assert x is not None
+            features = self.embed(x)
             return Outputs(features, self.head(features, None, way))
         if x is None:
-            features = self.backbone(support.x)
+            features = self.embed(support.x)
             return Outputs(features, self.head(features, Labelled(features, support.y), way))
-        support_features = self.backbone(support.x) if self.head.reads_support else support.x
-        features = self.backbone(x)
+        support_features = self.embed(support.x) if self.head.reads_support else support.x
+        features = self.embed(x)
         return Outputs(features, self.head(features, Labelled(support_features, support.y), way))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from metaflowkit.composition.flow import FewShotFlow, Flow, build, build_without_data
+from metaflowkit.composition.precomputed import with_features
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import READOUTS, TASKS
@@ -70,10 +71,10 @@ def _load(run: Run, pipeline: Pipeline, weights: str, data: bool = True) -> tupl
         raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
     path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
     snapshot = run.load_checkpoint(path)
-    flow = build(pipeline, False, _conversion(run.pipeline(), pipeline, snapshot.shape)) if data else _without_data(pipeline, snapshot.shape)
+    flow = build(pipeline, False, _conversion(run.pipeline(), pipeline, snapshot.shape), weights=False) if data else _without_data(pipeline, snapshot.shape)
     checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
     flow.learner.model.load_state_dict(snapshot.model)
-    return flow, snapshot.step
+    return with_features(flow), snapshot.step
 
 
 def _conversion(trained: Pipeline, measured: Pipeline, shape: list[int]) -> tuple[int, ...] | None:

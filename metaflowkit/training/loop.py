@@ -15,6 +15,7 @@ import torch
 from metaflowkit.composition.first_task import check_first_task
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.composition.learner import placed
+from metaflowkit.composition.precomputed import with_features
 from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError, DivergenceError, Interrupted
@@ -66,6 +67,7 @@ def events(
         flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
     check_first_task(flow)
     check_readouts(flow, test)
+    flow = with_features(flow)
     started = time.monotonic()
     stop = stop or Stop()
     with hold_run(folder, pipeline, resume, overwrite) as run:

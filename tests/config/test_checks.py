@@ -32,7 +32,7 @@ def problems(write, text: str) -> list[str]:
         ("{learn: {lr: {per: layer, step: true}}}", "step", "inner.learn.lr.step: is no known key; did you mean 'per_step'?"),
         ("{learn: [lr]}", "[", "inner.learn: must be a mapping of settings, got a list; write such as {lr: layer}"),
         ("{order: truncated}", "truncated", "inner.order: there is no order 'truncated'; did you mean 'truncate'?"),
-        ("{adapt: head}", "head", "inner.adapt: must be a list (text each) or null, got 'head'"),
+        ("{adapt: 3}", "3", "inner.adapt: must be a list (text each) or text or null, got 3"),
     ],
 )  # fmt: skip
 def test_inner_settings_that_contradict_each_other(write, inner, at, says) -> None:

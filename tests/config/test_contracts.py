@@ -12,6 +12,7 @@ from metaflowkit.datasets.base import DataSet
 from metaflowkit.engines.base import Engine
 from metaflowkit.evaluation.base import Readout
 from metaflowkit.losses.base import Loss
+from metaflowkit.models.adapters.base import Adapter
 from metaflowkit.models.backbones.base import Backbone
 from metaflowkit.models.heads.base import Head
 from metaflowkit.objectives.base import Objective
@@ -22,7 +23,7 @@ from metaflowkit.tasks.base import MeasuredTasks, Tasks
 from metaflowkit.training.base import MetricLogger, OuterOptimizer, Schedule
 
 CONTRACTS = {
-    r.DATASETS: DataSet, r.TASKS: Tasks, r.BACKBONES: Backbone, r.HEADS: Head, r.RULES: Rule, r.LOSSES: Loss, r.OBJECTIVES: Objective,
+    r.DATASETS: DataSet, r.TASKS: Tasks, r.BACKBONES: Backbone, r.ADAPTERS: Adapter, r.HEADS: Head, r.RULES: Rule, r.LOSSES: Loss, r.OBJECTIVES: Objective,
     r.AUGMENTATIONS: Augmentation, r.LEARNED_AUGMENTATIONS: LearnedAugmentation,
     r.ORDERS: Order, r.ENGINES: Engine, r.READOUTS: Readout, r.SCHEDULES: Schedule, r.METRIC_LOGGERS: MetricLogger,
     r.OPTIMIZERS: OuterOptimizer, r.SAMPLERS: Sampler, r.PRUNERS: Pruner,

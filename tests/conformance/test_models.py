@@ -10,8 +10,9 @@ from metaflowkit.config.registry import BACKBONES, HEADS
 from metaflowkit.models.model import Model
 from metaflowkit.types import Labelled
 
-SMALL = {"conv4": {"width": 3}, "resnet12": {"width": 2}, "mlp": {"widths": [6, 4]}, "resnet18": {}}
-NORMED = ["conv4", "resnet12", "resnet18"]
+FOREIGN = {"torchvision": {"architecture": "mobilenet_v3_small"}, "timm": {"architecture": "mobilenetv3_small_050"}}
+SMALL = {"conv4": {"width": 3}, "resnet12": {"width": 2}, "mlp": {"widths": [6, 4]}, "resnet18": {}, **FOREIGN}
+NORMED = ["conv4", "resnet12", "resnet18", "torchvision"]
 
 
 def backbone(name: str, shape=(1, 16, 16), **settings):
@@ -31,10 +32,10 @@ def test_features_are_as_many_as_announced(name, shape) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_same_seed_same_weights_and_no_buffers(name) -> None:
+def test_same_seed_same_weights_and_no_statistics(name) -> None:
     one, two = backbone(name), backbone(name)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
-    assert not list(one.buffers())
+    assert {buffer for buffer, _ in one.named_buffers()} == ({"mean", "std"} if name in FOREIGN else set())
 
 
 @pytest.mark.parametrize("name", NORMED)

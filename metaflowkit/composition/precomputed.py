@@ -1,0 +1,96 @@
+"""Features in place of images where a frozen backbone would compute the same ones again and again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from metaflowkit.composition.flow import FewShotFlow, Flow, training_tasks
+from metaflowkit.config.checks import evaluation_views
+from metaflowkit.config.registry import READOUTS
+from metaflowkit.config.types import Pipeline
+from metaflowkit.datasets.cache import cached
+from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
+from metaflowkit.models.model import Model
+from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.types import ExampleSet
+
+F = TypeVar("F", bound=Flow)
+BATCH = 64
+CLOSE = 1e-4  # relative; far above rounding in float32, far below what another set's statistics do
+
+
+def with_features(flow: F) -> F:
+    """The flow on features that its backbone computes once per image, kept in the cache on disk; the same flow where they could change.
+
+    Held-out images have the same features throughout where neither loop moves the backbone, no readout augments them, and an image's features do not depend on the
+    others of its set; training images of labelled tasks where there is no augmentation either. The others are embedded whenever they are used.
+    """
+    if not (isinstance(flow, FewShotFlow) and is_constant(flow)):
+        return flow
+    held_out = not flow.stage.operations or not any(readout_adapts(flow.pipeline))
+    splits = {
+        name: _embedded(flow, examples) if len(examples.x) and (held_out if name != "train" else not flow.stage.operations) else examples
+        for name, examples in flow.splits.items()
+    }
+    flow.model.takes_features = True
+    tasks = flow.tasks
+    if tasks is not None and splits.get("train") is not flow.splits.get("train"):
+        tasks = training_tasks(flow.pipeline, dict(splits))
+    return dataclasses.replace(flow, splits=splits, tasks=tasks)
+
+
+def readout_adapts(pipeline: Pipeline) -> Iterator[bool]:
+    """For every readout, whether it adapts on augmented views."""
+    entries = READOUTS.entries(pipeline.plugins)
+    yield from (bool(entries[choice.name].tags["adapts"] and evaluation_views(pipeline)) for choice in pipeline.evaluate.readouts)
+
+
+def is_constant(flow: FewShotFlow) -> bool:
+    """Whether the backbone gives an image the same features throughout a run, in whatever set it is shown."""
+    learner, model = flow.learner, flow.model
+    parameters = dict(model.named_parameters())
+    moved = {**learner.trained(parameters), **(learner.fast(parameters) if learner.steps else {})}
+    if any(name.startswith("backbone.") for name in moved) or model.augment is not None or stored_norms(model) or hooked(model) or len(flow.shape) != 3:
+        return False
+    noise = flow.interface.noise(4).to(flow.device)
+    together, alone = _features(model, noise), _features(model, noise[:1])
+    return bool((together[:1] - alone).abs().max() <= CLOSE * together.abs().max())
+
+
+@torch.no_grad()
+def _features(model: Model, x: Tensor) -> Tensor:
+    with exact_convolutions(), without_dropout(model):
+        return model.embed(x)
+
+
+def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
+    """The examples with features [n, D] in place of images."""
+
+    def make() -> tuple[Tensor, Tensor, list[str]]:
+        features = torch.cat(list(_in_batches(flow, examples.x)))
+        return features.contiguous().view(torch.uint8), torch.zeros(len(features), dtype=torch.int64), []
+
+    key: dict[str, Any] = {"features": _fingerprint(flow.model.backbone.state_dict()), "of": _fingerprint({"x": examples.x}), "float": torch.__version__}
+    name = flow.pipeline.model.backbone.name
+    stored, _, _ = cached(key, make, f"features of {len(examples.x)} images by the frozen backbone {name}")
+    return dataclasses.replace(examples, x=stored.view(torch.float32))
+
+
+def _in_batches(flow: FewShotFlow, x: Tensor) -> Iterator[Tensor]:
+    for batch in torch.split(x, BATCH):
+        yield _features(flow.model, flow.inputs(batch)).float().cpu()
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    """A hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in tensors.items():
+        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
