@@ -10,6 +10,7 @@ import numpy as np
 from metaflowkit.comparison.results import Comparison
 from metaflowkit.config.metric import Metric
 from metaflowkit.reporting import html as frame
+from metaflowkit.reporting.figures import label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ def _curves(comparison: Comparison) -> Iterator[str]:
         yield frame.picture("Validation by time", _curve(comparison, paces, "seconds of training (outer steps times their median duration)"))
 
 
-def _curve(comparison: Comparison, scale: dict[str, float], label: str) -> Figure:
+def _curve(comparison: Comparison, scale: dict[str, float], xlabel: str) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -77,10 +78,10 @@ def _curve(comparison: Comparison, scale: dict[str, float], label: str) -> Figur
     axes = figure.add_subplot()
     for name, of in comparison.measured.items():
         x, values = scale[name] * np.array(of.steps), factor * of.validations
-        (line,) = axes.plot(x, values.mean(0), marker=".", label=name)
+        (line,) = axes.plot(x, values.mean(0), marker=".", label=label(name))
         axes.fill_between(x, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=label == STEPS))
-    axes.set(xlabel=label, ylabel=f"validation {metric.name}{metric.unit}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=xlabel == STEPS))
+    axes.set(xlabel=xlabel, ylabel=f"validation {metric.name}{metric.unit}")
     axes.set_title("mean over seeds; the band reaches from the lowest to the highest", fontsize=9)
     axes.legend()
     return figure

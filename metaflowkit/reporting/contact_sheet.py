@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from metaflowkit.errors import printable
+
 TILE, GAP, MARGIN, TEXT = 64, 4, 16, 14  # pixels
 INK, PAPER = "black", "white"
 
@@ -38,6 +40,7 @@ def paste(sheet: Image.Image, image: Tensor, left: int, top: int) -> None:
 
 def write(sheet: Image.Image, text: str, left: int, top: int, width: int | None = None, ink: str = INK) -> None:
     """Write a line of text, cut where it is wider than ``width`` pixels."""
+    text = printable(text)
     font, draw = ImageFont.load_default(TEXT), ImageDraw.Draw(sheet)
     if width is not None and draw.textlength(text, font) > width:
         while text and draw.textlength(f"{text}…", font) > width:

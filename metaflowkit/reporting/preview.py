@@ -45,11 +45,15 @@ def write_preview(pipeline: Pipeline, path: Path, tasks: int = 2, levels: bool =
     """
     variants = {f"level {level}": dataclasses.replace(pipeline, augment=Augment(level=level)) for level in range(1, 5)} if levels else {"": pipeline}
     flows = {title: _of_images(build(variant)) for title, variant in variants.items()}
-    sheets = [_task(flows, index) for index in range(tasks)]
-    write_atomic(path, png([_drawn(columns, f"task {i + 1}") for i, columns in enumerate(sheets)]))
-    shown = len(sheets[0][0].images)
+    write_atomic(path, tasks_sheet(flows, tasks))
     way = next(iter(flows.values())).interface.way
+    shown = min(way, MOST_ROWS)
     return f"{tasks} task{'s' * (tasks > 1)}, {shown} of {way} classes each" if shown < way else f"{tasks} task{'s' * (tasks > 1)} of {way} classes"
+
+
+def tasks_sheet(flows: dict[str, FewShotFlow], tasks: int) -> bytes:
+    """The contact sheet of the first tasks, a PNG; with several flows, the views by each beside each other under their titles."""
+    return png([_drawn(_task(flows, index), f"task {index + 1}") for index in range(tasks)])
 
 
 def _of_images(flow: Flow) -> FewShotFlow:

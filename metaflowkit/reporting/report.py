@@ -74,7 +74,7 @@ class Report:
         if self.after:
             lines.append(f"{f'test {self.metric.name}':<24}{'untrained':>16}{'trained':>18}    difference")
             for b, a, difference in zip(self.before, self.after, self.differences()):
-                lines.append(f"{a.setting!s:<24}{b!s:>16}  ->{a!s:>14}    {_shown(difference)}".rstrip())
+                lines.append(f"{a.setting!s:<24}{b!s:>16}  ->{a!s:>14}    {shown(difference)}".rstrip())
             lines.append(f"({self.after[0].episodes} {self.after[0].counted}, ± 95 % confidence of the mean; {self._compared()}; {self.protocol})")
         else:
             lines.append(UNMEASURED)
@@ -103,7 +103,7 @@ class Report:
 
     def markdown(self) -> str:
         """The report as Markdown."""
-        rows = [f"| {a.setting} | {b} | {a} | {_shown(difference)} |" for b, a, difference in zip(self.before, self.after, self.differences())]
+        rows = [f"| {a.setting} | {b} | {a} | {shown(difference)} |" for b, a, difference in zip(self.before, self.after, self.differences())]
         table = (
             [f"| test {self.metric.name} | untrained | trained | difference |", "|---|---|---|---|", *rows, "", f"{self._compared()};"]
             if rows
@@ -113,6 +113,15 @@ class Report:
         warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in self.worse())] if self.worse() else []
         curve = "training objective" if self.untrained is None else f"validation {self.metric.name}"
         return "\n".join(["# Report", "", *table, self.protocol, *chosen, *warning, "", f"![{curve}](curve.png)", ""])
+
+    def footnotes(self) -> list[str]:
+        """How the scores are to be read, and which weights they are of."""
+        lines = (
+            [f"{self.after[0].episodes} {self.after[0].counted}, ± 95 % confidence of the mean; {self._compared()}; {self.protocol}"]
+            if self.after
+            else [UNMEASURED]
+        )
+        return [*lines, *([self._chosen()] if self.best is not None else [])]
 
     def _compared(self) -> str:
         """How the column of differences is to be read."""
@@ -125,11 +134,12 @@ class Report:
         assert self.best is not None
         if math.isnan(self.best["value"]):
             return f"no validation classes, so the weights of the last step, {self.best['step']}, were kept"
-        gain = f", {_shown(self.validation)} against the untrained network" if self.validation is not None else ""
+        gain = f", {shown(self.validation)} against the untrained network" if self.validation is not None else ""
         return f"best validation {self.metric.name} at step {self.best['step']}{gain}"
 
 
-def _shown(difference: Difference | None) -> str:
+def shown(difference: Difference | None) -> str:
+    """A difference as tables show it; empty where there is none."""
     if difference is None:
         return ""
     return str(difference) if difference.resolved else f"{difference}, unresolved"
@@ -146,7 +156,7 @@ def write_report(finished: Finished) -> Report:
         finished.untrained,
         finished.seconds,
         finished.protocol,
-        _following(run, flow),
+        following(run, flow),
         finished.validation,
         flow.pipeline.metric,
     )
@@ -155,7 +165,7 @@ def write_report(finished: Finished) -> Report:
     return report
 
 
-def _following(run: Run, flow: Flow) -> str:
+def following(run: Run, flow: Flow) -> str:
     """A command that measures what the report does not show; its classes, images and shapes are proven to be there before it is named.
 
     Components that are objects from Python are known to no command, but where they were made.

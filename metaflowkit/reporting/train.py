@@ -10,6 +10,7 @@ from metaflowkit.composition.learner import placed
 from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.types import Pipeline
 from metaflowkit.reporting.report import Report, write_report
+from metaflowkit.reporting.run_page import write_run_page
 from metaflowkit.reporting.terminal import Progress, Silent
 from metaflowkit.training.base import MetricLogger
 from metaflowkit.training.events import Finished, Started
@@ -53,7 +54,9 @@ def train(
                 for logger in loggers:
                     logger.log(event)
                 if isinstance(event, Finished):
-                    return write_report(event)
+                    report = write_report(event)
+                    write_run_page(event, report)
+                    return report
         except KeyboardInterrupt:  # while something was shown
             if folder is None:
                 raise

@@ -17,7 +17,7 @@ from metaflowkit.cli import main
 from metaflowkit.config.metric import Metric
 from metaflowkit.config.pipeline import pipeline_of, read
 from metaflowkit.evaluation.scores import ACCURACY, AdaptationSetting, Difference, FewShot, Score, paired
-from metaflowkit.reporting.report import Report, _following
+from metaflowkit.reporting.report import Report, following
 from metaflowkit.reporting.train import train
 from metaflowkit.rules import SGD
 from metaflowkit.training.run_directory import Run
@@ -158,7 +158,7 @@ def test_the_next_command_fits_the_classes_there_are_and_measures_something_new(
     flow = SimpleNamespace(splits=splits, interface=interface, measured=False, pipeline=SimpleNamespace(evaluate=evaluate, seed=3, from_python=False))
     if shown != [(5, 1)] and "--split" not in command and counts:
         command = "mfk evaluate 'runs/a b' --way 10 --shot 1 --split val"
-    assert _following(Run(Path("runs/a b")), flow) == command
+    assert following(Run(Path("runs/a b")), flow) == command
 
 
 @pytest.mark.parametrize(("measured", "call"), [(False, "evaluate"), (True, "evaluate_adaptation")])
@@ -167,7 +167,7 @@ def test_of_objects_from_python_a_call_is_named_and_no_command(measured, call) -
     assert pipeline.from_python
     assert not pipeline_of({"dataset": "glyphs"}).from_python
     flow = SimpleNamespace(measured=measured, pipeline=pipeline)
-    assert _following(Run(Path("runs/a b")), flow) == f"metaflowkit.{call}(metaflowkit.load('runs/a b')) in Python, where the pipeline was made"
+    assert following(Run(Path("runs/a b")), flow) == f"metaflowkit.{call}(metaflowkit.load('runs/a b')) in Python, where the pipeline was made"
 
 
 def folder_of(path: Path, channels: int) -> None:
