@@ -257,6 +257,14 @@ def plain(value: Any) -> Any:
     return value
 
 
+def leaves(value: Any, path: str = "") -> dict[str, str]:
+    """The leaves of nested mappings and lists as texts, by their dotted paths."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {path: str(value)}
+    return {key: text for name, item in items for key, text in leaves(item, f"{path}.{name}" if path else str(name)).items()}
+
+
 def choices(section: Any, above: str = "") -> Iterator[tuple[str, Kind, Choice]]:
     """Every component of a section of a pipeline, by its path."""
     hints = typing.get_type_hints(type(section), include_extras=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow, Flow, build
+from metaflowkit.config.types import leaves
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import MetaflowkitError
 from metaflowkit.reporting import html as frame
@@ -81,19 +82,11 @@ def _side_by_side(records: Sequence[RunRecord]) -> Iterator[str]:
     yield frame.heading("Results")
     rows = [["state", *(record.state.partition(";")[0] for record in records)], *([setting, *(of.get(setting, "") for of in scores)] for setting in settings)]
     yield frame.table(["", *(record.name for record in records)], rows)
-    flat = [_flat(record.pipeline.plain()) for record in records]
+    flat = [leaves(record.pipeline.plain()) for record in records]
     differing = [key for key in dict.fromkeys(key for of in flat for key in of) if len({of.get(key) for of in flat}) > 1]
     if differing:
         yield frame.heading("Settings that differ")
         yield frame.table(["", *(record.name for record in records)], [[key, *(of.get(key, "") for of in flat)] for key in differing])
-
-
-def _flat(value: object, path: str = "") -> dict[str, str]:
-    """The leaves of nested mappings and lists, by their dotted paths."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        return {path: str(value)}
-    return {key: text for name, item in items for key, text in _flat(item, f"{path}.{name}" if path else str(name)).items()}
 
 
 def _result(record: RunRecord) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Receivers of metrics besides the run's own ``metrics.jsonl``."""
+"""A table of metrics."""
 
 from __future__ import annotations
 
