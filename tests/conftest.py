@@ -36,6 +36,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
+def _no_stage_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test prints does not depend on how fast the machine is."""
+    monkeypatch.setattr("metaflowkit.stages.AFTER", 1e6)
+
+
+@pytest.fixture(autouse=True)
 def _objects_forgotten():
     """Components that a test made in Python are unknown to the next."""
     yield

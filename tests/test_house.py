@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "metaflowkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"errors", "__main__"},
+    {"errors", "stages", "__main__"},
     {"seeding", "memory"},
     {"config"},
     {"types"},

@@ -12,6 +12,7 @@ import click
 
 from metaflowkit.config.schema import nearest
 from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError, printable, quoted
+from metaflowkit.stages import telling
 
 
 class Commands(click.Group):
@@ -28,7 +29,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command."""
         try:
-            return super().invoke(ctx)
+            with telling(lambda text: say(text, err=True)):
+                return super().invoke(ctx)
         except MetaflowkitError as error:
             say(f"{'' if isinstance(error, ConfigError) else 'mfk: '}{error}", err=True)
             sys.exit(error.exit_code)

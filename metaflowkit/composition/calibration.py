@@ -14,7 +14,10 @@ from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, without_dropout
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.stages import stage
 from metaflowkit.types import Episode
+
+CALIBRATION = 8  # batches of tasks that the statistics are computed from
 
 
 @torch.no_grad()
@@ -35,11 +38,13 @@ def calibrate(learner: MetaLearner, episodes: Iterable[Episode], start: bool) ->
         norm.records = []
     engine = simplest(learner.rule)
     stepwise = not all(norm.frozen for norm in norms)
-    for episode in episodes:
-        if stepwise:
-            engine.adapt(learner, episode.support, episode, query_scores)
-        else:
-            with exact_convolutions(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
-                learner.model.get_submodule("backbone")(torch.cat([episode.support[0], episode.query[0]], 1).flatten(0, 1))
+    with stage("computing the statistics of normalisation", CALIBRATION) as advance:
+        for episode in episodes:
+            if stepwise:
+                engine.adapt(learner, episode.support, episode, query_scores)
+            else:
+                with exact_convolutions(), without_dropout(learner.model), TaskBuffers(learner.model).within(learner.model), FastKernels(second=False):
+                    learner.model.get_submodule("backbone")(torch.cat([episode.support[0], episode.query[0]], 1).flatten(0, 1))
+            advance()
     for norm in norms:
         norm.store_records()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaflowkit.augment.stage import Stage
 from metaflowkit.composition.augmentation import operations
-from metaflowkit.composition.calibration import calibrate
+from metaflowkit.composition.calibration import CALIBRATION, calibrate
 from metaflowkit.composition.footprint import require_episodes
 from metaflowkit.composition.learner import Interface, build_learner, placed
 from metaflowkit.config import registry as r
@@ -29,8 +29,6 @@ from metaflowkit.tasks.base import MeasuredTasks, Tasks
 from metaflowkit.tasks.contract import check_episode, check_measured
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Episode, ExampleSet, ImageSet, Labelled, task_count, tensors, tree_map
-
-CALIBRATION = 8  # batches of tasks
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from metaflowkit.models.weights import load_weights
 from metaflowkit.rules.base import is_learnable, is_native
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.seeding import generator_for, seed_for
+from metaflowkit.stages import stage
 from metaflowkit.types import Call, Criterion, Tree
 
 V = TypeVar("V")
@@ -82,7 +83,7 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
     def build(path: str, kind: r.Kind, choice: Choice, **injected: Any) -> Any:
         return placed(pipeline, path, lambda: kind.build(choice, **injected))
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), stage("building the model"):
         require_model(pipeline, interface.of_backbone(pipeline), interface.way, device)
         torch.manual_seed(seed_for(pipeline.seed, "model"))
         backbone = _module(pipeline, "model.backbone", build("model.backbone", r.BACKBONES, pipeline.model.backbone, **interface.of_backbone(pipeline)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from metaflowkit.datasets.cache import cached
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
+from metaflowkit.stages import stage
 from metaflowkit.types import ExampleSet
 
 F = TypeVar("F", bound=Flow)
@@ -73,7 +74,8 @@ def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
     """The examples with features [n, D] in place of images."""
 
     def make() -> tuple[Tensor, Tensor, list[str]]:
-        features = torch.cat(list(_in_batches(flow, examples.x)))
+        with stage(f"computing the features of {len(examples.x):,} images", -(-len(examples.x) // BATCH)) as advance:
+            features = torch.cat(list(_in_batches(flow, examples.x, advance)))
         return features.contiguous().view(torch.uint8), torch.zeros(len(features), dtype=torch.int64), []
 
     key: dict[str, Any] = {"features": _fingerprint(flow.model.backbone.state_dict()), "of": _fingerprint({"x": examples.x}), "float": torch.__version__}
@@ -82,8 +84,9 @@ def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
     return dataclasses.replace(examples, x=stored.view(torch.float32))
 
 
-def _in_batches(flow: FewShotFlow, x: Tensor) -> Iterator[Tensor]:
+def _in_batches(flow: FewShotFlow, x: Tensor, advance: Callable[[], None]) -> Iterator[Tensor]:
     for batch in torch.split(x, BATCH):
+        advance()
         yield _features(flow.model, flow.inputs(batch)).float().cpu()
 
 

@@ -20,6 +20,7 @@ from metaflowkit.datasets.cache import cached
 from metaflowkit.datasets.source import Source, shown
 from metaflowkit.errors import DataError
 from metaflowkit.memory import require_memory
+from metaflowkit.stages import stage
 
 Mode = Literal["grey", "color"]
 Background = Literal["white", "black"]
@@ -107,7 +108,12 @@ def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str
         count * channels * decoding.size**2, f"{source.root}: {count:,} images of {decoding.size}x{decoding.size} pixels", "lower dataset.image_size"
     )
     x = np.empty((count, channels, decoding.size, decoding.size), dtype=np.uint8)
-    with source.opened() as read, warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with (
+        source.opened() as read,
+        warnings.catch_warnings(),
+        ThreadPoolExecutor() as pool,
+        stage(f"reading {count:,} images of {source.root}", count) as advance,
+    ):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for large photographs; beyond them Pillow raises an error
 
         def decode_one(i: int) -> str | None:
@@ -116,6 +122,8 @@ def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str
                     x[i] = to_array(image, decoding)
             except (OSError, ValueError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:
                 return f"{shown(source.names[i])}: {error}"
+            finally:
+                advance()
             return None
 
         failures = list(pool.map(decode_one, range(count)))

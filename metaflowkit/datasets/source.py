@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 
 from metaflowkit.errors import DataError
+from metaflowkit.stages import stage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FOREIGN = ("__MACOSX", "@eaDir")  # folders in which macOS and network drives keep previews and attributes
@@ -72,8 +73,9 @@ class Source:
         return digest([location, *(f"{name}\0{stamp}" for name, stamp in zip(self.names, stamps))])
 
     def _hashes(self) -> Iterator[str]:
-        with self.opened() as read:
+        with self.opened() as read, stage(f"verifying {len(self.names):,} files of {self.root}", len(self.names)) as advance:
             for name in self.names:
+                advance()
                 try:
                     yield hashlib.sha256(read(name)).hexdigest()
                 except (OSError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -21,10 +21,12 @@ from metaflowkit.evaluation.base import Readout, Shown
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.models.normalisation import current_statistics, stored_norms
 from metaflowkit.seeding import seed_for
+from metaflowkit.stages import stage
 from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Episode, Labelled
 
 BATCH = 20
+V = TypeVar("V")
 
 
 def evaluate(
@@ -72,7 +74,8 @@ def evaluate(
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
     drawn = (Shown(flow, e, f"evaluate/{split}", i) for i, e in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)))
-    measured = accuracies(flow, chosen, drawn, statistics)
+    with stage(f"measuring {split} {way}-way {shot}-shot", math.ceil(episodes / BATCH)) as advance:
+        measured = accuracies(flow, chosen, counted(drawn, advance), statistics)
     return [Score.of(split, FewShot(way, shot, query, name, statistics), ACCURACY, values) for name, values in measured.items()]
 
 
@@ -84,6 +87,13 @@ def accuracies(flow: Flow, chosen: Mapping[str, Readout], tasks: Iterable[Shown]
             for name, readout in chosen.items():
                 values[name].append(accuracy(_scores(readout, shown, name).double(), shown.episode.query.y))
     return {name: joined(batches) for name, batches in values.items()}
+
+
+def counted(items: Iterable[V], advance: Callable[[], None]) -> Iterator[V]:
+    """The same items; ``advance`` is called once each of them has been worked on."""
+    for item in items:
+        yield item
+        advance()
 
 
 def _normalising(flow: Flow, statistics: str) -> AbstractContextManager[None]:

@@ -55,6 +55,9 @@ class Silent:
     def warned(self, step: int, sign: str, text: str) -> None:
         """A sign that the run fails."""
 
+    def stage(self, text: str) -> None:
+        """A stage takes long, such as reading images."""
+
 
 Progress = Silent
 
@@ -104,6 +107,9 @@ class Lines(Silent):
 
     def warned(self, step: int, sign: str, text: str) -> None:
         self.write(f"WARNING at step {step}, {sign}: {text}")
+
+    def stage(self, text: str) -> None:
+        self.write(text)
 
 
 class Bar(Lines):

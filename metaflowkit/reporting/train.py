@@ -12,6 +12,7 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.reporting.report import Report, write_report
 from metaflowkit.reporting.run_page import write_run_page
 from metaflowkit.reporting.terminal import Progress, Silent
+from metaflowkit.stages import telling
 from metaflowkit.training.base import MetricLogger
 from metaflowkit.training.events import Finished, Started
 from metaflowkit.training.loop import events
@@ -45,7 +46,7 @@ def train(
     """
     display, stop, folder = progress or Silent(), Stop(), None
     loggers: list[MetricLogger] = [placed(pipeline, f"loggers.{i}", partial(METRIC_LOGGERS.build, choice)) for i, choice in enumerate(pipeline.loggers)]
-    with display, closing(events(pipeline, run_dir, resume, overwrite, test, stop)) as stream:
+    with display, telling(display.stage), closing(events(pipeline, run_dir, resume, overwrite, test, stop)) as stream:
         try:
             for event in stream:
                 if isinstance(event, Started):

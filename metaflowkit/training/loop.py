@@ -22,6 +22,7 @@ from metaflowkit.errors import ConfigError, DivergenceError, Interrupted
 from metaflowkit.evaluation.measurement import check_readouts, measurements, protocol, validate
 from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.objectives.base import Objective
+from metaflowkit.stages import telling
 from metaflowkit.training import checkpoint
 from metaflowkit.training.checkpoint import Snapshot
 from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated, Warned
@@ -78,7 +79,8 @@ def events(
                 loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
                 yield from loop.new_events()
                 while loop.step < pipeline.outer.steps:
-                    loop.advance()
+                    with telling(None):  # a validation between steps is seen by its result
+                        loop.advance()
                     yield from loop.new_events()
                     loop.check_stop()
                 yield from loop.test()
