@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import examples, overriding, say
+from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
 from metaflowkit.errors import ConfigError
 from metaflowkit.search import STORAGE_VARIABLE
 
@@ -81,12 +81,19 @@ def _work(worker: str, storage: str | None, folder: Path | None, index: int | No
         work(study.search, study.queue, study.folder, index, say)
 
 
-@search.command(epilog=examples("mfk search show studies/quickstart"))
+@search.command(epilog=examples("mfk search show studies/quickstart", "mfk search show studies/quickstart --json"))
 @click.argument("study")
 @_STORAGE
-def show(study: str, storage: str | None) -> None:
+@as_json
+def show(study: str, storage: str | None, as_json: bool) -> None:
     """Print the best trials of STUDY and the importance of its parameters, and write report.html, best.yaml and trials.csv."""
     from metaflowkit.search.report import conclude
+    from metaflowkit.search.results import plain
     from metaflowkit.search.study import join
 
-    say("\n".join(conclude(join(study, storage))))
+    joined = join(study, storage)
+    lines = conclude(joined)
+    if as_json:
+        say_json(plain(joined))
+    else:
+        say("\n".join(lines))

@@ -19,6 +19,7 @@ from metaflowkit.search.study import Study
 from metaflowkit.search.trial_queue import ENDED, GOES_ON, REQUEUED
 
 BEST = "best.yaml"
+SHOWN = 10  # of the best trials
 
 
 def best_trials(study: Study) -> list[FrozenTrial]:
@@ -71,9 +72,9 @@ def summary(study: Study) -> list[str]:
     best = best_trials(study)
     if not best:
         return [*lines, "no trial is complete and within the limits, so there is no best one; see the reasons above, and trials.csv for each trial's"]
-    metrics, names = list(study.search.metrics), [*dict.fromkeys(name for t in best[:10] for name in t.params)]
+    metrics, names = list(study.search.metrics), [*dict.fromkeys(name for t in best[:SHOWN] for name in t.params)]
     rows = [["trial", *metrics, *names, "seconds"]]
-    for t in best[:10]:
+    for t in best[:SHOWN]:
         mark = " (the pipeline itself)" if t.params == study.search.baseline else ""
         rows.append(
             [f"{t.number}{mark}", *_each(study, t), *(_short(t.params[n]) if n in t.params else "" for n in names), f"{t.user_attrs.get('seconds', 0):.0f}"]
@@ -84,6 +85,23 @@ def summary(study: Study) -> list[str]:
         lines += ["", f"importance for {metrics[0]} in {count} complete trials", *(f"  {name:<32}{weight:6.2f}" for name, weight in weights.items())]
     spent, overhead = (sum(t.user_attrs.get(key, 0.0) for t in trials) for key in ("seconds", "search seconds"))
     return [*lines, "", f"trials took {spent:.0f} s, the search around them {100 * overhead / max(spent + overhead, 1e-9):.1f} % of it"]
+
+
+def plain(study: Study) -> dict[str, Any]:
+    """What was found, as JSON values: trials by state, the best ones with their values and parameters, and importances."""
+    trials = [t for t in study.queue.trials() if REQUEUED not in t.user_attrs]
+    return {
+        "study": study.search.settings.name,
+        "folder": str(study.folder),
+        "trials": study.search.trials,
+        "states": dict(Counter(t.state.name.lower() for t in trials)),
+        "ended": dict(Counter(_kind(t.user_attrs[ENDED]) for t in trials if t.user_attrs.get(ENDED))),
+        "best": [
+            {"trial": t.number, "values": dict(zip(study.search.metrics, t.values)), "parameters": t.params, "seconds": t.user_attrs.get("seconds")}
+            for t in best_trials(study)[:SHOWN]
+        ],
+        "importances": [{"parameters": dict(weights), "complete_trials": count} for weights, count in importances(study)],
+    }
 
 
 def importances(study: Study) -> list[tuple[dict[str, float], int]]:

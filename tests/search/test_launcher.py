@@ -77,6 +77,12 @@ def test_a_search_from_start_to_report(tmp_path) -> None:
     assert [row["state"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == ["complete"] * 3
     assert read(folder / "best.yaml").outer.steps == 4
     assert "study s: 3 complete of 3 trials" in searched("show", folder, folder=tmp_path)
+    printed, rows = json.loads(searched("show", folder, "--json", folder=tmp_path)), list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
+    assert (printed["states"], printed["trials"]) == ({"complete": 3}, 3)
+    best = printed["best"][0]
+    assert float(rows[best["trial"]]["val/accuracy"]) == best["values"]["val/accuracy"] == max(float(row["val/accuracy"]) for row in rows)
+    assert {name: str(value) for name, value in best["parameters"].items()} == {name: rows[best["trial"]][name] for name in best["parameters"]}
+    assert {name for group in printed["importances"] for name in group["parameters"]} <= set(best["parameters"])
 
 
 @pytest.mark.slow
