@@ -13,7 +13,6 @@ from torch import Tensor
 from metaflowkit.composition.flow import FewShotFlow, Flow, training_tasks
 from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.registry import READOUTS
-from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.cache import cached
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
 from metaflowkit.models.model import Model
@@ -34,7 +33,7 @@ def with_features(flow: F) -> F:
     """
     if not (isinstance(flow, FewShotFlow) and is_constant(flow)):
         return flow
-    held_out = not flow.stage.operations or not any(readout_adapts(flow.pipeline))
+    held_out = not any(needs_images(flow))
     splits = {
         name: _embedded(flow, examples) if len(examples.x) and (held_out if name != "train" else not flow.stage.operations) else examples
         for name, examples in flow.splits.items()
@@ -46,10 +45,13 @@ def with_features(flow: F) -> F:
     return dataclasses.replace(flow, splits=splits, tasks=tasks)
 
 
-def readout_adapts(pipeline: Pipeline) -> Iterator[bool]:
-    """For every readout, whether it adapts on augmented views."""
-    entries = READOUTS.entries(pipeline.plugins)
-    yield from (bool(entries[choice.name].tags["adapts"] and evaluation_views(pipeline)) for choice in pipeline.evaluate.readouts)
+def needs_images(flow: FewShotFlow) -> Iterator[bool]:
+    """For every readout, whether it shows the network augmented images."""
+    pipeline = flow.pipeline
+    entries, views = READOUTS.entries(pipeline.plugins), bool(flow.stage.operations) and evaluation_views(pipeline) > 0
+    for choice in pipeline.evaluate.readouts:
+        tags = entries[choice.name].tags
+        yield bool(tags["augments"] or (tags["adapts"] and views))
 
 
 def is_constant(flow: FewShotFlow) -> bool:

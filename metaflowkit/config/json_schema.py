@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.introspection import REQUIRED, Entry, Setting, argument_docs
 from metaflowkit.config.registry import AUGMENTATIONS, KINDS, Kind
-from metaflowkit.config.schema import Component, Range
-from metaflowkit.config.types import Augment, Learn, Level, Per, Pipeline, plain
+from metaflowkit.config.schema import Component, Level, Range
+from metaflowkit.config.types import Augment, Learn, Per, Pipeline, plain
 from metaflowkit.search.settings import Settings
 
 Schema = dict[str, Any]

@@ -16,8 +16,8 @@ from metaflowkit.config.choosing import choose, with_default
 from metaflowkit.config.plugin_refusals import refusals
 from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.registry import Kind
-from metaflowkit.config.schema import Mismatch, coerce, nearest
-from metaflowkit.config.types import Augment, Learn, Level, Pipeline
+from metaflowkit.config.schema import Level, Mismatch, coerce, nearest
+from metaflowkit.config.types import Augment, Learn, Pipeline
 from metaflowkit.config.yaml import Mark, Node, apply_overrides, as_node, read_yaml
 from metaflowkit.errors import ConfigError, key_text, quoted
 

@@ -260,7 +260,7 @@ OBJECTIVES = Kind(
     methods=("__call__(adapted, task)",),
     tags={"further_steps": 0, "needs_classes": False, "average_decay": None},
 )
-READOUTS = Kind("readout", "metaflowkit.evaluation.readouts", methods=("__call__(shown)",), tags={"adapts": False, "similarity": False})
+READOUTS = Kind("readout", "metaflowkit.evaluation.readouts", methods=("__call__(shown)",), tags={"adapts": False, "augments": False, "similarity": False})
 SCHEDULES = Kind("schedule", "metaflowkit.training.schedules", injected=("steps",), methods=("__call__(step)",))
 METRIC_LOGGERS = Kind("metric logger", "metaflowkit.training.metric_loggers", methods=("log(event)",))
 OPTIMIZERS = Kind("optimizer", "metaflowkit.training.optimizers", injected=("parameters", "params"))  # the second is what torch's own are called with

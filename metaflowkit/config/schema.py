@@ -78,6 +78,7 @@ Side = Annotated[int, Range(1, most=4096)]
 Width = Annotated[int, Range(1, most=65_536)]
 Examples = Annotated[int, Range(1, most=100_000)]
 Ways = Annotated[int, Range(2, most=100_000)]
+Level = Annotated[int, Range(1, 4)]
 Similarity = Literal["cosine", "euclidean", "semi_normalised"]
 InnerSteps = Annotated[int, Range(0, most=100_000)]
 

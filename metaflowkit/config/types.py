@@ -12,12 +12,11 @@ from metaflowkit.config import registry as r
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.metric import Metric
 from metaflowkit.config.registry import Kind
-from metaflowkit.config.schema import Examples, InnerSteps, Natural, NonNegative, Positive, Range, Ways
+from metaflowkit.config.schema import Examples, InnerSteps, Level, Natural, NonNegative, Positive, Range, Ways
 from metaflowkit.config.yaml import to_yaml
 
 Episodes = Annotated[int, Range(2, most=10_000_000)]
 OuterSteps = Annotated[int, Range(1, most=1_000_000_000)]
-Level = Annotated[int, Range(1, 4)]
 Per = Literal["all", "layer", "parameter", "element"]
 V = TypeVar("V")
 

@@ -55,10 +55,12 @@ class Readout(Protocol):
 
     Attributes:
         adapts: whether it runs the inner loop, for which head and loss must fit way and shot.
+        augments: whether it shows the network changed images, so that it needs the images themselves and not their features.
         similarity: whether scores are similarities by the head's metric, which become logits over the head's temperature; otherwise they are logits.
     """
 
     adapts: bool = False
+    augments: bool = False
     similarity: bool = False
 
     def __call__(self, shown: Shown) -> Tensor:

@@ -39,6 +39,7 @@ def numbers(folder) -> list[float]:
 
 
 def test_the_same_run_and_the_same_measurements(path, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("METAFLOWKIT_CACHE", str(tmp_path / "cache"))
     calls: list[int] = []
     forward = Conv4.forward
     monkeypatch.setattr(Conv4, "forward", lambda self, x: (calls.append(len(x)), forward(self, x))[1])
@@ -90,6 +91,8 @@ def test_with_augmentation_only_held_out_images_are_features(path) -> None:
     assert {name: examples.x.dim() for name, examples in flow.splits.items()} == {"train": 4, "val": 2, "test": 2}
     flow = with_features(build(read(path, ["augment={level: 1}", "evaluate.views=2"])))  # the readout adapts on augmented images
     assert {examples.x.dim() for examples in flow.splits.values()} == {4}
+    flow = with_features(build(read(path, ["evaluate.readouts=[averaged]"])))
+    assert {name: examples.x.dim() for name, examples in flow.splits.items()} == {"train": 2, "val": 4, "test": 4}
 
 
 def test_a_run_of_features_is_evaluated_and_predicts_from_images(path, tmp_path) -> None:

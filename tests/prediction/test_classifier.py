@@ -25,7 +25,7 @@ from tests.test_docs import blocks
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("readout", ["prototype", "logistic", "adapted"])
+@pytest.mark.parametrize("readout", ["prototype", "averaged", "logistic", "adapted"])
 def test_an_answer_does_not_depend_on_the_images_beside_it(runs, norm, readout) -> None:
     x, y = drawings(12)
     new, _ = drawings(7, seed=1)
