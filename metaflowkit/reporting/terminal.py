@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from metaflowkit.evaluation.scores import Score
 
 
+FACTS, BAR = 80, 40  # columns of a terminal in which objective and accuracy have room beside the step, and those of the bar
+
+
 class Silent:
     """Shows nothing; the interface of the others."""
 
@@ -72,7 +75,11 @@ class Lines(Silent):
         self.last = ""
 
     def write(self, text: str) -> None:
-        self.put(printable(text))
+        """Print a line; where nobody reads any more, as after ``mfk run ... | head``, the run goes on without."""
+        try:
+            self.put(printable(text))
+        except BrokenPipeError:
+            self.put = lambda text: None
 
     def start(self, folder: Path, flow: Flow, steps: int) -> None:
         self.steps = steps
@@ -119,8 +126,11 @@ class Bar(Lines):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
-        self.bar = RichProgress(*columns)
+        self.bar = RichProgress()
+        width = self.bar.console.width
+        facts = [TextColumn("{task.fields[facts]}")] if width >= FACTS else []
+        bar = [BarColumn()] if width >= FACTS + BAR else []
+        self.bar.columns = (TextColumn("step"), MofNCompleteColumn(), *bar, *facts, TimeRemainingColumn())
         super().__init__(lambda text: self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
         self.validation = ""
 

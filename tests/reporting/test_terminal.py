@@ -183,6 +183,37 @@ def test_bar_shows_step_objective_accuracy_and_rate(terminal, clock) -> None:
     assert float(re.search(r"([\d,]+) images/s", last)[1]) == pytest.approx(50, rel=0.03)
 
 
+@pytest.mark.parametrize("width", [20, 30, 60, 79, 80, 119, 120, 300])
+def test_a_narrow_terminal_shows_step_and_time_and_never_wraps(width, monkeypatch, clock) -> None:
+    written = io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=written, force_terminal=True, width=width)
+    monkeypatch.setattr("rich.progress.get_console", lambda: console)
+    with Bar() as bar:
+        bar.start(Path("runs/x"), a_flow(), 400)
+        walk(bar, clock, 1, 99)
+        bar.validated(99, score(0.456))
+        walk(bar, clock, 100, 100)
+    bars = [line for line in plain(written) if line.startswith("step") and "/400" in line and "prototype" not in line]
+    assert any("100/400" in line for line in bars)
+    assert all(len(line) <= width for line in bars)
+    assert any("objective 1.0000 val 45.6 %" in line for line in bars) == (width >= 80)
+    assert any("━" in line for line in bars) == (width >= 120)
+
+
+def test_a_reader_that_has_gone_does_not_end_the_run(write, tmp_path) -> None:
+    said: list[str] = []
+
+    def put(text: str) -> None:
+        if said:
+            raise BrokenPipeError
+        said.append(text)
+
+    report = train(read(write(SMALL)), tmp_path / "run", progress=Lines(put))
+    assert len(said) == 1
+    assert report.after
+
+
 def test_bar_prints_the_lines_above_itself(terminal, clock) -> None:
     said: list[str] = []
     lines = Lines(said.append)
