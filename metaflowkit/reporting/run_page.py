@@ -122,7 +122,12 @@ def _picture(title: str, figure: object) -> list[str]:
 
 def _origin(record: RunRecord) -> Iterator[str]:
     """How to make the run again, and what it was made with."""
-    versions = {"python": record.facts.get("python"), **(record.facts.get("versions") or {}), "git commit": record.facts.get("git_commit")}
+    versions = {
+        "python": record.facts.get("python"),
+        **(record.facts.get("versions") or {}),
+        "git commit": record.facts.get("git_commit"),
+        "SHA-256 of model.weights": record.facts.get("weights_sha256"),
+    }
     again = f"mfk run {record.folder / 'pipeline.yaml'} --run-dir NEW" if not record.pipeline.from_python else resume_command(record.folder)
     yield frame.heading("To make it again")
     yield frame.preformatted([f"# started {record.facts.get('started', '')} by: {record.facts.get('command', '')}", again])

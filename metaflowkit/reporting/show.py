@@ -87,13 +87,15 @@ def data_flow(flow: Flow) -> list[str]:
     pipeline, learner = flow.pipeline, flow.learner
     episode = flow.episode(1)
     inner, objective = pipeline.inner, pipeline.objective
-    parameters = sum(p.numel() for p in flow.model.parameters())
+    parameters = dict(flow.model.named_parameters())
+    total, trained = (sum(p.numel() for p in of.values()) for of in (parameters, flow.learner.trained(parameters)))
+    counts = f"{total:,} parameters" + f", {trained:,} of them trained" * (trained < total)
     steps = f"{inner.steps} inner step{'s' * (inner.steps > 1)} of {inner.rule.name} on {inner.loss.name}, {inner.order.name} order; engine {learner.engine.description}"
     lines = [
         flow.description(),
         f"{task_count(episode)} tasks ({pipeline.tasks.name}), {flow.examples_in(episode):,} {flow.unit} in an outer step",
         *([f"augmentation: {_augmentation(flow)}"] if isinstance(flow, FewShotFlow) else []),
-        f"{pipeline.model.backbone.name} and head {pipeline.model.head.name}: {parameters:,} parameters",
+        f"{pipeline.model.backbone.name} and head {pipeline.model.head.name}: {counts}",
         steps if inner.steps else "no inner steps",
         f"{objective.name}{_further(objective)}",
         f"{pipeline.outer.optimizer.name}, {pipeline.outer.steps:,} outer steps",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -200,9 +201,16 @@ def _facts(pipeline: Pipeline) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "git_commit": _commit(),
+        **({} if pipeline.model.weights is None else {"weights_sha256": _sha256(Path(pipeline.model.weights))}),
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def _sha256(path: Path) -> str:
+    """Which file of weights it was, since a path may name another one later."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _commit() -> str | None:

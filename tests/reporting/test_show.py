@@ -45,6 +45,8 @@ def test_the_way_of_the_data_and_what_a_run_costs(write) -> None:
     assert flow[2].startswith("-> augmentation: level 1: RandomAffine")
     parameters = sum(p.numel() for p in build(read(write(SMALL))).model.parameters())
     assert flow[3] == f"-> conv4 and head prototype: {parameters:,} parameters"
+    some = next(line for line in mfk("show", write(SMALL), "--set", "model.frozen=[backbone.blocks.0]").splitlines() if line.startswith("-> conv4"))
+    assert some == f"-> conv4 and head prototype: {parameters:,} parameters, {parameters - 9 * 4 - 2 * 4:,} of them trained"
     assert flow[4].startswith("-> 1 inner step of sgd on contrastive, exact order; engine vectorized")
     assert flow[5:7] == ["-> bootstrapped_kl toward 5 further steps", "-> adam, 4 outer steps"]
     assert re.fullmatch(
