@@ -42,6 +42,13 @@ def _no_stage_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of a run takes longer to draw than most tests train, so it is left out but where tests are of it (``pytest.mark.pages``)."""
+    if request.node.get_closest_marker("pages") is None:
+        monkeypatch.setattr("metaflowkit.reporting.run_page.write_run_page", lambda finished, report: None)
+
+
+@pytest.fixture(autouse=True)
 def _objects_forgotten():
     """Components that a test made in Python are unknown to the next."""
     yield

@@ -61,7 +61,8 @@ def _metric_figure(name: str, steps: list[int], values: list[float]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(3.2, 2.3), layout="constrained")
+    figure = Figure(figsize=(3.2, 2.3))
+    figure.subplots_adjust(left=0.19, right=0.97, top=0.88, bottom=0.13)  # a layout by measuring every text takes as long as the drawing
     axes = figure.add_subplot()
     stride, many = max(1, len(steps) // THIN), len(steps) >= 2 * WINDOW
     axes.plot(steps[::stride], values[::stride], linewidth=0.8, color="0.6" if many else "C0", marker="" if many else "o", markersize=3)

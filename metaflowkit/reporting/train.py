@@ -9,8 +9,8 @@ from pathlib import Path
 from metaflowkit.composition.learner import placed
 from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.types import Pipeline
+from metaflowkit.reporting import run_page
 from metaflowkit.reporting.report import Report, write_report
-from metaflowkit.reporting.run_page import write_run_page
 from metaflowkit.reporting.terminal import Progress, Silent
 from metaflowkit.stages import telling
 from metaflowkit.training.base import MetricLogger
@@ -56,7 +56,7 @@ def train(
                     logger.log(event)
                 if isinstance(event, Finished):
                     report = write_report(event)
-                    write_run_page(event, report)
+                    run_page.write_run_page(event, report)
                     return report
         except KeyboardInterrupt:  # while something was shown
             if folder is None:

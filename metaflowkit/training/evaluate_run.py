@@ -96,7 +96,8 @@ def evaluate_run(
         overrides: changes to its pipeline, such as another data set for evaluation across domains.
         split: ``train``, ``val`` or ``test``.
         weights: ``best`` or ``last``.
-        readouts: see :func:`metaflowkit.evaluation.episodes.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes.
+        readouts: see :func:`metaflowkit.evaluation.episodes.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes, and
+            without those on augmented images that the pipeline does not name.
         sizes: any of the numbers in ``evaluate``, such as way, shot, query, steps, episodes; the rest come from the pipeline.
 
     Returns:
@@ -176,7 +177,8 @@ def _with_readouts(path: Path, overrides: list[str], readouts: Sequence[str] | N
         return read(path, overrides), []
     if readouts is not None:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(readouts)}]"]), []
-    entries = READOUTS.entries(pipeline.plugins)
+    own = {choice.name for choice in pipeline.evaluate.readouts}
+    entries = {name: entry for name, entry in READOUTS.entries(pipeline.plugins).items() if name in own or not entry.tags["augments"]}  # those take longer
     frozen = read(path, [*overrides, f"evaluate.readouts=[{', '.join(name for name, entry in entries.items() if not entry.tags['adapts'])}]"])
     try:
         return read(path, [*overrides, f"evaluate.readouts=[{', '.join(entries)}]"]), []

@@ -15,7 +15,7 @@ from metaflowkit.cli import main
 from tests.reporting.hostile import SCRIPT, hostile_run
 from tests.small import SMALL
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.pages]
 FINDINGS = """
 <script>{axe}</script>
 <script>

@@ -17,6 +17,8 @@ from metaflowkit.training.loop import events
 from tests.reporting.hostile import NAMES, hostile_run
 from tests.small import SMALL
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.fixture
 def run(tmp_path):
