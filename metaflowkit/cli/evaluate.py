@@ -33,7 +33,7 @@ from metaflowkit.errors import ConfigError
     "readouts",
     multiple=True,
     shell_complete=completion.readouts,
-    help="How to classify (mfk components readout); may be repeated; all by default.",
+    help="How to classify (mfk components readout); may be repeated; by default all but those on augmented images.",
 )
 @click.option(
     "--one-shot-runs", "runs", type=click.Path(path_type=Path), help="Measure on one-shot runs in Lake's format, a folder or zip, instead of a split."
