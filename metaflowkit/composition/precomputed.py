@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from metaflowkit import __version__
 from metaflowkit.composition.flow import FewShotFlow, Flow, training_tasks
 from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.registry import READOUTS
@@ -62,7 +63,10 @@ def is_constant(flow: FewShotFlow) -> bool:
     if any(name.startswith("backbone.") for name in moved) or model.augment is not None or stored_norms(model) or hooked(model) or len(flow.shape) != 3:
         return False
     noise = flow.interface.noise(4).to(flow.device)
-    together, alone = _features(model, noise), _features(model, noise[:1])
+    try:
+        together, alone = _features(model, noise), _features(model, noise[:1])
+    except (RuntimeError, ValueError):  # batch normalisation of a single value
+        return False
     return bool((together[:1] - alone).abs().max() <= CLOSE * together.abs().max())
 
 
@@ -80,9 +84,12 @@ def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
             features = torch.cat(list(_in_batches(flow, examples.x, advance)))
         return features.contiguous().view(torch.uint8), torch.zeros(len(features), dtype=torch.int64), []
 
-    key: dict[str, Any] = {"features": _fingerprint(flow.model.backbone.state_dict()), "of": _fingerprint({"x": examples.x}), "float": torch.__version__}
-    name = flow.pipeline.model.backbone.name
-    stored, _, _ = cached(key, make, f"features of {len(examples.x)} images by the frozen backbone {name}")
+    backbone = flow.pipeline.model.backbone
+    key: dict[str, Any] = {
+        "features by": [backbone.plain(), _fingerprint(flow.model.backbone.state_dict()), torch.__version__, __version__],
+        "of": _fingerprint({"x": examples.x}),
+    }
+    stored, _, _ = cached(key, make, f"features of {len(examples.x)} images by the frozen backbone {backbone.name}")
     return dataclasses.replace(examples, x=stored.view(torch.float32))
 
 

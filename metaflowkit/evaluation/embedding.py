@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaflowkit.composition.precomputed import CLOSE
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
@@ -22,7 +23,6 @@ from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import measured
 
 VALUES = 2**17  # of input in one pass, which bounds its memory
-CLOSE = 1e-4  # relative; far above rounding in float32, far below what another set's statistics do
 
 
 @torch.no_grad()

@@ -17,11 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow
+from metaflowkit.composition.precomputed import CLOSE
 from metaflowkit.config.registry import READOUTS
 from metaflowkit.datasets.images import Decoding
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.base import Readout, Shown
-from metaflowkit.evaluation.embedding import CLOSE, embed
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.episodes import chosen_readouts
 from metaflowkit.prediction.images import Images, as_images
 from metaflowkit.seeding import seed_for

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from metaflowkit import __version__
 from metaflowkit.composition.flow import FewShotFlow
+from metaflowkit.composition.precomputed import CLOSE
 from metaflowkit.config.files import reason, remedy
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import RunError
-from metaflowkit.evaluation.embedding import CLOSE, embed
+from metaflowkit.evaluation.embedding import embed
 from metaflowkit.models.normalisation import StoredNorm
 from metaflowkit.prediction.classifier import Classifier, depend_on_their_set
 from metaflowkit.training.final_scores import read_final_scores

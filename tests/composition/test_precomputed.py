@@ -73,6 +73,14 @@ def test_other_weights_are_other_features(path) -> None:
     assert not torch.equal(one.splits["test"].x, two.splits["test"].x)
 
 
+def test_settings_that_are_no_weights_are_other_features_too(path) -> None:
+    backbone = "model.backbone={{name: torchvision, architecture: squeezenet1_1, size: {}}}"
+    small, large = (with_features(build(read(path, [backbone.format(size)]))) for size in (32, 48))
+    assert all(torch.equal(a, b) for a, b in zip(small.model.backbone.state_dict().values(), large.model.backbone.state_dict().values()))
+    assert small.splits["val"].x.shape == large.splits["val"].x.shape
+    assert not torch.allclose(small.splits["val"].x, large.splits["val"].x, atol=1e-3)
+
+
 @pytest.mark.parametrize("override", [
     "model.frozen=null",
     "model.frozen=[backbone.blocks.0]",
