@@ -86,8 +86,8 @@ def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
 
     backbone = flow.pipeline.model.backbone
     key: dict[str, Any] = {
-        "features by": [backbone.plain(), _fingerprint(flow.model.backbone.state_dict()), torch.__version__, __version__],
-        "of": _fingerprint({"x": examples.x}),
+        "features by": [backbone.plain(), fingerprint(flow.model.backbone.state_dict()), torch.__version__, __version__],
+        "of": fingerprint({"x": examples.x}),
     }
     stored, _, _ = cached(key, make, f"features of {len(examples.x)} images by the frozen backbone {backbone.name}")
     return dataclasses.replace(examples, x=stored.view(torch.float32))
@@ -99,7 +99,7 @@ def _in_batches(flow: FewShotFlow, x: Tensor, advance: Callable[[], None]) -> It
         yield _features(flow.model, flow.inputs(batch)).float().cpu()
 
 
-def _fingerprint(tensors: dict[str, Tensor]) -> str:
+def fingerprint(tensors: dict[str, Tensor]) -> str:
     """A hash of names, shapes and values."""
     digest = hashlib.sha256()
     for name, value in tensors.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow, Flow
@@ -18,6 +20,7 @@ from metaflowkit.criteria import accuracy
 from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.base import Readout, Shown
+from metaflowkit.evaluation.feature_table import feature_table
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.models.normalisation import current_statistics, stored_norms
 from metaflowkit.seeding import seed_for
@@ -72,8 +75,7 @@ def evaluate(
     for argument, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1), ("episodes", episodes, 2)):
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
-    tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
-    drawn = (Shown(flow, e, f"evaluate/{split}", i) for i, e in enumerate(batches(flow, tasks, f"{split}/{way}w{shot}s", episodes)))
+    drawn = _drawn(flow, split, way, shot, query, episodes)
     with stage(f"measuring {split} {way}-way {shot}-shot", math.ceil(episodes / BATCH)) as advance:
         measured = accuracies(flow, chosen, counted(drawn, advance), statistics)
     return [Score.of(split, FewShot(way, shot, query, name, statistics), ACCURACY, values) for name, values in measured.items()]
@@ -87,6 +89,20 @@ def accuracies(flow: Flow, chosen: Mapping[str, Readout], tasks: Iterable[Shown]
             for name, readout in chosen.items():
                 values[name].append(accuracy(_scores(readout, shown, name).double(), shown.episode.query.y))
     return {name: joined(batches) for name, batches in values.items()}
+
+
+def _drawn(flow: FewShotFlow, split: str, way: int, shot: int, query: int, episodes: int) -> Iterator[Shown]:
+    """The episodes of a measurement in batches, with their features where these are computed once for all."""
+    examples, purpose = flow.splits[split], f"{split}/{way}w{shot}s"
+    tasks = LabelledTasks(examples, flow.pipeline.evaluate.seed, way, shot, query, BATCH)
+    rows = LabelledTasks(dataclasses.replace(examples, x=torch.arange(len(examples.x))), tasks.seed, way, shot, query, BATCH)  # the same draws
+    table = feature_table(flow, split, episodes * way * (shot + query))
+    for i, episode in enumerate(batches(flow, tasks, purpose, episodes)):
+        features = None
+        if table is not None:
+            count, drawn = len(episode.support.x), rows.episode(i, purpose)
+            features = (table[drawn.support.x[:count].to(table.device)], table[drawn.query.x[:count].to(table.device)])
+        yield Shown(flow, episode, f"evaluate/{split}", i, features)
 
 
 def counted(items: Iterable[V], advance: Callable[[], None]) -> Iterator[V]:
