@@ -1,7 +1,7 @@
 """Which of torch's operations depend in float32 on how they are called: by memory layout, threads and vmap, on real images.
 
     python benchmarks/operation_accuracy.py pipelines/quickstart.yaml
-    python benchmarks/operation_accuracy.py pipelines/eurosat_bmssl.yaml --set dataset.root=... --set dataset.image_size=64
+    python benchmarks/operation_accuracy.py benchmarks/eurosat_bmssl.yaml --set dataset.root=... --set dataset.image_size=64
 
 Input is what the first convolution of the pipeline's untrained backbone makes of the images of a task. Each number is the
 largest relative distance from float64 of an operation's value, of the gradient of a scalar of it, or of the gradient of a scalar
