@@ -100,7 +100,8 @@ def _result(record: RunRecord) -> Iterator[str]:
             )
         return
     if report.after:
-        first, before, difference = report.after[0], report.before[0], report.differences()[0]
+        index = next((i for i, score in enumerate(report.after) if score.setting.aimed_at), 0)
+        first, before, difference = report.after[index], report.before[index], report.differences()[index]
         gain = f" ({shown(difference)})" if difference is not None else ""
         yield frame.lead(f"{first.setting}: {first.split} {metric.name} {first}, before training {before}{gain}")
         rows = [[str(a.setting), str(b), str(a), shown(d)] for b, a, d in zip(report.before, report.after, report.differences())]

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
-from metaflowkit.config.pipeline import read
+from metaflowkit.config.pipeline import pipeline_of, read
 from metaflowkit.reporting.train import train
 from metaflowkit.training.loop import events
+from tests.conformance.test_metric_loggers import TINY
 from tests.reporting.hostile import NAMES, hostile_run
 from tests.small import SMALL
 
@@ -48,6 +49,14 @@ def test_a_run_writes_its_page_with_everything(run) -> None:
     assert (folder / "pipeline.yaml").read_text() in text
     assert "torch 2." in text
     assert not re.search(r"(src|href)=.(?!data:)", text)  # it opens offline
+
+
+def test_tasks_with_their_own_measurement(tmp_path) -> None:
+    train(pipeline_of(TINY), tmp_path / "run")
+    text = unescape((tmp_path / "run" / "report.html").read_text())
+    assert "<p class='lead'>3-shot, 1 step: test mse " in text  # what training aims at, and not the model before its inner steps
+    assert "Held-out classes" not in text
+    assert text.count("<tr><td>3-shot, ") == 2
 
 
 def test_made_again_it_says_the_same(run) -> None:
