@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
-from metaflowkit.cli.base import examples, say
+from metaflowkit.cli.base import as_json, examples, say, say_json
 from metaflowkit.cli.completion import templates
 from metaflowkit.errors import ConfigError
 
@@ -19,7 +20,8 @@ from metaflowkit.errors import ConfigError
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FOLDER|ZIP", help="Write a pipeline that fits these images instead: mfk init --data photos [DIR]."
 )
-def init(template: str | None, folder: Path | None, data: Path | None) -> None:
+@as_json
+def init(template: str | None, folder: Path | None, data: Path | None, as_json: bool) -> None:
     """Copy the shipped pipeline or search TEMPLATE (mfk ls lists them; quickstart by default) into DIR, or write a pipeline for images of one's own.
 
     With --data the images are looked at first: classes, sizes, colours, unreadable and repeated files. The schema that is written beside a pipeline lets an
@@ -28,16 +30,16 @@ def init(template: str | None, folder: Path | None, data: Path | None) -> None:
     if data is not None:
         if folder is not None:
             raise ConfigError(f"mfk init: --data writes a pipeline of its own, and takes no template, got {template!r}; leave it out")
-        _for_data(data, Path(template or "."))
+        _for_data(data, Path(template or "."), as_json)
         return
     from metaflowkit.config.shipped import copy_shipped, shipped
 
     name = template or "quickstart"
     written = copy_shipped(name, folder or Path("."))
-    _say_written(written, shipped()[name].command)
+    _say_written(written, shipped()[name].command, as_json)
 
 
-def _for_data(data: Path, folder: Path) -> None:
+def _for_data(data: Path, folder: Path, as_json: bool) -> None:
     """Look at images, and write a pipeline that fits them."""
     from metaflowkit.composition.suggestion import suggest
     from metaflowkit.config.shipped import with_schema, write_new
@@ -51,11 +53,14 @@ def _for_data(data: Path, folder: Path) -> None:
     lines = [f"{data}: {found.lines()[0]}", *found.lines()[1:]]
     suggestion = suggest(found)
     written = write_new({path: with_schema(suggestion.to_yaml(path.name, lines), path.name)})
-    for line in [*lines, "", *suggestion.reasons, ""]:
-        say(line)
-    _say_written(written, "run")
+    if not as_json:
+        say("\n".join([*lines, "", *suggestion.reasons, ""]))
+    _say_written(written, "run", as_json, found=lines, reasons=suggestion.reasons, unreadable=found.failures)
 
 
-def _say_written(written: list[Path], command: str) -> None:
+def _say_written(written: list[Path], command: str, as_json: bool, **more: Any) -> None:
+    if as_json:
+        say_json({"written": list(map(str, written)), "next": f"mfk {command} {shlex.quote(str(written[0]))}", **more})
+        return
     say(f"written: {', '.join(map(str, written))}")
     say(f"next: mfk {command} {shlex.quote(str(written[0]))}")

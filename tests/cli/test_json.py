@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +15,7 @@ from metaflowkit.cli.base import say_json
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.shipped import shipped
 from metaflowkit.doctor.findings import fact, wrong
+from tests.conftest import png
 from tests.small import SMALL
 
 
@@ -102,3 +104,26 @@ def test_the_cache(files) -> None:
 def test_what_is_no_number_is_null(capsys) -> None:
     say_json({"a": float("nan"), "b": [float("inf"), 1.5], 3: (Path("x"),)})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "3": ["x"]}
+
+
+def test_an_export(files, tmp_path) -> None:
+    _, run, _ = files
+    printed = plain("export", run, "-o", tmp_path / "out")
+    assert {key: value for key, value in printed.items() if key != "folder"} == json.loads((tmp_path / "out" / "card.json").read_text())
+    assert printed["folder"] == str(tmp_path / "out")
+
+
+def test_what_init_writes_and_why(tmp_path) -> None:
+    printed = plain("init", "quickstart", tmp_path / "here")
+    assert printed["next"] == f"mfk run {printed['written'][0]}"
+    assert all(Path(path).is_file() for path in printed["written"])
+    for name in ("a", "b", "c"):
+        for i in range(4):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / name / f"{i}.png").write_bytes(png(np.full((20, 20), 16 * i + ord(name), np.uint8)))
+    printed = plain("init", "--data", tmp_path / "data", tmp_path / "there")
+    text = Path(printed["written"][0]).read_text()
+    assert printed["found"]
+    assert printed["reasons"]
+    assert all(line in text for line in [*printed["found"], *printed["reasons"]])
+    assert printed["unreadable"] == []
