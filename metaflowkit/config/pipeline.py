@@ -91,8 +91,9 @@ def _reads_data(root: Node, plugins: Sequence[str]) -> bool:
     """Whether the tasks of a mapping are made of a data set."""
     node = root.value.get("tasks")
     name_node = node.value.get("name") if node is not None and isinstance(node.value, dict) else node
-    name = Pipeline.tasks.name if name_node is None else name_node.value if isinstance(name_node.value, str) else r.TASKS.name_of(name_node.value)
-    entry = r.TASKS.entries(plugins).get(name)
+    if name_node is not None and not isinstance(name_node.value, str):  # an object from Python, or a mistake that is told elsewhere
+        return bool(getattr(name_node.value, "reads_data", r.TASKS.tags["reads_data"]))
+    entry = r.TASKS.entries(plugins).get(Pipeline.tasks.name if name_node is None else name_node.value)
     return entry is None or bool(entry.tags["reads_data"])
 
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaflowkit.composition.precomputed import CLOSE
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
@@ -23,6 +22,7 @@ from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import measured
 
 VALUES = 2**17  # of input in one pass, which bounds its memory
+CLOSE = 1e-4  # relative; far above rounding in float32, far below what another set's statistics do
 
 
 @torch.no_grad()
@@ -38,6 +38,15 @@ def embed(model: Model, x: Tensor) -> Tensor:
             if features is not None:
                 return features
         return torch.cat([_features(model, single) for single in torch.split(x, 1)])
+
+
+def depend_on_their_set(model: Model, x: Tensor) -> bool:
+    """Whether features of examples [n, ...] are others in a set with the rest of them than alone; this is tried, since it cannot be read from the modules."""
+    try:
+        together, alone = embed(model, x[None])[0], embed(model, x[:, None])[:, 0]
+    except (RuntimeError, ValueError):  # batch normalisation of a single value
+        return True
+    return not bool((together - alone).abs().max() <= CLOSE * together.abs().max())
 
 
 def _batched_features(model: Model, x: Tensor, sets: int) -> Tensor | None:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow
-from metaflowkit.composition.precomputed import CLOSE, fingerprint
 from metaflowkit.engines.safety import hooked
-from metaflowkit.evaluation.embedding import embed
+from metaflowkit.evaluation.embedding import depend_on_their_set, embed
+from metaflowkit.evaluation.precomputed import fingerprint
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
 
 TRIED = 8  # examples on which it is tried whether features depend on the set
 CHUNK = 100  # examples in a pass
 
-_TABLES: WeakKeyDictionary[Model, tuple[Any, Tensor]] = WeakKeyDictionary()  # the last table of a model
+_TABLES: WeakKeyDictionary[Model, tuple[Any, Tensor, Tensor]] = WeakKeyDictionary()  # the last one of a model: what it is of, examples, table
 
 
 @torch.no_grad()
@@ -37,21 +37,12 @@ def feature_table(flow: FewShotFlow, split: str, shown: int) -> Tensor | None:
     x, model = flow.splits[split].x, flow.model
     if len(x) > shown or hooked(model) or (model.takes_features and x.dim() == 2):
         return None
-    key = (split, id(x), [norm.current for norm in stored_norms(model)], fingerprint(model.state_dict()))
+    key = ([norm.current for norm in stored_norms(model)], fingerprint(model.state_dict()))
     stored = _TABLES.get(model)
-    if stored is not None and stored[0] == key:
-        return stored[1]
-    if _depend_on_their_set(flow, x[:TRIED]):
+    if stored is not None and stored[0] == key and stored[1] is x:
+        return stored[2]
+    if depend_on_their_set(model, flow.inputs(x[:TRIED])):
         return None
     table = torch.cat([embed(model, flow.inputs(chunk)[None])[0] for chunk in torch.split(x, CHUNK)])
-    _TABLES[model] = (key, table)
+    _TABLES[model] = (key, x, table)
     return table
-
-
-def _depend_on_their_set(flow: FewShotFlow, x: Tensor) -> bool:
-    inputs = flow.inputs(x)
-    try:
-        together, alone = embed(flow.model, inputs[None])[0], embed(flow.model, inputs[:, None])[:, 0]
-    except (RuntimeError, ValueError):  # batch normalisation of a single value
-        return True
-    return not bool((together - alone).abs().max() <= CLOSE * together.abs().max())

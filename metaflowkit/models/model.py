@@ -62,7 +62,7 @@ class Model(nn.Module):
         return self.loss(self._outputs(support, x, way), y)  # type: ignore[no-any-return]
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features [n, D] of examples [n, *input]; where ``takes_features`` is set, [n, D] are features already (see :mod:`metaflowkit.composition.precomputed`)."""
+        """Features [n, D] of examples [n, *input]; where ``takes_features`` is set, [n, D] are features already (see :mod:`metaflowkit.evaluation.precomputed`)."""
         return x if self.takes_features and x.dim() == 2 else self.backbone(x)
 
     def _augmented(self, x: Tensor, y: Tree) -> tuple[Tensor, Tree]:

@@ -17,12 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow
-from metaflowkit.composition.precomputed import CLOSE
 from metaflowkit.config.registry import READOUTS
 from metaflowkit.datasets.images import Decoding
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.base import Readout, Shown
-from metaflowkit.evaluation.embedding import embed
+from metaflowkit.evaluation.embedding import depend_on_their_set
 from metaflowkit.evaluation.episodes import chosen_readouts
 from metaflowkit.prediction.images import Images, as_images
 from metaflowkit.seeding import seed_for
@@ -136,7 +135,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._require_way(flow)
         support = flow.inputs(x)
         self._support = Labelled(support, torch.as_tensor(numbers, device=flow.device))
-        self.in_sets_ = not self.transductive and depend_on_their_set(flow, support)
+        self.in_sets_ = not self.transductive and depend_on_their_set(flow.model, support)
         self.threshold_ = self._calibrated() if self.reject else -math.inf
         return self
 
@@ -254,14 +253,3 @@ def _folds(labels: Sequence[int]) -> list[set[int]]:
         folds[counts[label] % len(folds)].add(i)
         counts[label] += 1
     return [fold for fold in folds if fold]
-
-
-def depend_on_their_set(flow: FewShotFlow, x: Tensor) -> bool:
-    """Whether the features of images are others in another set of images; see :mod:`metaflowkit.evaluation.embedding`."""
-    half = max(1, len(x) // 2)
-    whole = embed(flow.model, x[None])[0, :half]
-    try:
-        part = embed(flow.model, x[None, :half])[0]
-    except (RuntimeError, ValueError):  # batch normalisation of a single value
-        return True
-    return not bool((whole - part).abs().max() <= CLOSE * whole.abs().max())

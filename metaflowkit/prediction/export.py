@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from metaflowkit import __version__
 from metaflowkit.composition.flow import FewShotFlow
-from metaflowkit.composition.precomputed import CLOSE
 from metaflowkit.config.files import reason, remedy
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import RunError
-from metaflowkit.evaluation.embedding import embed
+from metaflowkit.evaluation.embedding import CLOSE, depend_on_their_set, embed
 from metaflowkit.models.normalisation import StoredNorm
-from metaflowkit.prediction.classifier import Classifier, depend_on_their_set
+from metaflowkit.prediction.classifier import Classifier
 from metaflowkit.training.final_scores import read_final_scores
 from metaflowkit.training.run_directory import Run
 
@@ -157,7 +156,7 @@ def card(run: Run, flow: FewShotFlow, classifier: Classifier, weights: str, lice
     """What is to be known of an exported network, as JSON values."""
     pipeline, decoding = flow.pipeline, classifier.decoding()
     channels, *_, size = flow.shape
-    in_sets = depend_on_their_set(flow, flow.inputs(torch.rand(4, *flow.shape)))
+    in_sets = depend_on_their_set(flow.model, flow.inputs(torch.rand(4, *flow.shape)))
     return {
         "architecture": pipeline.model.backbone.plain(),
         "parameters": sum(p.numel() for p in flow.model.backbone.parameters()),

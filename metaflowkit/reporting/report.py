@@ -75,7 +75,7 @@ class Report:
             lines.append(f"{f'test {self.metric.name}':<24}{'untrained':>16}{'trained':>18}    difference")
             for b, a, difference in zip(self.before, self.after, self.differences()):
                 lines.append(f"{a.setting!s:<24}{b!s:>16}  ->{a!s:>14}    {shown(difference)}".rstrip())
-            lines.append(f"({self.after[0].episodes} {self.after[0].counted}, ± 95 % confidence of the mean; {self._compared()}; {self.protocol})")
+            lines.append(f"({self._reading()})")
         else:
             lines.append(UNMEASURED)
         if self.best is not None:
@@ -116,12 +116,11 @@ class Report:
 
     def footnotes(self) -> list[str]:
         """How the scores are to be read, and which weights they are of."""
-        lines = (
-            [f"{self.after[0].episodes} {self.after[0].counted}, ± 95 % confidence of the mean; {self._compared()}; {self.protocol}"]
-            if self.after
-            else [UNMEASURED]
-        )
-        return [*lines, *([self._chosen()] if self.best is not None else [])]
+        return [self._reading() if self.after else UNMEASURED, *([self._chosen()] if self.best is not None else [])]
+
+    def _reading(self) -> str:
+        """What the numbers of the scores are, and by which protocol they were measured."""
+        return f"{self.after[0].episodes} {self.after[0].counted}, ± 95 % confidence of the mean; {self._compared()}; {self.protocol}"
 
     def _compared(self) -> str:
         """How the column of differences is to be read."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from metaflowkit.composition.flow import FewShotFlow, Flow, build, build_without_data
-from metaflowkit.composition.precomputed import with_features
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import READOUTS, TASKS
@@ -19,6 +18,7 @@ from metaflowkit.datasets.one_shot_runs import read_one_shot_runs
 from metaflowkit.errors import CheckpointError, ConfigError
 from metaflowkit.evaluation.measurement import measurements, protocol
 from metaflowkit.evaluation.one_shot_runs import evaluate_one_shot_runs
+from metaflowkit.evaluation.precomputed import with_features
 from metaflowkit.evaluation.scores import Score
 from metaflowkit.training import checkpoint
 from metaflowkit.training.run_directory import Run

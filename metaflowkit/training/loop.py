@@ -15,11 +15,11 @@ import torch
 from metaflowkit.composition.first_task import check_first_task
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.composition.learner import placed
-from metaflowkit.composition.precomputed import with_features
 from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import ConfigError, DivergenceError, Interrupted
 from metaflowkit.evaluation.measurement import check_readouts, measurements, protocol, validate
+from metaflowkit.evaluation.precomputed import with_features
 from metaflowkit.evaluation.scores import Score, paired
 from metaflowkit.objectives.base import Objective
 from metaflowkit.stages import telling

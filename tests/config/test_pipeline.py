@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
-from metaflowkit.config.pipeline import read
+from metaflowkit.config import registry
+from metaflowkit.config.pipeline import pipeline_of, read
 from metaflowkit.errors import ConfigError
 
 
@@ -82,3 +83,9 @@ def test_an_override_that_fits_no_default_is_answered_with_its_place(write) -> N
         "--set objective.dleta=3: objective.dleta: objective 'bootstrapped_kl' has no such setting",
         "--set tasks.way=one: tasks.way: must be a whole number of at least 2, got 'one'",
     ]
+
+
+def test_a_value_that_is_no_component_is_unknown_to_later_files() -> None:
+    with pytest.raises(ConfigError, match=r"there is no tasks 3\.5"):
+        pipeline_of({"tasks": 3.5})  # without a data set, of which the tasks are asked whether they need one
+    assert registry.TASKS.objects == {}

@@ -17,6 +17,7 @@ from metaflowkit.training.events import Event, Finished, Started, Stepped
 from metaflowkit.training.metric_loggers.scalars import scalars
 
 STATE = "mlflow.json"
+WAITING = 800  # metrics, beyond which they are sent before the next validation; MLflow takes at most 1,000 at once
 LONGEST = 500  # letters of a parameter's value that MLflow keeps in every store
 
 
@@ -50,7 +51,7 @@ class MLflow:
 
             step, metrics = measured
             self.pending += [Metric(_name(name), value, int(1000 * time.time()), step) for name, value in metrics.items()]
-        if self.pending and (not isinstance(event, Stepped) or len(self.pending) > 800):
+        if self.pending and (not isinstance(event, Stepped) or len(self.pending) > WAITING):
             self.client.log_batch(self.run_id, metrics=self.pending)
             self.pending = []
         if isinstance(event, Finished):

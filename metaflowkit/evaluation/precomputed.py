@@ -16,14 +16,13 @@ from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.registry import READOUTS
 from metaflowkit.datasets.cache import cached
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
-from metaflowkit.models.model import Model
+from metaflowkit.evaluation.embedding import depend_on_their_set
 from metaflowkit.models.normalisation import stored_norms
 from metaflowkit.stages import stage
 from metaflowkit.types import ExampleSet
 
 F = TypeVar("F", bound=Flow)
 BATCH = 64
-CLOSE = 1e-4  # relative; far above rounding in float32, far below what another set's statistics do
 
 
 def with_features(flow: F) -> F:
@@ -62,18 +61,7 @@ def is_constant(flow: FewShotFlow) -> bool:
     moved = {**learner.trained(parameters), **(learner.fast(parameters) if learner.steps else {})}
     if any(name.startswith("backbone.") for name in moved) or model.augment is not None or stored_norms(model) or hooked(model) or len(flow.shape) != 3:
         return False
-    noise = flow.interface.noise(4).to(flow.device)
-    try:
-        together, alone = _features(model, noise), _features(model, noise[:1])
-    except (RuntimeError, ValueError):  # batch normalisation of a single value
-        return False
-    return bool((together[:1] - alone).abs().max() <= CLOSE * together.abs().max())
-
-
-@torch.no_grad()
-def _features(model: Model, x: Tensor) -> Tensor:
-    with exact_convolutions(), without_dropout(model):
-        return model.embed(x)
+    return not depend_on_their_set(model, flow.interface.noise(4).to(flow.device))
 
 
 def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
@@ -93,10 +81,13 @@ def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
     return dataclasses.replace(examples, x=stored.view(torch.float32))
 
 
+@torch.no_grad()
 def _in_batches(flow: FewShotFlow, x: Tensor, advance: Callable[[], None]) -> Iterator[Tensor]:
+    """The features as training would compute them, by the network's own kernels."""
     for batch in torch.split(x, BATCH):
         advance()
-        yield _features(flow.model, flow.inputs(batch)).float().cpu()
+        with exact_convolutions(), without_dropout(flow.model):
+            yield flow.model.embed(flow.inputs(batch)).float().cpu()
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:

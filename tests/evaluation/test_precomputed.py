@@ -9,9 +9,9 @@ import torch
 
 import metaflowkit as mfk
 from metaflowkit.composition.flow import build
-from metaflowkit.composition.precomputed import is_constant, with_features
 from metaflowkit.config.pipeline import read
 from metaflowkit.datasets import cache
+from metaflowkit.evaluation.precomputed import is_constant, with_features
 from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.training import loop
 
