@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -108,7 +109,7 @@ def read_yaml(path: str | Path) -> Node:
         ConfigError: the file is missing, empty, a directory, not UTF-8, not YAML, not a mapping, or repeats a key.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # false also of a name that is too long for the system, where Path raises an error
         raise ConfigError(f"{path}: is a directory, not a file; name the YAML file in it")
     try:
         with path.open(encoding="utf-8") as handle:

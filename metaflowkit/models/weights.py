@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: it cannot be read, holds something else than tensors (such as code), or a number that is not finite.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # false also of a name that is too long for the system, where Path raises an error
         raise ValueError(f"{path}: there is no such file; give a local .pt, .pth or .safetensors file")
     content: Any = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     for key in NESTED:

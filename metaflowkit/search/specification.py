@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def _base(root: Node, folder: Path, overrides: Sequence[str]) -> Node:
     base = pipeline
     if isinstance(pipeline.value, str):
         path = folder / pipeline.value
-        if not path.is_file():
+        if not os.path.isfile(path):  # false also of a name that is too long for the system, where Path raises an error
             raise ConfigError(f"{pipeline.mark}: pipeline: there is no file {path}; give its path from this file's folder")
         base = read_yaml(path)
     for key, value in (root.value["set"].value if "set" in root.value else {}).items():

@@ -9,6 +9,7 @@ from metaflowkit.cli import main
 from metaflowkit.config import registry
 from metaflowkit.config.pipeline import pipeline_of, read
 from metaflowkit.errors import ConfigError
+from metaflowkit.search.specification import read_search
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,11 @@ def test_a_value_that_is_no_component_is_unknown_to_later_files() -> None:
     with pytest.raises(ConfigError, match=r"there is no tasks 3\.5"):
         pipeline_of({"tasks": 3.5})  # without a data set, of which the tasks are asked whether they need one
     assert registry.TASKS.objects == {}
+
+
+def test_a_name_longer_than_the_system_allows_is_no_file(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read(tmp_path / ("x" * 300))
+    (tmp_path / "s.yaml").write_text(f"pipeline: {'x' * 5000}\nspace: {{inner.steps: [1, 2]}}\n")
+    with pytest.raises(ConfigError, match="pipeline: there is no file"):
+        read_search(tmp_path / "s.yaml")

@@ -138,7 +138,7 @@ def test_damaged_files(content, suffix, tmp_path) -> None:
         read_weights(path)
 
 
-@pytest.mark.parametrize("name", ["none.pt", "."])
+@pytest.mark.parametrize("name", ["none.pt", ".", "x" * 5000])
 def test_no_such_file(name, tmp_path) -> None:
     with pytest.raises(ValueError, match="there is no such file; give a local .pt, .pth or .safetensors file"):
         read_weights(tmp_path / name)
