@@ -41,7 +41,7 @@ def main() -> None:
     for way, shot in evaluate.settings():
         tasks = LabelledTasks(flow.splits[arguments.split], evaluate.seed, way, shot, evaluate.query, 20)
         values: dict[str, list[torch.Tensor]] = {name: [] for name in weights}
-        for episode in batches(flow, tasks, f"{arguments.split}/{way}w{shot}s", evaluate.episodes):
+        for _, episode in batches(flow, tasks, f"{arguments.split}/{way}w{shot}s", evaluate.episodes):
             for support, labels, query, targets in zip(*episode.support, *episode.query):
                 for name, weight in weights.items():
                     s, q = (F.normalize(counts(x, vocabulary) * weight, dim=1) for x in (support, query))

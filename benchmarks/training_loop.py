@@ -17,8 +17,9 @@ import click
 
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
-from metaflowkit.training.loop import Stop, _Loop
+from metaflowkit.training.outer_loop import OuterLoop
 from metaflowkit.training.run_directory import open_run
+from metaflowkit.training.stop import Stop
 
 NEVER = 1_000_000
 
@@ -54,7 +55,7 @@ def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
     flow = build(chosen)
     learner = Timed(flow.learner, "outcome")
     with tempfile.TemporaryDirectory() as folder:
-        loop = _Loop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop(), True)
+        loop = OuterLoop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop(), True)
         loop.run.metric_log.rewind(0)
         whole, bare = [], []
         for _ in range(steps):

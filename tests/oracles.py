@@ -74,7 +74,7 @@ def finite_difference(engine: Engine, learner: MetaLearner, episode: Episode, di
     return pairs
 
 
-def relative(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Largest norm of a difference relative to the whole gradient's norm."""
-    scale = sum(x.square().sum() for x in b.values()).sqrt()
+def relative(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], least: float = 0.0) -> float:
+    """Largest norm of a difference relative to the whole gradient's norm, or to ``least`` where that is smaller, as at saturated losses."""
+    scale = sum(x.square().sum() for x in b.values()).sqrt().clamp_min(least)
     return max(((a[n] - b[n]).norm() / scale).item() for n in b)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from metaflowkit.config.schema import nearest
+from metaflowkit.distributed.world import EndedElsewhere
 from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError, printable, quoted
 from metaflowkit.stages import telling
 
@@ -31,6 +32,8 @@ class Commands(click.Group):
         try:
             with telling(lambda text: say(text, err=True)):
                 return super().invoke(ctx)
+        except EndedElsewhere as error:
+            sys.exit(error.exit_code)
         except MetaflowkitError as error:
             say(f"{'' if isinstance(error, ConfigError) else 'mfk: '}{error}", err=True)
             sys.exit(error.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from metaflowkit.augment.stage import Stage
 from metaflowkit.composition.augmentation import operations
 from metaflowkit.composition.calibration import CALIBRATION, calibrate
+from metaflowkit.composition.device import chosen_device
 from metaflowkit.composition.footprint import require_episodes
 from metaflowkit.composition.learner import Interface, build_learner, placed
 from metaflowkit.config import registry as r
@@ -20,6 +21,7 @@ from metaflowkit.config.plugins import import_plugin
 from metaflowkit.config.types import Pipeline
 from metaflowkit.datasets.contract import check_splits
 from metaflowkit.datasets.shapes import as_shape
+from metaflowkit.distributed.world import ALONE, World
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.models.model import Model
@@ -42,6 +44,7 @@ class Flow:
         learner: model, inner loop, objective.
         tasks: outer step -> Episode; None in a few-shot flow that was built for evaluation.
         splits: examples with their classes by split; none where the tasks make their own, and without ``train`` where they read no labels.
+        world: the processes that share the tasks to learn from and to measure on.
     """
 
     pipeline: Pipeline
@@ -50,6 +53,7 @@ class Flow:
     learner: MetaLearner
     tasks: Tasks | None
     splits: dict[str, ExampleSet] = field(default_factory=dict)
+    world: World = field(default=ALONE, kw_only=True)
 
     @property
     def model(self) -> Model:
@@ -163,7 +167,7 @@ def channels_last(x: Tensor) -> Tensor:
     return pixels_first.as_strided(x.shape, (*pixels_first.stride()[:-3], 1, *pixels_first.stride()[-3:-1]))
 
 
-def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None = None, weights: bool = True) -> Flow:
+def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None = None, weights: bool = True, world: World = ALONE) -> Flow:
     """Build a pipeline: load its data, build its model, connect its parts.
 
     The same seed gives the same weights on every device, since they are drawn on the CPU.
@@ -173,6 +177,7 @@ def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None 
         train: whether training tasks are built; without, a data set of test classes alone suffices.
         shape: (C, H, W) that images are converted to; None for the data set's own.
         weights: whether the file ``model.weights`` is read; not, where a checkpoint is loaded afterwards.
+        world: the processes that build it, each for itself.
 
     Raises:
         ConfigError: a component refuses its settings.
@@ -180,8 +185,10 @@ def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None 
     """
     for plugin in pipeline.plugins:
         import_plugin(plugin)
-    device = _device(pipeline.device)
-    flow = _measured(pipeline, device, weights) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, train, shape, weights)
+    device = chosen_device(pipeline.device, world)
+    splits = {} if pipeline.dataset is None else world.one_by_machine(lambda: _loaded(pipeline, train))
+    flow = _measured(pipeline, device, splits, weights) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, splits, train, shape, weights)
+    flow = replace(flow, world=world)
     if train:
         if not flow.learner.trained(flow.learner.meta()):
             raise ConfigError("model: has no parameter to learn, since all have requires_grad=False; leave some of them trainable")
@@ -193,9 +200,8 @@ def _tags(pipeline: Pipeline) -> Mapping[str, Any]:
     return r.TASKS.entries(pipeline.plugins)[pipeline.tasks.name].tags
 
 
-def _measured(pipeline: Pipeline, device: torch.device, weights: bool) -> Flow:
+def _measured(pipeline: Pipeline, device: torch.device, splits: dict[str, ExampleSet], weights: bool) -> Flow:
     """The flow of tasks that define their own measurement."""
-    splits = {} if pipeline.dataset is None else _loaded(pipeline, ())
     injected = {"splits": splits, "images": splits.get("train"), "seed": pipeline.seed, "evaluation_seed": pipeline.evaluate.seed}
     tasks: MeasuredTasks = placed(pipeline, "tasks", lambda: r.TASKS.build(pipeline.tasks, **injected))
     examples = placed(pipeline, "tasks", lambda: check_measured(tasks))
@@ -231,15 +237,16 @@ def build_without_data(pipeline: Pipeline, shape: tuple[int, ...]) -> FewShotFlo
         import_plugin(plugin)
     if _tags(pipeline)["measured"] or len(shape) != 3:
         raise ConfigError(f"tasks: {pipeline.tasks.name!r} with examples of shape {'x'.join(map(str, shape))} classify no images; take a run that does")
-    device, sample = _device(pipeline.device), ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), ())
+    device, sample = chosen_device(pipeline.device), ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), ())
     interface = Interface(shape, int(pipeline.tasks.settings.get("way", 1)))
     stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x))
     return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device, weights=False), None, {}, stage=stage, pool=0)
 
 
-def _few_shot(pipeline: Pipeline, device: torch.device, train: bool, as_images: tuple[int, ...] | None, weights: bool) -> FewShotFlow:
+def _few_shot(
+    pipeline: Pipeline, device: torch.device, splits: dict[str, ExampleSet], train: bool, as_images: tuple[int, ...] | None, weights: bool
+) -> FewShotFlow:
     """The flow of few-shot classification."""
-    splits = _loaded(pipeline, ("train",) if train and not _tags(pipeline)["reads_labels"] else ())
     if as_images is not None:
         splits = {name: as_shape(examples, as_images) for name, examples in splits.items()}
     sample = next((examples for examples in splits.values() if len(examples.x)), None)
@@ -259,9 +266,10 @@ def _few_shot(pipeline: Pipeline, device: torch.device, train: bool, as_images: 
     return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device, weights), tasks, splits, stage=stage, pool=pool)
 
 
-def _loaded(pipeline: Pipeline, unread: tuple[str, ...]) -> dict[str, ExampleSet]:
-    choice = pipeline.dataset
+def _loaded(pipeline: Pipeline, train: bool) -> dict[str, ExampleSet]:
+    choice, tags = pipeline.dataset, _tags(pipeline)
     assert choice is not None, "checked when the pipeline is read"
+    unread = ("train",) if train and not tags["measured"] and not tags["reads_labels"] else ()
     return check_splits(choice.name, placed(pipeline, "dataset", lambda: r.DATASETS.build(choice)).load(), unread=unread)
 
 
@@ -286,11 +294,3 @@ def _check_settings(pipeline: Pipeline, splits: dict[str, ExampleSet]) -> None:
                     LabelledTasks(splits[split], 0, way, shot, pipeline.evaluate.query)
                 except DataError as error:
                     raise DataError(f"evaluate on split {split!r}: {error}") from None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device: torch sees no GPU, got {name!r}; use device=cpu or auto")
-    return torch.device(name)

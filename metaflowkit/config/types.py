@@ -109,6 +109,8 @@ class Outer:
         learn: what the outer loop moves: patterns of parameters or modules, such as ['loss']; null for all. The others start every task as
             they are.
         schedule: of the optimizer's learning rate over these steps.
+        reduction: how the gradients of an outer step's tasks are added: in the order of the tasks (ordered), each computed by itself and on one thread, so that a
+            run is the same to the bit with every number of processes; or in any order, which is faster.
         clip: largest norm of the meta-gradient, which is scaled down above it; null for no limit.
         save_every: outer steps between two checkpoints; null saves whenever it validates.
     """
@@ -117,6 +119,7 @@ class Outer:
     steps: OuterSteps = 1000
     learn: list[str] | str | None = None
     schedule: Annotated[Choice, r.SCHEDULES] = Choice("cosine")
+    reduction: Literal["any", "ordered"] = "any"
     clip: Positive | None = 10.0
     save_every: OuterSteps | None = None
 

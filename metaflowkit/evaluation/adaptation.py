@@ -32,6 +32,12 @@ def _measured(tasks: Any, call: Call, task: Episode) -> torch.Tensor:
     return value
 
 
+def _adapted(flow: Flow, episode: Episode, steps: int) -> torch.Tensor:
+    """The measurement of each task after so many inner steps."""
+    values: torch.Tensor = dataclasses.replace(flow.learner, steps=steps).adapt(episode.support, episode, partial(_measured, flow.tasks)).read
+    return values.cpu()
+
+
 def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: Iterable[int] = (0, 1), episodes: int = 600) -> list[Score]:
     """Adapt by each number of inner steps, and measure.
 
@@ -58,22 +64,22 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
     for argument, value, least in (("shot", shot, 1), ("episodes", episodes, 2), ("steps", min(counts, default=-1), 0)):
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
-    values: dict[int, list[torch.Tensor]] = {count: [] for count in counts}
+    own: list[dict[int, torch.Tensor]] = []
     limit = total = 0  # tasks that were requested, and that were held out
     for i in range(math.ceil(episodes / BATCH)):
         limit += min(BATCH, episodes - limit)
         episode = tasks.held_out(split, i, limit - total, shot)  # type: ignore[attr-defined]
         support, query = tree_map(lambda x: x.to(flow.device), (episode.support, episode.query))
         episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.evaluate.seed, f"inner/{split}", i))
-        for count, batches in values.items():
-            learner = dataclasses.replace(flow.learner, steps=count)
-            batches.append(learner.adapt(episode.support, episode, partial(_measured, tasks)).read)
+        if i % flow.world.size == flow.world.rank:
+            own.append({count: _adapted(flow, episode, count) for count in counts})
         if task_count(episode) > limit - total:
             raise ConfigError(f"tasks: held_out must return at most {limit - total} tasks, the count that it is given, got {task_count(episode)}")
         total += task_count(episode)
         if total < limit:
             break  # no more were held out
-    joint, metric = {count: joined(batches) for count, batches in values.items()}, flow.pipeline.metric
+    values, metric = flow.world.interleaved(own), flow.pipeline.metric
+    joint = {count: joined([batch[count] for batch in values]) for count in counts}
     return [
         Score.of(split, AdaptationSetting(shot, count), metric, each, counted="held-out tasks" if len(each) == total else "held-out examples")
         for count, each in joint.items()

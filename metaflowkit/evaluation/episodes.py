@@ -76,28 +76,33 @@ def evaluate(
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     drawn = _drawn(flow, split, way, shot, query, episodes)
-    with stage(f"measuring {split} {way}-way {shot}-shot", math.ceil(episodes / BATCH)) as advance:
+    with stage(f"measuring {split} {way}-way {shot}-shot", len(flow.world.share(math.ceil(episodes / BATCH)))) as advance:
         measured = accuracies(flow, chosen, counted(drawn, advance), statistics)
     return [Score.of(split, FewShot(way, shot, query, name, statistics), ACCURACY, values) for name, values in measured.items()]
 
 
 def accuracies(flow: Flow, chosen: Mapping[str, Readout], tasks: Iterable[Shown], statistics: str) -> dict[str, Tensor]:
-    """The accuracy on each task by readout, [T] each; ``statistics`` as in :func:`evaluate`."""
-    values: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    with _normalising(flow, statistics):
-        for shown in tasks:
-            for name, readout in chosen.items():
-                values[name].append(accuracy(_scores(readout, shown, name).double(), shown.episode.query.y))
-    return {name: joined(batches) for name, batches in values.items()}
+    """The accuracy on each task by readout, [T] each.
+
+    Args:
+        flow: with the weights to measure.
+        chosen: readouts by name.
+        tasks: batches of tasks; where processes share them, those of this one's share.
+        statistics: as in :func:`evaluate`.
+    """
+    with flow.world.together(), _normalising(flow, statistics):
+        own = [{name: accuracy(_scores(readout, shown, name).double(), shown.episode.query.y) for name, readout in chosen.items()} for shown in tasks]
+    values = flow.world.interleaved([{name: value.cpu() for name, value in batch.items()} for batch in own])
+    return {name: joined([batch[name] for batch in values]) for name in chosen}
 
 
 def _drawn(flow: FewShotFlow, split: str, way: int, shot: int, query: int, episodes: int) -> Iterator[Shown]:
-    """The episodes of a measurement in batches, with their features where these are computed once for all."""
+    """The episodes of a measurement in batches, those of this process's share, with their features where these are computed once for all."""
     examples, purpose = flow.splits[split], f"{split}/{way}w{shot}s"
     tasks = LabelledTasks(examples, flow.pipeline.evaluate.seed, way, shot, query, BATCH)
     rows = LabelledTasks(dataclasses.replace(examples, x=torch.arange(len(examples.x))), tasks.seed, way, shot, query, BATCH)  # the same draws
     table = feature_table(flow, split, episodes * way * (shot + query))
-    for i, episode in enumerate(batches(flow, tasks, purpose, episodes)):
+    for i, episode in batches(flow, tasks, purpose, episodes):
         features = None
         if table is not None:
             count, drawn = len(episode.support.x), rows.episode(i, purpose)
@@ -147,10 +152,10 @@ def chosen_readouts(readouts: str | Iterable[str | Choice], plugins: Sequence[st
     return chosen
 
 
-def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[Episode]:
-    """Episodes of labelled tasks as the model reads them, the requested number of them, in batches."""
-    for i in range(math.ceil(episodes / BATCH)):
+def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[tuple[int, Episode]]:
+    """Episodes of labelled tasks as the model reads them, the requested number of them, in numbered batches; those of this process's share."""
+    for i in flow.world.share(math.ceil(episodes / BATCH)):
         episode = tasks.episode(i, purpose)
         count = min(BATCH, episodes - i * BATCH)
         support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (episode.support, episode.query))
-        yield Episode(support, query, episode.way, seed_for(tasks.seed, f"inner/{purpose}", i))
+        yield i, Episode(support, query, episode.way, seed_for(tasks.seed, f"inner/{purpose}", i))

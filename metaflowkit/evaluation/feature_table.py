@@ -43,6 +43,9 @@ def feature_table(flow: FewShotFlow, split: str, shown: int) -> Tensor | None:
         return stored[2]
     if depend_on_their_set(model, flow.inputs(x[:TRIED])):
         return None
-    table = torch.cat([embed(model, flow.inputs(chunk)[None])[0] for chunk in torch.split(x, CHUNK)])
+    chunks = torch.split(x, CHUNK)
+    with flow.world.together():
+        own = [embed(model, flow.inputs(chunks[i])[None])[0].cpu() for i in flow.world.share(len(chunks))]
+    table = torch.cat(flow.world.interleaved(own)).to(flow.device)
     _TABLES[model] = (key, x, table)
     return table

@@ -144,10 +144,10 @@ def shown(difference: Difference | None) -> str:
     return str(difference) if difference.resolved else f"{difference}, unresolved"
 
 
-def write_report(finished: Finished) -> Report:
-    """Write ``report.md`` and ``curve.png`` of a finished run, and return the report."""
+def report_of(finished: Finished) -> Report:
+    """The report of a finished run."""
     run, flow = finished.run, finished.flow
-    report = Report(
+    return Report(
         run.folder,
         finished.before,
         finished.after,
@@ -159,9 +159,12 @@ def write_report(finished: Finished) -> Report:
         finished.validation,
         flow.pipeline.metric,
     )
-    write_atomic(run.folder / "curve.png", _curve(run, flow))
-    write_atomic(run.folder / "report.md", report.markdown().encode())
-    return report
+
+
+def write_report(finished: Finished, report: Report) -> None:
+    """Write ``report.md`` and ``curve.png`` of a finished run."""
+    write_atomic(finished.run.folder / "curve.png", _curve(finished.run, finished.flow))
+    write_atomic(finished.run.folder / "report.md", report.markdown().encode())
 
 
 def following(run: Run, flow: Flow) -> str:

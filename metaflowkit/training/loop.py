@@ -1,35 +1,30 @@
-"""The whole loop: tasks, augmentation, meta-gradient, outer step, metric log; validation and checkpoints between."""
+"""A whole run as a generator of events: the outer loop, then the tests."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import shlex
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
 
 import torch
 
 from metaflowkit.composition.first_task import check_first_task
 from metaflowkit.composition.flow import Flow, build
-from metaflowkit.composition.learner import placed
-from metaflowkit.config import registry
 from metaflowkit.config.types import Pipeline
-from metaflowkit.errors import ConfigError, DivergenceError, Interrupted
-from metaflowkit.evaluation.measurement import check_readouts, measurements, protocol, validate
+from metaflowkit.distributed.world import ALONE, LostProcess, World
+from metaflowkit.evaluation.measurement import check_readouts, protocol
 from metaflowkit.evaluation.precomputed import with_features
-from metaflowkit.evaluation.scores import Score, paired
-from metaflowkit.objectives.base import Objective
+from metaflowkit.evaluation.scores import paired
 from metaflowkit.stages import telling
 from metaflowkit.training import checkpoint
-from metaflowkit.training.checkpoint import Snapshot
-from metaflowkit.training.events import Event, Finished, Saved, Started, Stepped, Tested, Validated, Warned
+from metaflowkit.training.agreement import require_agreement
+from metaflowkit.training.events import Event, Finished, Started
 from metaflowkit.training.metric_log import resume_command
-from metaflowkit.training.run_directory import RESTORE_FILE, Run, default_folder, hold_run
+from metaflowkit.training.outer_loop import OuterLoop
+from metaflowkit.training.run_directory import Run, default_folder, hold_run, was_restarted
 from metaflowkit.training.signals import on_stop
-from metaflowkit.training.signs import SIGN, Watch, costly_metrics, embedding_metrics
 from metaflowkit.training.stop import Stop
 
 
@@ -40,6 +35,7 @@ def events(
     overwrite: bool = False,
     test: bool = True,
     stop: Stop | None = None,
+    world: World = ALONE,
 ) -> Generator[Event, None, None]:
     """Train, keep the best weights by validation, and measure them and the untrained network on what is held out for the test.
 
@@ -53,30 +49,32 @@ def events(
         overwrite: replace the run in ``run_dir``.
         test: measure on what is held out for the test at the end; without, the examples of test classes are released before training.
         stop: the request to end the run after the current step, set by signals or by the caller; None for a new one.
+        world: the processes that share the tasks; each of them makes this call, and the first alone writes.
 
     Yields:
         :class:`Started`, then :class:`Stepped`, :class:`Warned`, :class:`Saved` and :class:`Validated` as they come, :class:`Tested`, and :class:`Finished` at last.
 
     Raises:
-        ConfigError, DataError, RunError, CheckpointError: see their classes.
+        ConfigError, DataError, RunError, CheckpointError, EndedElsewhere: see their classes.
         DivergenceError: a value or gradient stopped being finite; the last good state is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    folder = Path(run_dir) if run_dir is not None else default_folder(pipeline)
-    flow = build(pipeline)
-    if not test:
-        flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
-    check_first_task(flow)
-    check_readouts(flow, test)
-    flow = with_features(flow)
-    started = time.monotonic()
+    folder = Path(world.from_first(lambda: str(run_dir if run_dir is not None else default_folder(pipeline))))
     stop = stop or Stop()
-    with hold_run(folder, pipeline, resume, overwrite) as run:
+    restarted = world.from_first(lambda: was_restarted(folder))
+    resume, overwrite = resume or restarted, overwrite and not restarted
+    with ExitStack() as stack:
+        if pipeline.outer.reduction == "ordered":
+            stack.enter_context(one_thread())
+        flow = _built(pipeline, test, world)
+        started = time.monotonic()
+        with world.together():
+            run = stack.enter_context(hold_run(folder, pipeline, resume, overwrite)) if world.first else Run(folder)
         try:
             with on_stop(stop.ask):
+                loop = OuterLoop(flow, run, stop, test)
                 yield Started(folder, flow, pipeline.outer.steps)
-                loop = _Loop(flow, run, stop, test)
-                loop.restore() if resume and checkpoint.saved(run.checkpoints) else loop.begin()
+                loop.restore() if world.from_first(lambda: resume and bool(checkpoint.saved(run.checkpoints))) else loop.begin()
                 yield from loop.new_events()
                 while loop.step < pipeline.outer.steps:
                     with telling(None):  # a validation between steps is seen by its result
@@ -86,212 +84,42 @@ def events(
                 yield from loop.test()
         except KeyboardInterrupt:
             raise stop.at_once(run) from None
-        protocol_text = protocol(flow)
-        scores = [(weights, score) for weights, scores in (("untrained", loop.before), ("best", loop.after)) for score in scores]
-        run.append([{"weights": weights, **score.plain(), "protocol": protocol_text} for weights, score in scores])
-        validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []), flow.pipeline.metric)
-        yield Finished(run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, time.monotonic() - started, protocol_text)
+        except LostProcess as error:
+            saved = f"all is saved up to step {loop.saved}" if loop.saved is not None else "nothing is saved yet"
+            raise LostProcess(f"{folder}: {error}; {saved}; go on with {resume_command(folder)}, on any number of processes") from None
+        yield _finished(loop, time.monotonic() - started)
 
 
-class _Loop:
-    """The state of a run between two outer steps."""
+def _finished(loop: OuterLoop, seconds: float) -> Finished:
+    """The last event; the scores are written before."""
+    flow = dataclasses.replace(loop.flow, world=ALONE)  # what follows is the first process's
+    protocol_text = protocol(flow)
+    scores = [(weights, score) for weights, scores in (("untrained", loop.before), ("best", loop.after)) for score in scores]
+    with loop.world.together():
+        if loop.world.first:
+            loop.run.append([{"weights": weights, **score.plain(), "protocol": protocol_text} for weights, score in scores])
+    validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []), flow.pipeline.metric)
+    return Finished(loop.run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, seconds, protocol_text)
 
-    def __init__(self, flow: Flow, run: Run, stop: Stop, tested: bool) -> None:
-        self.flow, self.run, self.stop, self.tested = flow, run, stop, tested
-        self.outer = flow.pipeline.outer
-        self.parameters = flow.learner.trained(dict(flow.learner.model.named_parameters()))
-        injected = {name: list(self.parameters.values()) for name in registry.OPTIMIZERS.injected}
-        self.optimizer = placed(flow.pipeline, "outer.optimizer", lambda: registry.OPTIMIZERS.build(self.outer.optimizer, **injected))
-        if not isinstance(self.optimizer, torch.optim.Optimizer):
-            raise ConfigError(
-                f"{flow.pipeline.place('outer.optimizer')}: must be a torch.optim.Optimizer, got {type(self.optimizer).__name__}; derive it from one"
-            )
-        self.lr = self.optimizer.param_groups[0]["lr"]
-        self.schedule = placed(flow.pipeline, "outer.schedule", lambda: registry.SCHEDULES.build(self.outer.schedule, steps=self.outer.steps))
-        if not isinstance(factor := self.schedule(1), int | float):
-            kind = f"{type(self.schedule).__name__} must return a number from each outer step, got {type(factor).__name__}"
-            raise ConfigError(f"{flow.pipeline.place('outer.schedule')}: {kind}")
-        self.decay = cast(Objective, flow.learner.objective).average_decay
-        self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if self.decay is not None else {}
-        self.step = 0
-        self.saved: int | None = None
-        self.best: dict[str, float] | None = None
-        self.untrained: float | None = None
-        self.episodes: dict[str, list[float]] = {}
-        self.before: list[Score] = []
-        self.after: list[Score] = []
-        self.watch = Watch(flow.pipeline)
-        self._new_events: list[Event] = []
 
-    def new_events(self) -> list[Event]:
-        """The events since the last call."""
-        pending, self._new_events = self._new_events, []
-        return pending
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within this context torch computes on one thread, as sums depend on how many threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
-    def begin(self) -> None:
-        self.run.metric_log.rewind(0)
-        score = self.validate()
-        if score is not None:
-            self.untrained, self.episodes["untrained"] = score.value, list(score.each)
-        self.save()
-        self._add_validated(score)
 
-    def restore(self) -> None:
-        snapshot = self.load_checkpoint(checkpoint.saved(self.run.checkpoints)[-1])
-        if snapshot.best is not None:
-            self.load_checkpoint(self.run.checkpoints / "best.pt")  # it is read again after training, too late for an error message
-        self.flow.learner.model.load_state_dict(snapshot.model)
-        self.optimizer.load_state_dict(snapshot.optimizer)
-        self.average = {name: value.to(self.flow.device) for name, value in snapshot.average.items()}
-        self.run.metric_log.rewind(snapshot.journal)
-        self.watch.replay(self.run.metric_log.read())
-        self.step = self.saved = snapshot.step
-        self.best, self.untrained, self.episodes = snapshot.best, snapshot.untrained, snapshot.episodes
-
-    def load_checkpoint(self, path: Path) -> Snapshot:
-        """A checkpoint of this run.
-
-        Raises:
-            CheckpointError: it cannot be read, or is one of another run.
-        """
-        snapshot = self.run.load_checkpoint(path)
-        checkpoint.require_fit(snapshot, path, self.flow.learner.model, RESTORE_FILE)
-        return snapshot
-
-    def advance(self) -> None:
-        """One outer step, then validation and checkpoint where they are due."""
-        step = self.step + 1
-        episode = self.flow.episode(step)
-        learner = dataclasses.replace(self.flow.learner, average=self.average) if self.average else self.flow.learner
-        outcome = learner.outcome(episode)
-        norm = self._check_finite(outcome, step)
-        validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
-        signs = embedding_metrics(self.flow, episode) | (costly_metrics(self.flow, episode, outcome) if validated else {})
-        scale = min(1.0, self.outer.clip / norm) if self.outer.clip is not None and norm > 0 else 1.0
-        for name, parameter in self.parameters.items():
-            parameter.grad = outcome.gradients[name].to(parameter.dtype) * scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * self.schedule(step)
-        self.optimizer.step()
-        for name, value in self.average.items():
-            value.lerp_(self.parameters[name].detach(), 1 - cast(float, self.decay))
-        self.step = step
-        metrics = {f"train/{name}": value for name, value in {**{n: v.item() for n, v in outcome.metrics.items()}, **signs}.items()}
-        metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
-        self.run.metric_log.write(step, **metrics)
-        warned = self._warned(metrics)
-        self._new_events.append(Stepped(step, metrics["train/objective"], metrics, self.flow.examples_in(episode)))
-        self._new_events += warned
-        saved = validated or step % (self.outer.save_every or self.outer.steps) == 0
-        if saved:
-            self.flow.calibrate()
-        score = self.validate() if validated else None
-        if validated:
-            self.judge(score)
-        if saved:
-            self.save()
-        self._add_validated(score)
-
-    def _add_validated(self, score: Score | None) -> None:
-        """The event of a validation comes after the validated weights are saved."""
-        if score is not None:
-            self._new_events.append(Validated(self.step, score))
-
-    def check_stop(self) -> None:
-        """End the run where the user, the system or the caller requested it, with the state saved.
-
-        Raises:
-            Interrupted: it was requested.
-        """
-        if self.stop.requested:
-            if self.saved != self.step:
-                self.flow.calibrate()
-                self.save()
-            raise Interrupted(
-                f"{self.run.folder}: stopped by {self.stop.requested} after step {self.step}, all is saved; go on with {resume_command(self.run.folder)}",
-                self.stop.requested,
-            )
-
-    def validate(self) -> Score | None:
-        """The validation of the current weights, written to the metric log; None where nothing is held out for it."""
-        score = validate(self.flow)
-        if score is not None:
-            line = {f"val/{score.metric.name}": score.value, "val/ci95": score.ci95}
-            self.run.metric_log.write(self.step, **line)
-            self._new_events += self._warned(line)
-        return score
-
-    def _warned(self, line: dict[str, float]) -> list[Event]:
-        """The signs of failure that a line of the metric log shows, written to it as well."""
-        signs = self.watch.add(line)
-        for sign in signs:
-            self.run.metric_log.write(self.step, **{SIGN: sign.name, "text": sign.text})
-        return [Warned(self.step, sign.name, sign.text) for sign in signs]
-
-    def judge(self, score: Score | None) -> None:
-        """Keep these weights as ``best.pt`` where they are the best so far (the last ones without validation)."""
-        if score is None or self.best is None or score.metric.better(score.value, self.best["value"]):
-            self.best = {"step": self.step, "value": score.value if score is not None else math.nan}
-            self.episodes["best"] = list(score.each) if score is not None else []
-            checkpoint.save(self.snapshot(), self.run.checkpoints / "best.pt")
-
-    def snapshot(self) -> Snapshot:
-        model = self.flow.learner.model.state_dict()
-        text, journal = self.flow.pipeline.to_yaml(), self.run.metric_log.length()
-        return Snapshot(
-            self.step,
-            model,
-            self.optimizer.state_dict(),
-            journal,
-            self.best,
-            self.untrained,
-            text,
-            self.episodes,
-            list(self.flow.interface.shape),
-            self.average,
-        )
-
-    def save(self) -> None:
-        path = checkpoint.step_path(self.run.checkpoints, self.step)
-        checkpoint.save(self.snapshot(), path)
-        checkpoint.prune(self.run.checkpoints)
-        self.saved = self.step
-        self._new_events.append(Saved(self.step, path))
-
-    def test(self) -> Iterator[Tested]:
-        """Test scores of the untrained network and of the best weights; the model keeps the latter."""
-        model = self.flow.learner.model
-        if not self.flow.has("test") or not self.tested:
-            return
-        best = self.load_checkpoint(self.run.checkpoints / "best.pt").model
-        untrained = self.flow.untrained()
-        labels: tuple[Literal["untrained", "trained"], ...] = ("untrained", "trained")
-        for label in labels:
-            model.load_state_dict(untrained if label == "untrained" else best)
-            if label == "untrained":
-                self.flow.calibrate(start=True)
-            for scores in measurements(self.flow, before_each=self.check_stop):
-                (self.before if label == "untrained" else self.after).extend(scores)
-                yield Tested(label, scores)
-
-    def _milder(self) -> str:
-        """A command that starts again with a tenth of the outer learning rate; the run itself, resumed, would meet the same gradient again."""
-        if "lr" not in self.outer.optimizer.settings:
-            return ""
-        return f", such as with mfk run {shlex.quote(str(self.run.folder / 'pipeline.yaml'))} --set outer.optimizer.lr={self.lr / 10:g}"
-
-    def _check_finite(self, outcome: Any, step: int) -> float:
-        squares = torch.stack([g.double().square().sum() for g in outcome.gradients.values()])
-        norm = squares.sum().sqrt().item()
-        if torch.isfinite(outcome.value) and torch.isfinite(squares).all():
-            return norm
-        name = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
-        if all(parameter.isfinite().all() for parameter in self.parameters.values()):
-            self.flow.calibrate()
-            self.save()
-        path = checkpoint.saved(self.run.checkpoints)[-1]
-        raise DivergenceError(
-            f"outer step {step}: the meta-gradient is not finite, first in {name} (objective {outcome.value.item():g}); lower inner.rule.lr, "
-            f"inner.steps or outer.optimizer.lr{self._milder()}; the last good state is saved in {path}; "
-            f"measure it with mfk evaluate {shlex.quote(str(self.run.folder))} --weights last"
-        )
+def _built(pipeline: Pipeline, test: bool, world: World) -> Flow:
+    """The flow of a run, once it is known that it can be trained and measured, and that all processes have the same."""
+    with world.together():
+        flow = build(pipeline, world=world)
+        if not test:
+            flow = dataclasses.replace(flow, splits={name: images for name, images in flow.splits.items() if name != "test"})
+        check_first_task(flow)
+    require_agreement(flow)
+    check_readouts(flow, test)
+    return world.one_by_machine(lambda: with_features(flow))

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from metaflowkit.config.files import PARTIAL, locked, reason, remedy, remove_par
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.types import Pipeline
 from metaflowkit.config.yaml import differences, parse_yaml, read_yaml, write_atomic
+from metaflowkit.distributed.processes import launch_id
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
 from metaflowkit.training import checkpoint
 from metaflowkit.training.metric_log import MetricLog
+from metaflowkit.training.versions import versions
 
 LOCK = "run.lock"
 RESTORE_FILE = "put the file of this run back, or start it again with --overwrite"
-PACKAGES = ("torch", "torchvision", "kornia", "higher", "numpy", "scikit-learn", "optuna")
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,15 @@ def open_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: 
     return run
 
 
+def was_restarted(folder: Path) -> bool:
+    """Whether the launcher has restarted this process, which had begun or resumed the run in the folder."""
+    try:
+        facts = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return launch_id() is not None and facts.get("launch") == launch_id()
+
+
 @contextmanager
 def hold_run(folder: Path, pipeline: Pipeline, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
     """:func:`open_run`, with the directory locked while the context is open.
@@ -189,21 +198,16 @@ def _occupied(folder: Path) -> bool:
 
 
 def _facts(pipeline: Pipeline) -> dict[str, Any]:
-    versions: dict[str, str | None] = {"metaflowkit": __version__}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     return {
         "pipeline": pipeline.name,
         "seed": pipeline.seed,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "launch": launch_id(),
         "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "git_commit": _commit(),
         **({} if pipeline.model.weights is None else {"weights_sha256": _sha256(Path(pipeline.model.weights))}),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {"metaflowkit": __version__, **versions()},
     }
 
 

@@ -23,6 +23,7 @@ from metaflowkit.engines.base import MetaLearner
 from metaflowkit.evaluation.embedding import embed
 from metaflowkit.objectives.base import Objective
 from metaflowkit.objectives.query_loss import QueryLoss
+from metaflowkit.training.shared_outcome import shared_outcome
 from metaflowkit.types import Call, Episode, Outcome, Tree, first_tasks
 
 WINDOW = 10  # outer steps that a sign is averaged over
@@ -89,13 +90,13 @@ def costly_metrics(flow: Flow, episode: Episode, outcome: Outcome) -> dict[str, 
 
     Returns:
         ``inner_loss_before`` and ``inner_loss_after`` the inner steps, and ``cosine_to_query_loss``, of the meta-gradient with that of the loss
-        on the query, where the objective is a bootstrapped one.
+        on the query, where the objective is a bootstrapped one. The inner loss is measured by the first process alone.
     """
     learner, metrics = flow.learner, {}
-    if learner.steps and learner.sample is None:
+    if learner.steps and learner.sample is None and flow.world.first:
         metrics = {f"inner_loss_{when}": _inner_loss(learner, episode, steps) for when, steps in (("before", 0), ("after", learner.steps))}
     if cast(Objective, learner.objective).further_steps:
-        plain = dataclasses.replace(learner, objective=QueryLoss()).outcome(episode).gradients
+        plain = shared_outcome(flow, dataclasses.replace(learner, objective=QueryLoss()), episode)[0].gradients
         a, b = (torch.cat([g.flatten().double() for g in gradients.values()]) for gradients in (outcome.gradients, plain))
         metrics["cosine_to_query_loss"] = (unit(a) @ unit(b)).item()
     return metrics

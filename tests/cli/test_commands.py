@@ -23,7 +23,7 @@ import metaflowkit
 from metaflowkit.cli import main
 from metaflowkit.config.registry import KINDS
 from metaflowkit.errors import Interrupted
-from metaflowkit.training.loop import _Loop
+from metaflowkit.training.outer_loop import OuterLoop
 from tests.small import SMALL
 
 
@@ -202,7 +202,7 @@ def test_a_run_directory_of_one_process_through_a_signal_a_resume_and_a_kill(wri
     first = training(run, *arguments)
     for more in (["--resume"], ["--overwrite"], []):
         with monkeypatch.context() as patched:
-            patched.setattr("metaflowkit.training.loop._Loop.advance", beside_the_first)
+            patched.setattr("metaflowkit.training.loop.OuterLoop.advance", beside_the_first)
             second = CliRunner().invoke(main, [*arguments, *more])
         assert second.exit_code == 1
         assert (
@@ -233,11 +233,11 @@ def test_a_run_directory_of_one_process_through_a_signal_a_resume_and_a_kill(wri
     assert not (run / "run.lock").exists()
 
 
-def signalled(count: int) -> Callable[[_Loop], None]:
+def signalled(count: int) -> Callable[[OuterLoop], None]:
     """An outer step that gets so many signals in step 3."""
-    advance = _Loop.advance
+    advance = OuterLoop.advance
 
-    def advance_signalled(loop: _Loop) -> None:
+    def advance_signalled(loop: OuterLoop) -> None:
         for _ in range(count if loop.step == 3 else 0):
             os.kill(os.getpid(), signal.SIGTERM)
         advance(loop)
@@ -248,7 +248,7 @@ def signalled(count: int) -> Callable[[_Loop], None]:
 def test_a_second_signal_stops_at_once_and_says_what_is_saved(write, tmp_path, monkeypatch) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(_Loop, "advance", signalled(2))
+        patched.setattr(OuterLoop, "advance", signalled(2))
         result = CliRunner().invoke(main, ["run", str(write(SMALL)), "--run-dir", str(run), "--quiet"])
     assert result.exit_code == 128 + signal.SIGTERM
     assert result.stderr == (
@@ -262,7 +262,7 @@ def test_a_run_of_objects_from_python_is_resumed_by_the_call_that_is_named(tmp_p
     backbone.features = 4
     pipeline = metaflowkit.pipeline({**yaml.safe_load(SMALL), "model": {"backbone": backbone}})
     with monkeypatch.context() as patched:
-        patched.setattr(_Loop, "advance", signalled(1))
+        patched.setattr(OuterLoop, "advance", signalled(1))
         with pytest.raises(Interrupted) as stopped:
             metaflowkit.train(pipeline, tmp_path / "run")
     call = f"metaflowkit.train(pipeline, {str(tmp_path / 'run')!r}, resume=True)"

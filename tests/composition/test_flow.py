@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from metaflowkit.composition.augmentation import operations
-from metaflowkit.composition.flow import FewShotFlow, _device, build
+from metaflowkit.composition.device import chosen_device
+from metaflowkit.composition.flow import FewShotFlow, build
 from metaflowkit.composition.learner import Interface, build_learner
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.types import Pipeline
@@ -240,7 +241,7 @@ def test_a_gpu_that_is_not_there_is_refused(pipeline, monkeypatch) -> None:
 def test_auto_takes_the_gpu_where_there_is_one(monkeypatch) -> None:
     for there, kind in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert _device("auto").type == kind
+        assert chosen_device("auto").type == kind
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def check_engines_agree(backbone, rule, loss, head, objective) -> None:
     episode = make_episode(shape=shape, tasks=1 if backbone == "resnet18" else 2)
     reference = ENGINES["higher"].outcome(learner, episode)
     for name, engine in ENGINES.items():
-        assert relative(engine.outcome(learner, episode).gradients, reference.gradients) < 1e-9, (name, rule, loss)
+        assert relative(engine.outcome(learner, episode).gradients, reference.gradients, least=1e-3) < 1e-9, (name, rule, loss)
 
 
 class Held(NamedTuple):

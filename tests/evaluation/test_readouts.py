@@ -24,7 +24,7 @@ GROUP = "model.backbone.norm=group"
 
 def shown(*overrides: str) -> Shown:
     flow = build(pipeline_of(parse_yaml(SMALL, "small.yaml").plain(), overrides))
-    (episode,) = batches(flow, LabelledTasks(flow.splits["test"], 0, 3, 2, 3, 20), "test", 4)
+    ((_, episode),) = batches(flow, LabelledTasks(flow.splits["test"], 0, 3, 2, 3, 20), "test", 4)
     return Shown(flow, episode, "evaluate/test", 0)
 
 

@@ -192,7 +192,10 @@ def _tree(content: bytes, original: Path, chance: random.Random) -> bytes:
             container[_key(chance)] = container.pop(key)
         else:
             container[_key(chance)] = _value(chance, original)
-    return to_yaml(tree).encode("utf-8", "surrogatepass")
+    try:
+        return to_yaml(tree).encode("utf-8", "surrogatepass")
+    except RecursionError:  # a value too deep to be written
+        return content
 
 
 def _component(original: Path, chance: random.Random) -> bytes:

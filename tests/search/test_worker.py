@@ -28,8 +28,8 @@ from metaflowkit.search.study import enter
 from metaflowkit.search.trial_queue import ENDED, GOES_ON, REQUEUED
 from metaflowkit.search.worker import work
 from metaflowkit.training.events import Finished, Started, Validated
-from metaflowkit.training.loop import _Loop
 from metaflowkit.training.metric_log import MetricLog
+from metaflowkit.training.outer_loop import OuterLoop
 from tests.search.small import SPACE, search_file
 
 
@@ -135,14 +135,14 @@ def test_wilcoxon_compares_groups_of_the_same_episodes(entered) -> None:
 
 
 def test_every_trial_diverging_ends_with_a_plain_word(entered, monkeypatch) -> None:
-    step = _Loop.advance
+    step = OuterLoop.advance
 
     def poisoned(self) -> None:
         with torch.no_grad():
             next(iter(self.parameters.values())).fill_(float("nan"))
         step(self)
 
-    monkeypatch.setattr(_Loop, "advance", poisoned)
+    monkeypatch.setattr(OuterLoop, "advance", poisoned)
     study = entered()
     _work(study)
     for trial in study.queue.trials():
@@ -220,14 +220,14 @@ def test_a_trial_over_its_time_is_ended(entered) -> None:
 def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_path, monkeypatch) -> None:
     whole = entered(more="trials: 1")
     _work(whole)
-    step = _Loop.advance
+    step = OuterLoop.advance
 
     def stopped(self) -> None:
         if self.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         step(self)
 
-    monkeypatch.setattr(_Loop, "advance", stopped)
+    monkeypatch.setattr(OuterLoop, "advance", stopped)
     (tmp_path / "cut").mkdir()
     cut = enter(read_search(search_file(tmp_path / "cut", SPACE, "trials: 1")), tmp_path / "cut" / "study", None)
     with pytest.raises(Interrupted, match=r"^trial 0: stopped and saved; go on with the same command$"):
@@ -246,7 +246,7 @@ def test_a_stopped_trial_goes_on_in_its_own_run_to_the_same_end(entered, tmp_pat
 
 def test_a_trial_that_was_taken_away_is_let_go(entered, monkeypatch) -> None:
     study = entered(more="trials: 1")
-    step = _Loop.advance
+    step = OuterLoop.advance
     calls = []
 
     def taken(self) -> None:
@@ -255,7 +255,7 @@ def test_a_trial_that_was_taken_away_is_let_go(entered, monkeypatch) -> None:
             study.queue.give_back(0, "for the test", counted=True)
         step(self)
 
-    monkeypatch.setattr(_Loop, "advance", taken)
+    monkeypatch.setattr(OuterLoop, "advance", taken)
     lines = []
     _work(study, lines)
     assert lines[0] == "trial 0: taken away, since this worker did not answer in time"

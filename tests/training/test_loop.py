@@ -25,7 +25,7 @@ from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.reporting.report import Report
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
-from metaflowkit.training.loop import _Loop
+from metaflowkit.training.outer_loop import OuterLoop
 from tests import small
 
 SMALL = small.SMALL.replace("steps: 4", "steps: 6")
@@ -35,17 +35,17 @@ EXACT = ("metrics.jsonl", "checkpoints/best.pt", "checkpoints/step-0000006.pt")
 def test_a_run_repeats_itself_and_a_resumed_one_equals_it(write, tmp_path, monkeypatch) -> None:
     pipeline = read(write(SMALL), ["objective.ema=0.9"])  # whose moving average is a further part of the state
     train(pipeline, tmp_path / "whole")
-    advance = _Loop.advance
+    advance = OuterLoop.advance
 
     def killed(self) -> None:
         if self.step == 3:
             raise KeyboardInterrupt
         advance(self)
 
-    monkeypatch.setattr(_Loop, "advance", killed)
+    monkeypatch.setattr(OuterLoop, "advance", killed)
     with pytest.raises(Interrupted, match="stopped at once by SIGINT, all is saved up to step 2"):
         train(pipeline, tmp_path / "cut")
-    monkeypatch.setattr(_Loop, "advance", advance)
+    monkeypatch.setattr(OuterLoop, "advance", advance)
     torch.rand(7)  # the state of the global generator must not matter
     train(pipeline, tmp_path / "cut", resume=True)
     for name in EXACT:
@@ -54,7 +54,7 @@ def test_a_run_repeats_itself_and_a_resumed_one_equals_it(write, tmp_path, monke
 
 @pytest.mark.parametrize("damage", ["model", "objective"])
 def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(damage, write, tmp_path, monkeypatch) -> None:
-    advance = _Loop.advance
+    advance = OuterLoop.advance
 
     def poisoned(self) -> None:
         if self.step == 3 and damage == "model":
@@ -65,7 +65,7 @@ def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(dama
             object.__setattr__(self.flow, "learner", _Poisoned(self.flow.learner, outcome))
         advance(self)
 
-    monkeypatch.setattr(_Loop, "advance", poisoned)
+    monkeypatch.setattr(OuterLoop, "advance", poisoned)
     with pytest.raises(DivergenceError) as caught:
         train(read(write(SMALL)), tmp_path / "run")
     message = str(caught.value)
@@ -74,7 +74,7 @@ def test_divergence_names_the_step_and_the_parameter_and_saves_what_is_good(dama
     measure = f"mfk evaluate {tmp_path / 'run'} --weights last"
     assert f"; lower inner.rule.lr, inner.steps or outer.optimizer.lr, such as with {restart}; the last good state is saved in " in message
     assert message.endswith(f"; measure it with {measure}")
-    monkeypatch.setattr(_Loop, "advance", advance)
+    monkeypatch.setattr(OuterLoop, "advance", advance)
     monkeypatch.chdir(tmp_path)
     for command in (measure, restart):
         assert CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False).exit_code == 0

@@ -20,9 +20,10 @@ from metaflowkit.config.pipeline import read
 from metaflowkit.config.types import Pipeline
 from metaflowkit.errors import CheckpointError, ConfigError, RunError
 from metaflowkit.training import checkpoint
-from metaflowkit.training import run_directory as module
+from metaflowkit.training import versions as module
 from metaflowkit.training.checkpoint import Snapshot
-from metaflowkit.training.run_directory import PACKAGES, Run, default_folder, open_run
+from metaflowkit.training.run_directory import Run, default_folder, open_run
+from metaflowkit.training.versions import PACKAGES
 
 SMALL = """
 seed: 5

@@ -1,0 +1,26 @@
+"""Where a pipeline computes."""
+
+from __future__ import annotations
+
+import socket
+
+import torch
+
+from metaflowkit.distributed.world import ALONE, World
+from metaflowkit.errors import ConfigError
+
+
+def chosen_device(name: str, world: World = ALONE) -> torch.device:
+    """The device of a pipeline; of several processes on a machine each takes a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device: torch sees no GPU, got {name!r}; use device=cpu or auto")
+    if name == "cuda" and world.size > 1:
+        if world.local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device: process {world.rank} is number {world.local_rank} on {socket.gethostname()}, which has {torch.cuda.device_count()} GPUs; start as many processes on a "
+                "machine as it has GPUs, or use device=cpu"
+            )
+        name = f"cuda:{world.local_rank}"
+    return torch.device(name)

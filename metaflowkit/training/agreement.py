@@ -1,0 +1,107 @@
+"""Whether the processes of a run have the same: before it starts, and whenever it is saved."""
+
+from __future__ import annotations
+
+import math
+import platform
+import socket
+from collections.abc import Mapping
+from typing import cast
+
+from torch import Tensor
+
+from metaflowkit import __version__
+from metaflowkit.composition.flow import Flow
+from metaflowkit.config.types import leaves
+from metaflowkit.distributed.world import World
+from metaflowkit.errors import ConfigError, RunError
+from metaflowkit.evaluation.precomputed import fingerprint
+from metaflowkit.tasks.base import Tasks
+from metaflowkit.training.versions import versions
+from metaflowkit.types import ExampleSet, task_count, tensors
+
+SAMPLED = 1000  # examples of a split that are compared
+SHOWN = 3  # differences in a message
+ABSENT = "missing"
+TOPICS = {
+    "pipeline": ("another pipeline", "start all processes with the same pipeline and settings"),
+    "versions": ("other versions", "install the same versions everywhere"),
+    "device": ("another device", "let all processes use a GPU, or choose device: cpu"),
+    "data": ("other data", "give all processes the same data"),
+    "weights": ("other weights", "give all processes the same weights and components"),
+}
+
+
+def require_agreement(flow: Flow) -> None:
+    """Compare pipeline, versions, device, data and weights of all processes.
+
+    Raises:
+        RunError: a process has others than the first one, and which; in the first process.
+        ConfigError: there are more processes than tasks to share.
+        EndedElsewhere: in the other processes.
+    """
+    world = flow.world
+    if world.size == 1:
+        return
+    hosts, gathered = world.gather(socket.gethostname()), world.gather(_facts(flow))
+    with world.together():
+        for rank, facts in enumerate(gathered):
+            for topic, (differs, remedy) in TOPICS.items():
+                if differing := _differences(gathered[0][topic], facts[topic]):
+                    more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+                    shown = "; ".join(f"{key} is {there} there and {here} in process 0" for key, here, there in differing[:SHOWN])
+                    raise RunError(f"process {rank} on {hosts[rank]}: has {differs} than process 0: {shown}{more}; {remedy}")
+        tasks = task_count(cast(Tasks, flow.tasks).episode(1))
+        if tasks < world.size:
+            raise ConfigError(
+                f"{flow.pipeline.place('tasks')}: {world.size} processes cannot share {tasks} tasks; start at most {tasks}, or raise the tasks of an outer step"
+            )
+
+
+def require_same_weights(world: World, parameters: Mapping[str, Tensor]) -> None:
+    """Compare the weights of all processes, each of which has taken the same outer steps.
+
+    Raises:
+        RunError: they differ, in the first process.
+        EndedElsewhere: they differ, in the others.
+    """
+    if world.size == 1:
+        return
+    gathered = world.gather({name: fingerprint({name: value}) for name, value in parameters.items()})
+    with world.together():
+        for rank, prints in enumerate(gathered):
+            if differing := [name for name, value in prints.items() if value != gathered[0][name]]:
+                raise RunError(
+                    f"process {rank}: its weights are no longer those of process 0, first {differing[0]}; processes must compute alike: let them have the same kind of processor, the same "
+                    "number of threads, and components without a state of their own"
+                )
+
+
+def _facts(flow: Flow) -> dict[str, dict[str, str]]:
+    """What has to be the same everywhere, by topic and key."""
+    first = cast(Tasks, flow.tasks).episode(1)
+    data = {f"the split {name}": _sampled(examples) for name, examples in flow.splits.items()}
+    data["the first episode"] = _short({str(i): value for i, value in enumerate(tensors((first.support, first.query)))})
+    return {
+        "pipeline": leaves(flow.pipeline.plain()),
+        "versions": {"metaflowkit": __version__, "python": platform.python_version(), **{name: str(number) for name, number in versions().items()}},
+        "device": {"device": flow.device.type},
+        "data": data,
+        "weights": {name: _short({name: value}) for name, value in flow.learner.meta().items()},
+    }
+
+
+def _sampled(examples: ExampleSet) -> str:
+    """A fingerprint of a split's classes and of a thousand of its examples."""
+    sample = examples.x[:: math.ceil(len(examples.x) / SAMPLED) or 1]
+    return _short({f"{list(examples.x.shape)}{examples.classes}": sample})
+
+
+def _short(values: dict[str, Tensor]) -> str:
+    """The start of a fingerprint, for messages."""
+    return fingerprint(values)[:12]
+
+
+def _differences(here: dict[str, str], there: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Each key with other values, and both of them."""
+    return [(key, here.get(key, ABSENT), there.get(key, ABSENT)) for key in {**here, **there} if here.get(key, ABSENT) != there.get(key, ABSENT)]
