@@ -35,7 +35,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaflowkit.composition.few_shot import SupportLoss
-from metaflowkit.composition.flow import channels_last
+from metaflowkit.composition.inputs import channels_last
 from metaflowkit.datasets.glyphs import Glyphs
 from metaflowkit.engines.auto import auto
 from metaflowkit.engines.base import MetaLearner

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from metaflowkit.composition.few_shot import SupportLoss
-from metaflowkit.composition.flow import Flow, build, channels_last
+from metaflowkit.composition.flow import Flow, build
+from metaflowkit.composition.inputs import channels_last
 from metaflowkit.config.pipeline import read
 from metaflowkit.doctor.branches import Branches
 from metaflowkit.doctor.reduced import in_double

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.config.files import VERIFY_VARIABLE
 from metaflowkit.distributed.processes import TIMEOUT, is_restartable, joined, launched
 from metaflowkit.distributed.world import World
 from metaflowkit.errors import ConfigError, RunError
@@ -41,6 +43,7 @@ from metaflowkit.stages import telling
 @click.option(
     "--timeout", type=click.FloatRange(1), default=TIMEOUT, show_default=True, help="Seconds that a process waits for another one before the run ends."
 )
+@click.option("--verify", is_flag=True, help="Read all files of the data set to see whether they have changed, instead of trusting sizes and times.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the report; so does --json.")
 @as_json
 def run(
@@ -52,10 +55,13 @@ def run(
     nproc: int | None,
     max_restarts: int,
     timeout: float,
+    verify: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
+    if verify:
+        os.environ[VERIFY_VARIABLE] = "1"
     flags = {"--resume": resume, "--overwrite": overwrite, "--quiet": quiet, "--json": as_json}
     if nproc is not None:
         sys.exit(_launch(pipeline, overrides, run_dir, nproc, max_restarts, timeout, [flag for flag, given in flags.items() if given]))

@@ -15,6 +15,7 @@ from metaflowkit.composition.augmentation import operations
 from metaflowkit.composition.calibration import CALIBRATION, calibrate
 from metaflowkit.composition.device import chosen_device
 from metaflowkit.composition.footprint import require_episodes
+from metaflowkit.composition.inputs import as_inputs, channels_last
 from metaflowkit.composition.learner import Interface, build_learner, placed
 from metaflowkit.config import registry as r
 from metaflowkit.config.plugins import import_plugin
@@ -72,9 +73,16 @@ class Flow:
 
     def episode(self, step: int) -> Episode:
         """The tasks of an outer step, as the learner is given them, on the device."""
+        return self.prepared(self.drawn(step), step)
+
+    def drawn(self, step: int) -> Episode:
+        """The tasks of an outer step, before augmentation."""
         if self.tasks is None:
             raise ValueError("this flow was built for evaluation, without tasks to learn from; build it with train=True")
-        episode = self.tasks.episode(step)
+        return self.tasks.episode(step)
+
+    def prepared(self, episode: Episode, step: int) -> Episode:
+        """Drawn tasks as the learner is given them, on the device."""
         seed = seed_for(self.pipeline.seed, "inner/train", step)
         return Episode(self._prepared(episode.support, "support", step), self._prepared(episode.query, "query", step), episode.way, seed, step)
 
@@ -146,25 +154,6 @@ class FewShotFlow(Flow):
 
     def _prepared(self, examples: Labelled, role: str, step: int) -> Labelled:
         return Labelled(self.augmented(self.inputs(examples.x), role, "train", step), examples.y.to(self.device))
-
-
-def as_inputs(x: Tensor) -> Tensor:
-    """Images as float32 in 0..1, on a CPU with channels last; tokens unchanged."""
-    if x.dtype == torch.uint8:
-        return channels_last(x.float() / 255)
-    return channels_last(x.float()) if x.is_floating_point() else x
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """On a CPU the same images with channels last in memory, in which convolution and pooling run two to three times faster.
-
-    Strides are set explicitly: with one channel ``memory_format`` changes nothing, and the slow kernels are chosen. A tensor without
-    axes [..., C, H, W] is returned unchanged.
-    """
-    if x.device.type != "cpu" or x.dim() < 4 or not x.is_floating_point():
-        return x
-    pixels_first = x.movedim(-3, -1).contiguous()
-    return pixels_first.as_strided(x.shape, (*pixels_first.stride()[:-3], 1, *pixels_first.stride()[-3:-1]))
 
 
 def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None = None, weights: bool = True, world: World = ALONE) -> Flow:

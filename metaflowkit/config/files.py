@@ -20,6 +20,7 @@ except ImportError:  # Windows
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PARTIAL = ".partial"
+VERIFY_VARIABLE = "METAFLOWKIT_VERIFY"  # set where the content of files is to be read, to see whether they have changed
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -111,6 +111,8 @@ class Outer:
         schedule: of the optimizer's learning rate over these steps.
         reduction: how the gradients of an outer step's tasks are added: in the order of the tasks (ordered), each computed by itself and on one thread, so that a
             run is the same to the bit with every number of processes; or in any order, which is faster.
+        prefetch: how many episodes another process has ready, drawn, and on a CPU augmented, while the current step computes; 0 draws each when it is
+            needed. The bits are the same.
         clip: largest norm of the meta-gradient, which is scaled down above it; null for no limit.
         save_every: outer steps between two checkpoints; null saves whenever it validates.
     """
@@ -120,6 +122,7 @@ class Outer:
     learn: list[str] | str | None = None
     schedule: Annotated[Choice, r.SCHEDULES] = Choice("cosine")
     reduction: Literal["any", "ordered"] = "any"
+    prefetch: Annotated[int, Range(0, most=1000)] = 0
     clip: Positive | None = 10.0
     save_every: OuterSteps | None = None
 

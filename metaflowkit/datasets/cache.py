@@ -8,29 +8,22 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from metaflowkit.datasets import cache_file
+from metaflowkit.datasets.cache_file import PARTIAL, Allocate, Arrays
 from metaflowkit.errors import ConfigError
 
-FORMAT = 3
+FORMAT = 5
 ENTRY = re.compile(r"[0-9a-f]{32}\.(images|pt)")  # .pt: of format 2
-PARTIAL = ".images.partial"
 SIZE_VARIABLE = "METAFLOWKIT_CACHE_SIZE"
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 DEFAULT_SIZE = "10 GiB"
 DAY = 24 * 3600
-
-Arrays = tuple[Tensor, Tensor, list[str]]
 
 
 @dataclass(frozen=True)
@@ -86,16 +79,44 @@ def cached(key: dict[str, Any], make: Callable[[], Arrays], title: str) -> Array
     return result
 
 
+def cached_images(key: dict[str, Any], make: Callable[[Allocate | None], Arrays], title: str, size: int, holds: Callable[..., bool]) -> Arrays:
+    """The same for images that may be larger than the memory: these are made in the entry's file, and mapped from it.
+
+    Args:
+        key, title: see :func:`cached`.
+        make: see :func:`metaflowkit.datasets.cache_file.write_mapped`; it is given None where the images have to be made in memory.
+        size: bytes of the images at most.
+        holds: whether an entry with these texts is still what would be made.
+    """
+    result = lookup(key)
+    if result is not None and not holds(*result[2]):
+        result = None
+    path, limit = _path(key), size_limit()
+    if result is None and cache_file.MAPPED < size <= limit and not cache_file.is_network(path):
+        result = cache_file.write_mapped(path, size, make, title)
+        _shrink(limit, path)
+    if result is None:
+        result = make(None)
+        store(key, result, title)
+    return result
+
+
 def lookup(key: dict[str, Any]) -> Arrays | None:
-    """The entry of a key; None where it is missing or damaged."""
-    return _read(_path(key))
+    """The entry of a key; None where it is missing or damaged. Its modification time is set to now, as that of its last use."""
+    path = _path(key)
+    result = cache_file.read_entry(path)
+    if result is not None:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+    return result
 
 
 def store(key: dict[str, Any], result: Arrays, title: str) -> None:
     """Keep a result under a key where the cache can be written; see :func:`cached`."""
     limit, path = size_limit(), _path(key)
     with contextlib.suppress(OSError):
-        _write(path, result, title, limit)
+        if result[0].nbytes + result[1].nbytes <= limit:
+            cache_file.write_entry(path, result, title)
         _shrink(limit, path)
 
 
@@ -105,7 +126,7 @@ def entries() -> list[CacheEntry]:
     for path in _files(ENTRY.fullmatch):
         with contextlib.suppress(OSError), open(path, "rb") as handle:
             status = os.fstat(handle.fileno())
-            header = _header(handle) if path.suffix == ".images" else None
+            header = cache_file.header_of(handle) if path.suffix == ".images" else None
             cached_files.append(CacheEntry(path, header["title"] if header else "damaged, or of an earlier version", status.st_size, status.st_mtime))
     return sorted(cached_files, key=lambda entry: -entry.used)
 
@@ -135,57 +156,6 @@ def _files(accepts: Callable[[str], object]) -> list[Path]:
         return [path for path in cache_folder().iterdir() if accepts(path.name)]
     except OSError:
         return []
-
-
-def _header(handle: BinaryIO) -> dict[str, Any] | None:
-    """The first line of an entry, a checksum and a JSON object; None where it is damaged."""
-    checksum, _, text = handle.readline().rstrip(b"\n").partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(text):
-        return None
-    header = json.loads(text)
-    return header if isinstance(header, dict) else None
-
-
-def _read(path: Path) -> Arrays | None:
-    """An entry, or None where there is none or it is damaged; its modification time is set to now, as that of its last use."""
-    try:
-        with open(path, "rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH)
-            header = _header(handle)
-            if header is None:
-                return None
-            shape = tuple(header["shape"])
-            x = np.fromfile(handle, np.uint8, int(np.prod(shape)))
-            y = np.fromfile(handle, np.int64, shape[0])
-            if x.size != np.prod(shape) or y.size != shape[0] or zlib.crc32(y.data, zlib.crc32(x.data)) != header["crc"]:
-                return None
-    except (OSError, ValueError):
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(path)
-    return torch.from_numpy(x.reshape(shape)), torch.from_numpy(y), header["texts"]
-
-
-def _write(path: Path, result: Arrays, title: str, limit: int) -> None:
-    """Write an entry under a unique name and rename it, so that several writers of one entry each leave an intact one."""
-    x, y = (np.ascontiguousarray(tensor.numpy()) for tensor in result[:2])
-    if x.nbytes + y.nbytes > limit:
-        return
-    header = {"title": title, "shape": x.shape, "crc": zlib.crc32(y.data, zlib.crc32(x.data)), "texts": result[2]}
-    text = json.dumps(header).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=PARTIAL)
-    try:
-        with open(number, "wb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            handle.write(b"%08x %s\n" % (zlib.crc32(text), text))
-            handle.write(x.data)
-            handle.write(y.data)
-            handle.flush()
-            os.replace(partial, path)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _shrink(limit: int, newest: Path) -> None:

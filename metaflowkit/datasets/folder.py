@@ -15,6 +15,7 @@ from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.schema import Count, Natural, Side
 from metaflowkit.datasets.images import Decoding, listed_failures, read_images
 from metaflowkit.datasets.layout import Layout, read_layout
+from metaflowkit.datasets.mapped import rows_of
 from metaflowkit.datasets.source import open_source
 from metaflowkit.datasets.splits import SPLITS, check_fractions, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
 from metaflowkit.errors import DataError
@@ -159,7 +160,7 @@ class Folder:
         for split in SPLITS:
             rows = [i for i, name in enumerate(layout.splits) if name == split]
             classes = [layout.classes[i] for i in rows]
-            splits[split] = unlabelled(x[rows]) if None in classes else grouped(x, layout.classes, rows)
+            splits[split] = unlabelled(rows_of(x, rows)) if None in classes else grouped(x, layout.classes, rows)
         shared = [(name, one, other) for one, other in combinations(SPLITS, 2) for name in splits[one].classes if name in splits[other].classes]
         if shared and self.split_by == "class":
             (name, one, other), count = shared[0], len({name for name, _, _ in shared})

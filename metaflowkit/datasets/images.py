@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from metaflowkit.datasets.cache import cached
-from metaflowkit.datasets.source import Source, shown
+from metaflowkit.config.files import VERIFY_VARIABLE
+from metaflowkit.datasets.cache import SIZE_VARIABLE, cached_images
+from metaflowkit.datasets.cache_file import Allocate, Arrays
+from metaflowkit.datasets.source import UNREADABLE, Source, content_hash, digest, shown
 from metaflowkit.errors import DataError
 from metaflowkit.memory import require_memory
 from metaflowkit.stages import stage
@@ -26,6 +28,7 @@ Mode = Literal["grey", "color"]
 Background = Literal["white", "black"]
 NAMED = 20  # unreadable files that a message names
 SIXTEEN_BITS = 65535
+CHUNK = 64 << 20  # bytes of images that are decoded before those of a file are written to it
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Decoding:
     mode: Mode
     invert: bool = False
     alpha: Background = "white"
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return 1 if self.mode == "grey" else 3
 
 
 @dataclass(frozen=True)
@@ -68,20 +76,25 @@ def read_images(source: Source, decoding: Decoding, unreadable: Literal["error",
         decoding: see :class:`Decoding`.
         unreadable: refuse files that cannot be decoded, or leave them out.
         advice: what else can be done about them, for the message.
-        verify: see :meth:`Source.fingerprint`.
+        verify: read all files and decode them again where their content is not that of the cache, whatever their sizes and times say; so does
+            ``$METAFLOWKIT_VERIFY``.
 
     Raises:
         DataError: naming the files that cannot be decoded, or saying that no file can.
     """
-    key = {"files": source.fingerprint(verify), **vars(decoding)}
+    key = {"files": source.fingerprint(), **vars(decoding)}
 
-    def make() -> tuple[Tensor, Tensor, list[str]]:
-        images, rows, failures = decode(source, decoding)
+    def make(allocate: Allocate | None) -> Arrays:
+        images, rows, (content, *failures) = decode(source, decoding, allocate)
         if failures and unreadable == "error":
             raise _refusal(source, failures, advice)
-        return images, rows, failures
+        return images, rows, [content, *failures]
 
-    x, rows, failures = cached(key, make, f"{shown(str(source.root))}, {decoding.size}x{decoding.size} {decoding.mode}")
+    def holds(content: str, *failures: str) -> bool:
+        return not (verify or os.environ.get(VERIFY_VARIABLE)) or content == source.content()
+
+    title = f"{shown(str(source.root))}, {decoding.size}x{decoding.size} {decoding.mode}"
+    x, rows, (_, *failures) = cached_images(key, make, title, len(source.names) * decoding.channels * decoding.size**2, holds)
     if failures and (unreadable == "error" or not len(x)):
         raise _refusal(source, failures, advice)
     return Images(x, rows.tolist(), tuple(failures))
@@ -97,17 +110,23 @@ def _refusal(source: Source, failures: list[str], advice: str) -> DataError:
     return DataError(f"{source.root}: {len(failures)} of {len(source.names)} images cannot be read; mend or remove them{advice}", listed_failures(failures))
 
 
-def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str]]:
+def decode(source: Source, decoding: Decoding, allocate: Allocate | None = None) -> Arrays:
     """Decode every image of a source.
 
+    Args:
+        source: the files.
+        decoding: see :class:`Decoding`.
+        allocate: gives the array for the images, of a shape; None for one in memory.
+
     Returns:
-        uint8 [n, C, S, S]; the position in ``source.names`` of each; a line for every file that cannot be decoded.
+        uint8 [n, C, S, S]; the position in ``source.names`` of each; :meth:`Source.content`, and a line for every file that cannot be decoded.
     """
-    count, channels = len(source.names), 1 if decoding.mode == "grey" else 3
-    require_memory(
-        count * channels * decoding.size**2, f"{source.root}: {count:,} images of {decoding.size}x{decoding.size} pixels", "lower dataset.image_size"
-    )
-    x = np.empty((count, channels, decoding.size, decoding.size), dtype=np.uint8)
+    count = len(source.names)
+    shape = (count, decoding.channels, decoding.size, decoding.size)
+    if allocate is None:
+        what = f"{source.root}: {count:,} images of {decoding.size}x{decoding.size} pixels"
+        require_memory(math.prod(shape), what, f"lower dataset.image_size, or raise {SIZE_VARIABLE}, so that they lie on disk")
+    x = np.empty(shape, dtype=np.uint8) if allocate is None else allocate(shape)
     with (
         source.opened() as read,
         warnings.catch_warnings(),
@@ -116,20 +135,31 @@ def decode(source: Source, decoding: Decoding) -> tuple[Tensor, Tensor, list[str
     ):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for large photographs; beyond them Pillow raises an error
 
-        def decode_one(i: int) -> str | None:
+        def decode_one(i: int) -> tuple[str, str | None]:
+            content = None
             try:
-                with open_image(read(source.names[i])) as image:
+                content = read(source.names[i])
+                with open_image(content) as image:
                     x[i] = to_array(image, decoding)
-            except (OSError, ValueError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:
-                return f"{shown(source.names[i])}: {error}"
+            except (ValueError, *UNREADABLE) as error:
+                return content_hash(content), f"{shown(source.names[i])}: {error}"
             finally:
                 advance()
-            return None
+            return content_hash(content), None
 
-        failures = list(pool.map(decode_one, range(count)))
-    rows = torch.tensor([i for i, failure in enumerate(failures) if failure is None], dtype=torch.int64)
-    images = torch.from_numpy(x)
-    return images if len(rows) == count else images[rows], rows, [failure for failure in failures if failure is not None]
+        decoded: list[tuple[str, str | None]] = []
+        chunk = max(1, CHUNK // math.prod(shape[1:]))
+        for start in range(0, count, chunk):
+            decoded += pool.map(decode_one, range(start, min(start + chunk, count)))
+            if isinstance(x, np.memmap):
+                x.flush()  # what is not on disk yet cannot leave the memory
+    rows = torch.tensor([i for i, (_, failure) in enumerate(decoded) if failure is None], dtype=torch.int64)
+    if len(rows) < count:
+        for to, row in enumerate(rows.tolist()):
+            if to != row:
+                x[to] = x[row]
+    content, failures = digest(hash for hash, _ in decoded), [failure for _, failure in decoded if failure is not None]
+    return torch.from_numpy(np.asarray(x[: len(rows)])), rows, [content, *failures]
 
 
 def open_image(content: bytes) -> Image.Image:

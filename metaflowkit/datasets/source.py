@@ -18,6 +18,7 @@ from metaflowkit.stages import stage
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FOREIGN = ("__MACOSX", "@eaDir")  # folders in which macOS and network drives keep previews and attributes
 LARGEST = 1 << 30  # bytes of one image file; a larger one is damage or malice
+UNREADABLE = (OSError, zlib.error, RuntimeError, zipfile.BadZipFile)  # what reading a file of a source raises
 ENCRYPTED = 0x1  # bit of a zip entry's flags
 
 
@@ -59,27 +60,27 @@ class Source:
         _limit(path.stat().st_size)
         return path.read_bytes()
 
-    def fingerprint(self, verify: bool = False) -> str:
+    def fingerprint(self) -> str:
         """SHA-256 over what identifies the files, so that a cache never outlives a change.
 
         Of a zip these are names, sizes and CRC-32 in its central directory; of a folder its path and the files' names, sizes and times of change, which
         no program can set back on a POSIX system. No content is read.
-
-        Args:
-            verify: read every file and use its content instead of the stamps.
         """
-        location = "" if verify or self.root.is_file() else os.fspath(self.root.resolve())
-        stamps = self._hashes() if verify else self.stamps
-        return digest([location, *(f"{name}\0{stamp}" for name, stamp in zip(self.names, stamps))])
+        location = "" if self.root.is_file() else os.fspath(self.root.resolve())
+        return digest([location, *(f"{name}\0{stamp}" for name, stamp in zip(self.names, self.stamps))])
 
-    def _hashes(self) -> Iterator[str]:
+    def content(self) -> str:
+        """SHA-256 over the content of all files, which are read."""
         with self.opened() as read, stage(f"verifying {len(self.names):,} files of {self.root}", len(self.names)) as advance:
-            for name in self.names:
+
+            def content_of(name: str) -> bytes | None:
                 advance()
                 try:
-                    yield hashlib.sha256(read(name)).hexdigest()
-                except (OSError, zlib.error, RuntimeError, zipfile.BadZipFile) as error:
-                    yield str(error)  # decoding names the file
+                    return read(name)
+                except UNREADABLE:  # decoding names the file
+                    return None
+
+            return digest(content_hash(content_of(name)) for name in self.names)
 
 
 def open_source(root: Path, setting: str = "dataset.root") -> Source:
@@ -111,6 +112,11 @@ def open_source(root: Path, setting: str = "dataset.root") -> Source:
         raise DataError(f"{root}: holds no image ({', '.join(SUFFIXES)}); set {setting} to the folder or zip that does")
     names = tuple(sorted(stamps))
     return Source(root, names, tuple(stamps[name] for name in names))
+
+
+def content_hash(content: bytes | None) -> str:
+    """SHA-256 of a file's content; a text of its own for one that cannot be read."""
+    return "unreadable" if content is None else hashlib.sha256(content).hexdigest()
 
 
 def shown(name: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.config.schema import nearest
+from metaflowkit.datasets.mapped import rows_of
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
 from metaflowkit.types import ImageSet
@@ -23,7 +24,7 @@ def select(x: Tensor, y: Tensor, names: Sequence[str], chosen: Sequence[int]) ->
     labels = [torch.full((len(r),), i, dtype=torch.int64) for i, r in enumerate(rows)]
     if not rows:
         return ImageSet(x[:0], y[:0], ())
-    return ImageSet(x[torch.cat(rows)], torch.cat(labels), tuple(names[c] for c in chosen))
+    return ImageSet(rows_of(x, torch.cat(rows)), torch.cat(labels), tuple(names[c] for c in chosen))
 
 
 def grouped(x: Tensor, classes: Sequence[str | None], rows: Sequence[int]) -> ImageSet:
@@ -31,7 +32,7 @@ def grouped(x: Tensor, classes: Sequence[str | None], rows: Sequence[int]) -> Im
     names = sorted({str(classes[i]) for i in rows})
     numbers = {name: i for i, name in enumerate(names)}
     ordered = sorted(rows, key=lambda i: numbers[str(classes[i])])
-    return ImageSet(x[ordered], torch.tensor([numbers[str(classes[i])] for i in ordered], dtype=torch.int64), tuple(names))
+    return ImageSet(rows_of(x, ordered), torch.tensor([numbers[str(classes[i])] for i in ordered], dtype=torch.int64), tuple(names))
 
 
 def unlabelled(x: Tensor) -> ImageSet:

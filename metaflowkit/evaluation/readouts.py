@@ -8,7 +8,8 @@ from torch import Tensor
 from metaflowkit.augment.stage import Stage
 from metaflowkit.composition.augmentation import level_choices
 from metaflowkit.composition.few_shot import query_scores
-from metaflowkit.composition.flow import FewShotFlow, channels_last
+from metaflowkit.composition.flow import FewShotFlow
+from metaflowkit.composition.inputs import channels_last
 from metaflowkit.config.choice import Choice
 from metaflowkit.config.registry import READOUTS
 from metaflowkit.config.schema import Count, Level, Positive

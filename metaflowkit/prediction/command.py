@@ -104,7 +104,7 @@ def _classified(classifier: Classifier, path: Path, decoding: Decoding) -> list[
 
 def _read(source: Source, decoding: Decoding) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The images of a source by name, and a line for each that cannot be read."""
-    x, rows, failures = decode(source, decoding)
+    x, rows, (_, *failures) = decode(source, decoding)
     images = dict(zip((source.names[i] for i in rows.tolist()), x))
     return images, dict(zip((name for name in source.names if name not in images), failures))
 

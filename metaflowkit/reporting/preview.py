@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from metaflowkit.composition.flow import FewShotFlow, Flow, as_inputs, build
+from metaflowkit.composition.flow import FewShotFlow, Flow, build
+from metaflowkit.composition.inputs import as_inputs
 from metaflowkit.config.types import Augment, Pipeline
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import ConfigError

@@ -73,6 +73,7 @@ def events(
         try:
             with on_stop(stop.ask):
                 loop = OuterLoop(flow, run, stop, test)
+                stack.callback(loop.close)
                 yield Started(folder, flow, pipeline.outer.steps)
                 loop.restore() if world.from_first(lambda: resume and bool(checkpoint.saved(run.checkpoints))) else loop.begin()
                 yield from loop.new_events()
@@ -85,9 +86,14 @@ def events(
         except KeyboardInterrupt:
             raise stop.at_once(run) from None
         except LostProcess as error:
-            saved = f"all is saved up to step {loop.saved}" if loop.saved is not None else "nothing is saved yet"
-            raise LostProcess(f"{folder}: {error}; {saved}; go on with {resume_command(folder)}, on any number of processes") from None
+            raise _lost(error, loop) from None
         yield _finished(loop, time.monotonic() - started)
+
+
+def _lost(error: LostProcess, loop: OuterLoop) -> LostProcess:
+    """The error with what to do about it."""
+    folder, saved = loop.run.folder, f"all is saved up to step {loop.saved}" if loop.saved is not None else "nothing is saved yet"
+    return LostProcess(f"{folder}: {error}; {saved}; go on with {resume_command(folder)}, on any number of processes")
 
 
 def _finished(loop: OuterLoop, seconds: float) -> Finished:

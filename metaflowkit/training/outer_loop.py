@@ -23,10 +23,12 @@ from metaflowkit.training.agreement import require_same_weights
 from metaflowkit.training.checkpoint import Snapshot
 from metaflowkit.training.events import Event, Saved, Stepped, Tested, Validated, Warned
 from metaflowkit.training.metric_log import resume_command
+from metaflowkit.training.prefetch import episodes
 from metaflowkit.training.run_directory import RESTORE_FILE, Run
 from metaflowkit.training.shared_outcome import shared_outcome
 from metaflowkit.training.signs import SIGN, Watch, costly_metrics, embedding_metrics
 from metaflowkit.training.stop import Stop
+from metaflowkit.types import Episode
 
 
 class OuterLoop:
@@ -67,6 +69,7 @@ class OuterLoop:
         self.after: list[Score] = []
         self.watch = Watch(flow.pipeline)
         self.stopping = False
+        self._episodes: Iterator[Episode] | None = None
         self._new_events: list[Event] = []
 
     def new_events(self) -> list[Event]:
@@ -123,7 +126,7 @@ class OuterLoop:
     def advance(self) -> None:
         """One outer step, then validation and checkpoint where they are due."""
         step = self.step + 1
-        episode = self.flow.episode(step)
+        episode = self._next_episode()
         learner = dataclasses.replace(self.flow.learner, average=self.average) if self.average else self.flow.learner
         outcome, self.stopping = shared_outcome(self.flow, learner, episode, self.stop.requested is not None)
         norm = self._check_finite(outcome, step)
@@ -154,6 +157,15 @@ class OuterLoop:
         if saved:
             self.save()
         self._add_validated(score)
+
+    def _next_episode(self) -> Episode:
+        if self._episodes is None:
+            self._episodes = episodes(self.flow, self.step + 1, self.outer.steps, self.outer.prefetch)
+        return next(self._episodes)
+
+    def close(self) -> None:
+        """End the process that draws episodes, if there is one."""
+        self._episodes = None
 
     def _add_validated(self, score: Score | None) -> None:
         """The event of a validation comes after the validated weights are saved."""

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from metaflowkit.cli import main
-from metaflowkit.datasets import cache
+from metaflowkit.datasets import cache, cache_file
 from metaflowkit.datasets.cache import cached, size_limit
 from metaflowkit.errors import ConfigError
 
@@ -158,13 +158,13 @@ def test_an_entry_that_is_being_read_stays(folder, monkeypatch) -> None:
 
 def test_reading_holds_the_lock_that_removal_respects(folder, monkeypatch) -> None:
     path = put(1)
-    header, removed = cache._header, []
+    header, removed = cache_file.header_of, []
 
     def slow(handle):
         removed.append(cache.remove(path))
         return header(handle)
 
-    monkeypatch.setattr(cache, "_header", slow)
+    monkeypatch.setattr(cache_file, "header_of", slow)
     assert torch.equal(cached({"number": 1}, images, "set 1")[0], IMAGES)
     assert removed == [False]
 
@@ -190,7 +190,7 @@ def test_processes_that_decode_the_same_set_at_once_do_not_break_each_other(fold
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0] * 2
     assert len(list(folder.iterdir())) == 3  # no learner are left
-    assert all(cache._read(path) is not None for path in folder.iterdir())
+    assert all(cache_file.read_entry(path) is not None for path in folder.iterdir())
 
 
 def test_two_writers_of_one_entry_write_to_files_of_their_own(folder, monkeypatch) -> None:

@@ -57,7 +57,7 @@ def zipped(tree, path, mend=lambda content: content):
 def test_a_tree_and_its_zip_give_the_written_pixels_in_the_order_of_the_names(tree, tmp_path) -> None:
     expected = torch.from_numpy(np.stack([255 - COLOR, COLOR // 2, COLOR])).movedim(-1, 1)
     for root in (tree, zipped(tree, tmp_path / "tree.zip")):
-        x, rows, failures = decode(open_source(root), IN_COLOR)
+        x, rows, (_, *failures) = decode(open_source(root), IN_COLOR)
         assert torch.equal(x, expected)
         assert (rows.tolist(), failures) == ([0, 1, 2], [])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metaflowkit.composition.flow import channels_last
+from metaflowkit.composition.inputs import channels_last
 from metaflowkit.evaluation.embedding import VALUES, embed
 from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.backbones.resnet12 import ResNet12
