@@ -34,7 +34,7 @@ class MappedRows(Tensor):
     def __init__(self, base: Tensor, rows: Tensor) -> None:
         self.base, self.rows = base, rows
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, **settings: Any) -> str:  # type: ignore[override]
         return f"MappedRows({list(self.shape)}, {self.dtype})"
 
     def numpy(self, **settings: Any) -> Any:
