@@ -6,12 +6,24 @@ import socket
 
 import torch
 
+from metaflowkit.config.types import Pipeline
 from metaflowkit.distributed.world import ALONE, World
 from metaflowkit.errors import ConfigError
 
 
-def chosen_device(name: str, world: World = ALONE) -> torch.device:
-    """The device of a pipeline; of several processes on a machine each takes a GPU of its own."""
+def chosen_device(pipeline: Pipeline, world: World = ALONE) -> torch.device:
+    """The device of a pipeline; of several processes on a machine each takes a GPU of its own.
+
+    Raises:
+        ConfigError: there is no such device, or it has not the pipeline's precision.
+    """
+    device = _named(pipeline.device, world)
+    if pipeline.precision == "tf32" and device.type == "cpu":
+        raise ConfigError(f"{pipeline.place('precision')}: tf32 is a precision of GPUs, and the device is {device}; choose float32 or bf16")
+    return device
+
+
+def _named(name: str, world: World) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

@@ -109,7 +109,12 @@ class Flow:
         return f"tasks {self.pipeline.tasks.name}"
 
     def _prepared(self, examples: Any, role: str, step: int) -> Any:
-        return tree_map(lambda x: x.to(self.device), examples)
+        return self.placed(examples)
+
+    def placed(self, examples: Any) -> Any:
+        """Nested tensors on the device, numbers in the precision of the pipeline's parameters."""
+        double = self.pipeline.precision == "float64"
+        return tree_map(lambda x: x.to(self.device, torch.float64 if double and x.is_floating_point() else x.dtype), examples)
 
 
 @dataclass(frozen=True)
@@ -145,8 +150,8 @@ class FewShotFlow(Flow):
         return f"{self.pool} training {self.unit}, {counts}"
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Examples as the model reads them, on the device: images, uint8 or float in 0..1, as float32 in 0..1; tokens as they are."""
-        return as_inputs(x.to(self.device))
+        """Examples as the model reads them, on the device: images, uint8 or float in 0..1, as floats in 0..1; tokens as they are."""
+        return self.placed(as_inputs(x.to(self.device)))  # type: ignore[no-any-return]
 
     def augmented(self, x: Tensor, role: str, purpose: str, index: int) -> Tensor:
         """Inputs through the augmentation stage; see :class:`metaflowkit.augment.stage.Stage`."""
@@ -174,7 +179,7 @@ def build(pipeline: Pipeline, train: bool = True, shape: tuple[int, ...] | None 
     """
     for plugin in pipeline.plugins:
         import_plugin(plugin)
-    device = chosen_device(pipeline.device, world)
+    device = chosen_device(pipeline, world)
     splits = {} if pipeline.dataset is None else world.one_by_machine(lambda: _loaded(pipeline, train))
     flow = _measured(pipeline, device, splits, weights) if _tags(pipeline)["measured"] else _few_shot(pipeline, device, splits, train, shape, weights)
     flow = replace(flow, world=world)
@@ -226,7 +231,7 @@ def build_without_data(pipeline: Pipeline, shape: tuple[int, ...]) -> FewShotFlo
         import_plugin(plugin)
     if _tags(pipeline)["measured"] or len(shape) != 3:
         raise ConfigError(f"tasks: {pipeline.tasks.name!r} with examples of shape {'x'.join(map(str, shape))} classify no images; take a run that does")
-    device, sample = chosen_device(pipeline.device), ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), ())
+    device, sample = chosen_device(pipeline), ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), ())
     interface = Interface(shape, int(pipeline.tasks.settings.get("way", 1)))
     stage = Stage(operations(pipeline, sample), pipeline.seed, as_inputs(sample.x))
     return FewShotFlow(pipeline, device, interface, build_learner(pipeline, interface, device, weights=False), None, {}, stage=stage, pool=0)

@@ -184,6 +184,8 @@ class Pipeline:
         name: of the file.
         seed: weights, tasks and augmentation follow from it.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+        precision: of the backbone's convolutions and products: float32, bf16 (their operands and results rounded to 8 bits), tf32 (a GPU's convolutions and products on operands of
+            11 bits), or float64, in which everything is computed. Parameters, the rule's state, statistics, head and losses stay float32 with the first three.
         plugins: modules with components of your own.
         dataset: where examples come from; left out where the tasks make their own.
         augment: what happens to the examples of training tasks: {level: 1 to 4} or a list of operations.
@@ -202,6 +204,7 @@ class Pipeline:
     tasks: Annotated[Choice, r.TASKS] = Choice("views")
     seed: Natural = 0
     device: str = "auto"
+    precision: Literal["float32", "bf16", "tf32", "float64"] = "float32"
     plugins: list[str] = field(default_factory=list)
     augment: Augment = Augment(level=3)
     model: ModelNode = ModelNode()
@@ -239,7 +242,7 @@ class Pipeline:
         return to_yaml(self.plain())
 
 
-KEYS = ("seed", "device", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate", "loggers")
+KEYS = ("seed", "device", "precision", "plugins", "dataset", "augment", "tasks", "model", "inner", "objective", "outer", "evaluate", "loggers")
 
 
 def listed(value: V | list[V]) -> list[V]:

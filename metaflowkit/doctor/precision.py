@@ -1,4 +1,4 @@
-"""The error of float32, which users run: how far its meta-gradients are from those in float64, and whether arithmetic or conditioning is the cause."""
+"""The error of the precision that users run, most often float32: how far its meta-gradients are from those in float64, and whether arithmetic or conditioning is the cause."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Precision:
     """One task in float32 and float64; all relative to the norm of the gradient in float64.
 
     Attributes:
-        error: of the gradient in float32.
+        error: of the gradient in the pipeline's precision.
         arithmetic: the same with every ReLU, pooling and comparison on its branch in float64; None where the operations differ.
         sensitivity: what rounding images and weights to float32 does, everything else in float64, on the same branches.
     """
@@ -44,7 +44,7 @@ class Precision:
 
 
 def precision(flow: Flow, engines: Mapping[str, Engine], pipeline_engine: str, tell: Tell, seconds: float = 60.0) -> Iterator[Finding]:
-    """The pipeline's own tasks, one at a time and at their own size, in float32 and float64.
+    """The pipeline's own tasks, one at a time and at their own size, in the pipeline's precision and in float64.
 
     A gradient that is far off although arithmetic is sound is ill-conditioned: rounding moves units across the kinks of ReLUs and poolings, where the
     inner gradient jumps. So the comparison is made twice, as it is and on the same branches, where float64 shows the effect of one rounding.
@@ -57,32 +57,38 @@ def precision(flow: Flow, engines: Mapping[str, Engine], pipeline_engine: str, t
         seconds: after which no further task is begun, except that the pipeline's engine computes three that take less than this each.
     """
     learner = flow.learner
-    exact = dataclasses.replace(learner, model=copy.deepcopy(learner.model).double())
+    chosen = flow.pipeline.precision
+    if chosen == "float64":
+        yield fact("precision: float64, in which the gradient was checked")
+        return
+    model = copy.deepcopy(flow.model).double()
+    model.precision = "float64"
+    exact = dataclasses.replace(learner, model=model)
     seconds_per_task = 0.0
     for name in [pipeline_engine, *(name for name in engines if name != pipeline_engine)]:
         engine = engines[name]
         if seconds_per_task > seconds / 6:
-            yield fact(f"engine {name}, float32: left out, since a task takes {seconds_per_task:.0f} s")
+            yield fact(f"engine {name}, {chosen}: left out, since a task takes {seconds_per_task:.0f} s")
             continue
         if engine.batches and name != pipeline_engine and unsafe(learner.model, vmap=True, second=False):
             continue
         started, results, budget = time.monotonic(), [], seconds / 2 if name == pipeline_engine else seconds / 6
         for i in range(1, TASKS + 1):
-            tell(f"float32 against float64, engine {name}, task {i} of {TASKS}")
+            tell(f"{chosen} against float64, engine {name}, task {i} of {TASKS}")
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "There is a performance drop")
                     results.append(_measured(engine, learner, exact, first_tasks(flow.episode(i), 1)))
             except Exception as error:
                 text = str(error) if isinstance(error, ConfigError) else meaning(error)
-                yield wrong(f"engine {name}, float32: {text}") if name == pipeline_engine else fact(f"engine {name}, float32: {text}")
+                yield wrong(f"engine {name}, {chosen}: {text}") if name == pipeline_engine else fact(f"engine {name}, {chosen}: {text}")
                 break
             elapsed = time.monotonic() - started
             if elapsed > budget and (name != pipeline_engine or len(results) >= LEAST or elapsed / len(results) > seconds):
                 break
         seconds_per_task = max(seconds_per_task, (time.monotonic() - started) / max(len(results), 1))
         if results:
-            yield _judged(name, results, flow.interface.way if flow.interface.few_shot else 0)
+            yield _judged(name, chosen, results, flow.interface.way if flow.interface.few_shot else 0)
 
 
 def _measured(engine: Engine, learner: MetaLearner, exact: MetaLearner, task: Episode) -> Precision:
@@ -101,21 +107,25 @@ def _measured(engine: Engine, learner: MetaLearner, exact: MetaLearner, task: Ep
     return Precision(error, arithmetic, apart(rounded_gradients, reference))
 
 
-def _judged(engine: str, results: list[Precision], way: int) -> Finding:
+def _judged(engine: str, chosen: str, results: list[Precision], way: int) -> Finding:
     errors = [p.error for p in results]
     median_error = median(errors)
     count = f"{len(results)} task{'s' * (len(results) != 1)}{f' of {way} ways' if way else ''}"
     text = (
-        f"engine {engine}, float32: the meta-gradient is {median_error:.0e} away from the one in float64 "
+        f"engine {engine}, {chosen}: the meta-gradient is {median_error:.0e} away from the one in float64 "
         f"in the median of {count}, {max(errors):.0e} at worst (relative)"
     )
     if not math.isfinite(median_error):
         return wrong(
-            f"engine {engine}, float32: the meta-gradient is not finite where the one in float64 is; lower inner.rule.lr, or add an eps under roots and quotients"
+            f"engine {engine}, {chosen}: the meta-gradient is not finite where the one in float64 is; lower inner.rule.lr, or add an eps under roots and quotients"
         )
     comparisons = [(p.arithmetic, p.sensitivity) for p in results if p.arithmetic is not None and p.sensitivity is not None]
     if median_error <= BOUND:
         return Finding(Verdict.PASSED, text)
+    if chosen != "float32":
+        return undecided(
+            f"{text}: {chosen} rounds the operands of the backbone; where training suffers from it, choose precision: float32, or lower inner.rule.lr or inner.steps"
+        )
     if not comparisons:
         return undecided(
             f"{text}; whether by inaccurate arithmetic or by units that change sides at their kinks cannot be told, since other operations run each time",

@@ -57,7 +57,7 @@ def built(pipeline: Pipeline) -> tuple[Flow, list[Finding]]:
 
 def doubled(flow: Flow) -> tuple[MetaLearner, Episode, list[Finding]]:
     """The learner and the tasks of the first step in float64, and notes on what was reduced."""
-    flow.learner.model.double()
+    flow.model.double().precision = "float64"
     learner, episode = flow.learner, in_double(flow.episode(1))
     size = sum(p.numel() for p in learner.model.parameters())
     ways = f"tasks of {episode.way} ways" if episode.way else f"{task_count(episode)} tasks"

@@ -143,27 +143,34 @@ def _chance(module: nn.Module) -> float:
 
 
 @contextmanager
-def exact_convolutions() -> Iterator[None]:
+def exact_convolutions(tf32: bool = False) -> Iterator[None]:
     """Convolutions and recurrent layers of a GPU compute in full float32 and deterministically.
 
     By default cuDNN's round their inputs to the 10 bits of TensorFloat-32, an error of 1e-3 that the inner loop amplifies,
     and sum in any order. Matrix products are in full float32 unless ``torch.set_float32_matmul_precision`` says otherwise,
     and precisions that were set per kind of layer (``torch.backends.cudnn.conv.fp32_precision``) stay as they are.
+
+    Args:
+        tf32: leave them deterministic alone, and let them and matrix products round their inputs to TensorFloat-32.
     """
-    cudnn = torch.backends.cudnn
+    cudnn, products = torch.backends.cudnn, torch.get_float32_matmul_precision()
     try:
-        tf32 = cudnn.allow_tf32
+        allowed = cudnn.allow_tf32
     except RuntimeError:  # raised where precisions were set per kind of layer: these stay as they are
-        tf32 = False
+        allowed = tf32
     deterministic, cudnn.deterministic = cudnn.deterministic, True
+    if allowed != tf32:
+        cudnn.allow_tf32 = tf32
     if tf32:
-        cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         cudnn.deterministic = deterministic
+        if allowed != tf32:
+            cudnn.allow_tf32 = allowed
         if tf32:
-            cudnn.allow_tf32 = True
+            torch.set_float32_matmul_precision(products)
 
 
 @contextmanager
@@ -174,7 +181,7 @@ def exact_kernels(model: nn.Module) -> Iterator[None]:
         ConfigError: the model calls an operation that has none in torch.
     """
     with ExitStack() as stack:
-        stack.enter_context(exact_convolutions())
+        stack.enter_context(exact_convolutions(getattr(model, "precision", "float32") == "tf32"))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)

@@ -15,7 +15,7 @@ from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.scores import AdaptationSetting, Score, joined
 from metaflowkit.seeding import seed_for
-from metaflowkit.types import Call, Episode, task_count, tree_map
+from metaflowkit.types import Call, Episode, task_count
 
 BATCH = 20
 
@@ -69,7 +69,7 @@ def evaluate_adaptation(flow: Flow, split: str = "test", shot: int = 1, steps: I
     for i in range(math.ceil(episodes / BATCH)):
         limit += min(BATCH, episodes - limit)
         episode = tasks.held_out(split, i, limit - total, shot)  # type: ignore[attr-defined]
-        support, query = tree_map(lambda x: x.to(flow.device), (episode.support, episode.query))
+        support, query = flow.placed((episode.support, episode.query))
         episode = episode._replace(support=support, query=query, seed=seed_for(flow.pipeline.evaluate.seed, f"inner/{split}", i))
         if i % flow.world.size == flow.world.rank:
             own.append({count: _adapted(flow, episode, count) for count in counts})

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metaflowkit.errors import BrokenContract
+from metaflowkit.models.precision import bfloat16
 from metaflowkit.types import Episode, Labelled, Outputs, Tree
 
 
@@ -32,6 +33,7 @@ class Model(nn.Module):
         self.loss = loss
         self.augment = augment
         self.takes_features = False
+        self.precision = "float32"
 
     @staticmethod
     def arguments(task: Episode, x: Tensor | None, y: Tree = None) -> tuple[Any, ...]:
@@ -63,7 +65,12 @@ class Model(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Features [n, D] of examples [n, *input]; where ``takes_features`` is set, [n, D] are features already (see :mod:`metaflowkit.evaluation.precomputed`)."""
-        return x if self.takes_features and x.dim() == 2 else self.backbone(x)
+        if self.takes_features and x.dim() == 2:
+            return x
+        if self.precision != "bf16":
+            return self.backbone(x)  # type: ignore[no-any-return]
+        with bfloat16(x.device):
+            return self.backbone(x).float()  # type: ignore[no-any-return]
 
     def _augmented(self, x: Tensor, y: Tree) -> tuple[Tensor, Tree]:
         result = self.augment(x, y)  # type: ignore[misc]

@@ -238,10 +238,10 @@ def test_a_gpu_that_is_not_there_is_refused(pipeline, monkeypatch) -> None:
         assert str(caught.value) == f"device: torch sees no GPU, got {name!r}; use device=cpu or auto"
 
 
-def test_auto_takes_the_gpu_where_there_is_one(monkeypatch) -> None:
+def test_auto_takes_the_gpu_where_there_is_one(pipeline, monkeypatch) -> None:
     for there, kind in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert chosen_device("auto").type == kind
+        assert chosen_device(pipeline("device=auto")).type == kind
 
 
 @pytest.mark.parametrize(
