@@ -82,6 +82,7 @@ def test_tf32_is_allowed_within_the_meta_gradient_alone() -> None:
     assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before
 
 
+@pytest.mark.slow
 def test_doctor_says_how_far_a_precision_is_off(write) -> None:
     result = CliRunner().invoke(main, ["doctor", str(write(TASKS + "precision: bf16\n"))], catch_exceptions=False)
     assert ", bf16: the meta-gradient is " in result.output

@@ -103,10 +103,7 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
     adapts = _adapting(pipeline, {name: p.requires_grad for name, p in parameters.items()})
     learned = _learned(pipeline, rule, {name: p.shape for name, p in parameters.items() if name in adapts and p.requires_grad})
     in_model = augment is not None or isinstance(loss, nn.Module)
-    model = Model(backbone, head, learned, loss if in_model else None, augment).to(device)
-    model.precision = pipeline.precision
-    if pipeline.precision == "float64":
-        model.double()
+    model = Model(backbone, head, learned, loss if in_model else None, augment, pipeline.precision).to(device)
     learner = MetaLearner(
         model,
         rule,

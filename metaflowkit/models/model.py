@@ -23,17 +23,27 @@ class Model(nn.Module):
         rule: meta-learned settings of the inner rule; :meth:`forward` does not use it.
         loss: an inner loss (outputs, y) -> scalar that has meta-parameters of its own.
         augment: (x, y) -> (x, y), applied to the support in each inner step, with meta-parameters of its own.
+        precision: of the backbone: float32, bf16, tf32 or float64.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, rule: nn.Module | None = None, loss: Any = None, augment: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        rule: nn.Module | None = None,
+        loss: Any = None,
+        augment: nn.Module | None = None,
+        precision: str = "float32",
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.rule = rule
         self.loss = loss
         self.augment = augment
-        self.takes_features = False
-        self.precision = "float32"
+        self.takes_features, self.precision = False, precision
+        if precision == "float64":
+            self.double()
 
     @staticmethod
     def arguments(task: Episode, x: Tensor | None, y: Tree = None) -> tuple[Any, ...]:

@@ -170,11 +170,12 @@ def test_what_a_run_would_die_of_is_found_by_check(pipeline, override, says) -> 
         (["tasks.query=100000", "tasks.meta_batch=100000"], "tasks: the 30,000,600,000 images of an outer step need at least 35,764 GiB of memory, and there are "),
         (["model.backbone={name: mlp, widths: [65536, 65536, 65536]}", "dataset.image_size=128"], "model: its 9,663,873,024 parameters, their gradient and the adapted ones need"),
         (["evaluate.views=10000", "evaluate.way=50000"], "evaluate: the 500,100,000 images of an episode need at least 596 GiB"),
-        (["dataset.image_size=4096", "dataset.mode=color"], "60 images of 4096x4096 pixels need at least 3 GiB of memory, and there are 2.0; lower dataset.image_size"),
+        (["dataset.image_size=4096", "dataset.mode=color"], "60 images of 4096x4096 pixels need at least 3 GiB of memory, and there are 2.0; lower dataset.image_size, or raise METAFLOWKIT_CACHE_SIZE"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_into_memory_is_said_before_it_is_built(pipeline, tmp_path, monkeypatch, overrides, says) -> None:
     monkeypatch.setattr("metaflowkit.memory.machine_memory", lambda device=None: 2.0 * 2**30)
+    monkeypatch.setenv("METAFLOWKIT_CACHE_SIZE", "1 GiB")
     arguments = [part for override in overrides for part in ("--set", override)]
     code, output = mfk("run", pipeline, "--run-dir", tmp_path / "run", *arguments)
     assert (code, says in output) == (1, True), output

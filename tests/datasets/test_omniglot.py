@@ -148,6 +148,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch) -> None:
         Omniglot(str(tmp_path), download=True).load()
 
 
+@pytest.mark.slow
 def test_real_omniglot(data) -> None:
     root = data / "omniglot"
     lake = Omniglot(str(root)).load()

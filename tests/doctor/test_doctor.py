@@ -437,7 +437,7 @@ def test_float32_that_loses_digits_is_wrong_and_sound_float32_is_not(pipeline, p
     ids=["kinks", "lost digits", "below the bound", "steep", "other operations", "not finite"],
 )
 def test_kinks_and_lost_digits_are_told_apart(measured, verdict, says) -> None:
-    finding = precision._judged("auto", [precision.Precision(*measured)] * 3, 5)
+    finding = precision._judged("auto", "float32", [precision.Precision(*measured)] * 3, 5)
     assert finding.verdict is verdict
     assert says in finding.text
 

@@ -68,6 +68,7 @@ def _running(folder):
     return [t for t in join(str(folder)).queue.trials(TrialState.RUNNING) if (folder / "trials" / f"{t.number:04d}" / "checkpoints").is_dir()]
 
 
+@pytest.mark.slow
 def test_a_search_from_start_to_report(tmp_path) -> None:
     text = searched(search_file(tmp_path, SPACE, "trials: 3\nworkers: 2\nfinal: {seeds: []}"), folder=tmp_path)
     assert text.startswith("study directory studies/s: 3 trials, 2 workers")

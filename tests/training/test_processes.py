@@ -7,6 +7,7 @@ import json
 import pytest
 
 from metaflowkit.config.pipeline import read
+from metaflowkit.distributed import processes
 from metaflowkit.distributed.world import EndedElsewhere, World
 from metaflowkit.errors import ConfigError, Interrupted, RunError
 from metaflowkit.reporting.train import train
@@ -26,11 +27,24 @@ evaluate: {every: 3, episodes: 50, val_episodes: 45, steps: [0, 1]}
 """
 
 
-@pytest.mark.parametrize("text", [TASKS.replace(" episodes: 4", " episodes: 50"), SINUSOIDS], ids=["views", "sinusoids"])
-def test_an_ordered_run_is_the_same_to_the_bit_with_1_2_and_4_processes(text, write, tmp_path) -> None:
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "SETTLING", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        (SINUSOIDS, [2]),
+        pytest.param(SINUSOIDS, [1, 4], marks=pytest.mark.slow),
+        pytest.param(TASKS.replace(" episodes: 4", " episodes: 50"), [1, 2, 4], marks=pytest.mark.slow),
+    ],
+    ids=["sinusoids, 2", "sinusoids", "views"],
+)
+def test_an_ordered_run_is_the_same_to_the_bit_with_1_2_and_4_processes(text, sizes, write, tmp_path) -> None:
     pipeline = read(write(text), ["outer.reduction=ordered"])
     alone = train(pipeline, tmp_path / "0").plain()
-    for size in (1, 2, 4):
+    for size in sizes:
         reports = run_in_group(size, lambda world, size=size: train(pipeline, tmp_path / f"{size}", world=world).plain())
         for report in reports:
             assert {k: v for k, v in report.items() if k not in ("run", "seconds")} == {k: v for k, v in alone.items() if k not in ("run", "seconds")}
@@ -49,13 +63,13 @@ def test_a_run_goes_on_with_another_number_of_processes(write, tmp_path, monkeyp
         advance(self)
 
     monkeypatch.setattr(OuterLoop, "advance", stopped)
-    results = run_in_group(4, lambda world: train(pipeline, tmp_path / "cut", world=world))
+    results = run_in_group(2, lambda world: train(pipeline, tmp_path / "cut", world=world))
     assert type(results[0]) is Interrupted
     assert f"{tmp_path / 'cut'}: stopped by SIGTERM after step 3, all is saved; go on with" in str(results[0])
-    assert [type(result) for result in results[1:]] == [EndedElsewhere] * 3
+    assert type(results[1]) is EndedElsewhere
     assert {result.exit_code for result in results} == {143}
     monkeypatch.setattr(OuterLoop, "advance", advance)
-    run_in_group(2, lambda world: train(pipeline, tmp_path / "cut", resume=True, world=world).best)
+    train(pipeline, tmp_path / "cut", resume=True)
     for name in EXACT:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
@@ -66,10 +80,6 @@ def test_a_run_goes_on_with_another_number_of_processes(write, tmp_path, monkeyp
         (
             "inner.steps=2",
             "process 1 on HOST: has another pipeline than process 0: inner.steps is 2 there and 1 in process 0; start all processes with the same pipeline and settings",
-        ),
-        (
-            "dataset.train=[greek]",
-            "process 1 on HOST: has another pipeline than process 0: dataset.train.0 is greek there and cyrillic in process 0; start all processes with the same pipeline and settings",
         ),
     ],
 )
@@ -106,10 +116,10 @@ def test_processes_with_different_surroundings_are_refused(target, change, messa
 
 def test_more_processes_than_tasks_are_refused(write, tmp_path) -> None:
     pipeline = read(write(TASKS), ["tasks.meta_batch=2"])
-    results = run_in_group(4, lambda world: train(pipeline, tmp_path / "run", world=world))
+    results = run_in_group(3, lambda world: train(pipeline, tmp_path / "run", world=world))
     assert type(results[0]) is ConfigError
-    assert str(results[0]).endswith("tasks: 4 processes cannot share 2 tasks; start at most 2, or raise the tasks of an outer step")
-    assert [type(result) for result in results[1:]] == [EndedElsewhere] * 3
+    assert str(results[0]).endswith("tasks: 3 processes cannot share 2 tasks; start at most 2, or raise the tasks of an outer step")
+    assert [type(result) for result in results[1:]] == [EndedElsewhere] * 2
     assert not (tmp_path / "run").exists()
 
 
