@@ -86,7 +86,7 @@ def test_on_the_same_branches_every_task_is_near_and_torchs_sums_are_not(precisi
         assert median(on_the_same_branches(precision, VectorizedEngine(1, 1), flow.learner, tasks)) > 10 * median(distances)
 
 
-@pytest.mark.parametrize(("flow", "fault"), [(PIPELINES[0], 100), (PIPELINES[1], None)], indirect=["flow"])
+@pytest.mark.parametrize(("flow", "fault"), [(PIPELINES[0], 100), pytest.param(PIPELINES[1], None, marks=pytest.mark.slow)], indirect=["flow"])
 def test_untrained(precision, flow, fault) -> None:
     check(precision, flow, VectorizedEngine(1, 1), fault=fault, count=3)
 

@@ -52,7 +52,7 @@ def test_parameters_statistics_head_and_losses_stay_float32_in_bf16(write, monke
     assert outcome.value.dtype == torch.float32
 
 
-@pytest.mark.parametrize("precision", ["bf16", "float64"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.slow), "float64"])
 def test_a_run_goes_on_and_is_measured_in_its_precision(precision, write, tmp_path) -> None:
     pipeline = read(write(TASKS), [f"precision={precision}", "model.backbone.norm=per_step"])
     report = train(pipeline, tmp_path / "run")

@@ -193,6 +193,7 @@ def training() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_run_directory_of_one_process_through_a_signal_a_resume_and_a_kill(write, tmp_path, monkeypatch, training) -> None:
     def beside_the_first(loop) -> None:
         raise AssertionError("the second trains as well")

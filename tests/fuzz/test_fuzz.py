@@ -20,7 +20,7 @@ from metaflowkit.reporting.train import train
 from metaflowkit.types import ImageSet
 from tests.fuzz.mutants import lay_out, mutant, read_mutant, small
 
-READ, BUILT = 300, 4
+READ, BUILT = 200, 4
 MANY, FIRST = int(os.environ.get("METAFLOWKIT_FUZZ", "100000")), int(os.environ.get("METAFLOWKIT_FUZZ_SEED", "0"))
 
 

@@ -76,6 +76,7 @@ def test_the_operations_are_those_of_the_layers(write, engine) -> None:
     assert total < step_cost(flow).operations < 1.02 * total
 
 
+@pytest.mark.slow
 def test_the_cost_of_many_tasks_is_near_that_of_the_whole_step(write, monkeypatch) -> None:
     flow = build(read(write(SMALL), ["tasks.meta_batch=12", "tasks.way=20"]))
     whole = step_cost(flow)

@@ -70,6 +70,7 @@ def test_trials_are_runs_that_report_validation_and_never_see_test_classes(enter
     assert any(line.startswith("study s: 2 complete of 2 trials") for line in summary(study))
 
 
+@pytest.mark.slow
 def test_plots_take_more_accuracy_for_better(entered, monkeypatch) -> None:
     import optuna.visualization.matplotlib as plots
 

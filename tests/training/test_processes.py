@@ -155,6 +155,7 @@ def test_a_full_disk_in_the_first_process_ends_all(write, tmp_path, monkeypatch)
     assert [path.name for path in sorted((tmp_path / "run/checkpoints").glob("step*"))] == ["step-0000000.pt", "step-0000002.pt"]
 
 
+@pytest.mark.slow
 def test_a_process_that_the_launcher_restarts_goes_on(write, tmp_path, monkeypatch) -> None:
     pipeline = read(write(TASKS))
     train(pipeline, tmp_path / "whole")

@@ -116,7 +116,7 @@ def test_other_architectures_take_their_own_files(architecture, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("norm", ["running", "batch"])
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("adapted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_engines_give_the_same_meta_gradient(pretrained, norm, adapted) -> None:
     backbone = TorchvisionNetwork((1, 16, 16), norm=norm, pretrained=True)
     load_weights(backbone, pretrained[1])
