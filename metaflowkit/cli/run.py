@@ -60,6 +60,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Train PIPELINE, keep its best weights, and evaluate them on test classes."""
+    if max_restarts and nproc is None:
+        raise ConfigError("--max-restarts: needs --nproc; add it, or give --max-restarts to torchrun, before -m")
     if verify:
         os.environ[VERIFY_VARIABLE] = "1"
     flags = {"--resume": resume, "--overwrite": overwrite, "--quiet": quiet, "--json": as_json}

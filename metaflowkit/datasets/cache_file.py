@@ -111,10 +111,10 @@ def write_mapped(path: Path, size: int, make: Callable[[Allocate], Arrays], titl
     return read_entry(path)
 
 
-def is_network(path: Path) -> bool:
+def is_network(path: Path, mounts_file: Path = Path("/proc/mounts")) -> bool:
     """Whether a file lies on a drive that other machines share."""
     with contextlib.suppress(OSError):
-        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+        mounts = [line.split()[1:3] for line in mounts_file.read_text().splitlines()]
         folders = [Path("/"), *path.resolve().parents]
         kinds = {Path(folder.encode().decode("unicode_escape")): kind for folder, kind in mounts}
         return max(((len(folder.parts), kinds[folder]) for folder in folders if folder in kinds), default=(0, ""))[1].startswith(NETWORK)

@@ -73,18 +73,12 @@ def _index(x: MappedRows, indices: Sequence[Tensor | None]) -> Any:
     return x.base[x.rows[indices[0]]] if len(indices) == 1 and indices[0] is not None else NotImplemented
 
 
-def _index_select(x: MappedRows, dim: int, index: Tensor) -> Any:
-    return x.base[x.rows[index]] if dim == 0 else NotImplemented
-
-
-def _select(x: MappedRows, dim: int, index: int) -> Any:
+def _select(x: MappedRows, dim: int, index: Tensor | int) -> Any:
     return x.base[x.rows[index]] if dim == 0 else NotImplemented
 
 
 def _slice(x: MappedRows, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
-    if dim == 0:
-        return MappedRows(x.base, x.rows[start:end:step])
-    return NotImplemented
+    return MappedRows(x.base, x.rows[start:end:step]) if dim == 0 else NotImplemented
 
 
 def _split(x: MappedRows, size: int, dim: int = 0) -> Any:
@@ -97,7 +91,7 @@ def _same(x: MappedRows) -> MappedRows:
 
 LAZY: dict[Any, Callable[..., Any]] = {
     ATEN.index.Tensor: _index,
-    ATEN.index_select.default: _index_select,
+    ATEN.index_select.default: _select,
     ATEN.select.int: _select,
     ATEN.slice.Tensor: _slice,
     ATEN.split.Tensor: _split,

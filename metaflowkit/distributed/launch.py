@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import uuid
 from collections.abc import Sequence
 
-from metaflowkit.errors import Interrupted, RunError
+from metaflowkit.errors import RunError
 
 CHECK_EVERY = 0.1  # seconds between two looks at the processes
 
@@ -52,7 +51,7 @@ def launch(processes: int, arguments: Sequence[str], restarts: int = 0) -> int:
         code = int(error.get_first_failure()[1].exitcode)
         return code if code > 0 else 128 - code
     except SignalException as error:
-        return Interrupted("", signal.Signals(error.sigval).name).exit_code
+        return 128 + int(error.sigval)
     except OSError as error:
         raise RunError(f"--nproc: {processes} processes cannot be started ({error}); start fewer") from None
     return 0

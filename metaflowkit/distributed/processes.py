@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,6 +88,14 @@ class Processes(World):
         if failure is not None and self.rank == failed[0]:
             raise failure
         raise EndedElsewhere(next(code for code in codes if code is not None))
+
+    def one_by_machine(self, make: Callable[[], V]) -> V:
+        """What ``make`` returns, in the processes of local rank 0 before the others; see :meth:`World.one_by_machine`."""
+        for leaders in (True, False):
+            with self.together():
+                if leaders == (self.local_rank == 0):
+                    value = make()
+        return value
 
     def claim_failure(self, exit_code: int) -> int | None:
         """Be the process that says why the run ends; the exit code of the one that was faster, or None."""

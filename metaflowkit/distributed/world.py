@@ -90,11 +90,7 @@ class World:
 
     def one_by_machine(self, make: Callable[[], V]) -> V:
         """What ``make`` returns, called by one process of each machine before the others, which then find its files."""
-        for leader in (True, False) if self.size > 1 else (True,):
-            with self.together():
-                if self.size == 1 or leader == (self.local_rank == 0):
-                    value = make()
-        return value
+        return make()
 
 
 ALONE = World()

@@ -61,6 +61,8 @@ def is_constant(flow: FewShotFlow) -> bool:
     moved = {**learner.trained(parameters), **(learner.fast(parameters) if learner.steps else {})}
     if any(name.startswith("backbone.") for name in moved) or model.augment is not None or stored_norms(model) or hooked(model) or len(flow.shape) != 3:
         return False
+    if flow.pipeline.precision == "float64":  # features are kept in float32
+        return False
     return not depend_on_their_set(model, flow.interface.noise(4).to(flow.device))
 
 
@@ -74,7 +76,7 @@ def _embedded(flow: FewShotFlow, examples: ExampleSet) -> ExampleSet:
 
     backbone = flow.pipeline.model.backbone
     key: dict[str, Any] = {
-        "features by": [backbone.plain(), fingerprint(flow.model.backbone.state_dict()), torch.__version__, __version__],
+        "features by": [backbone.plain(), fingerprint(flow.model.backbone.state_dict()), flow.pipeline.precision, torch.__version__, __version__],
         "of": fingerprint({"x": examples.x}),
     }
     stored, _, _ = cached(key, make, f"features of {len(examples.x)} images by the frozen backbone {backbone.name}")

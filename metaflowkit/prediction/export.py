@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import platform
@@ -75,7 +76,7 @@ def export(run: Path, folder: Path, weights: str = "best", licence: str = "") ->
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: holds files already; choose a new folder with -o")
     classifier = Classifier.from_run(run, weights=weights)
-    flow, _ = classifier.loaded()
+    flow = _in_float32(classifier.loaded()[0])
     network = plain_network(flow.model.backbone)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
@@ -86,7 +87,7 @@ def export(run: Path, folder: Path, weights: str = "best", licence: str = "") ->
         (partial / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         (partial / CARD).write_text(_card_text(facts), encoding="utf-8")
         (partial / EXAMPLE).write_text(_example(flow, classifier), encoding="utf-8")
-        (partial / PIPELINE).write_text(flow.pipeline.to_yaml(), encoding="utf-8")
+        (partial / PIPELINE).write_text(Run(run).pipeline().to_yaml(), encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -98,6 +99,12 @@ def export(run: Path, folder: Path, weights: str = "best", licence: str = "") ->
     if missing := _missing_for_onnx():
         lines.append(f"{ONNX} is left out, since {', '.join(missing)} is not installed; pip install 'metaflowkit[onnx]'")
     return [f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}", *lines]
+
+
+def _in_float32(flow: FewShotFlow) -> FewShotFlow:
+    """The flow computing in float32, as exported programs do, whatever the precision of the run."""
+    flow.model.float().precision = "float32"
+    return dataclasses.replace(flow, pipeline=dataclasses.replace(flow.pipeline, precision="float32"))
 
 
 def plain_network(backbone: nn.Module) -> nn.Module:

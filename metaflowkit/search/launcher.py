@@ -17,6 +17,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from metaflowkit.config.yaml import write_atomic
+from metaflowkit.distributed.launch import cores
 from metaflowkit.errors import Interrupted, RunError
 from metaflowkit.search import STORAGE_VARIABLE
 from metaflowkit.search.final import BASELINE, final_runs, final_sources, final_table
@@ -135,7 +136,7 @@ class Workers:
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         path = self._log(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        threads = max(1, _cores() // self.study.search.settings.workers)
+        threads = max(1, cores() // self.study.search.settings.workers)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         if self.study.location is not None:
             environment[STORAGE_VARIABLE] = self.study.location
@@ -235,7 +236,3 @@ def exclusive(folder: Path) -> Iterator[None]:
             if [path.name for path in folder.iterdir()] == [RUNNING]:  # the search wrote nothing
                 (folder / RUNNING).unlink()
                 folder.rmdir()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,23 +6,21 @@ import math
 import platform
 import socket
 from collections.abc import Mapping
-from typing import cast
+from typing import Any
 
 from torch import Tensor
 
 from metaflowkit import __version__
 from metaflowkit.composition.flow import Flow
-from metaflowkit.config.types import leaves
+from metaflowkit.config.yaml import differences
 from metaflowkit.distributed.world import World
 from metaflowkit.errors import ConfigError, RunError
 from metaflowkit.evaluation.precomputed import fingerprint
-from metaflowkit.tasks.base import Tasks
 from metaflowkit.training.versions import versions
-from metaflowkit.types import ExampleSet, task_count, tensors
+from metaflowkit.types import Episode, ExampleSet, task_count, tensors
 
 SAMPLED = 1000  # examples of a split that are compared
 SHOWN = 3  # differences in a message
-ABSENT = "missing"
 TOPICS = {
     "pipeline": ("another pipeline", "start all processes with the same pipeline and settings"),
     "versions": ("other versions", "install the same versions everywhere"),
@@ -43,15 +41,15 @@ def require_agreement(flow: Flow) -> None:
     world = flow.world
     if world.size == 1:
         return
-    hosts, gathered = world.gather(socket.gethostname()), world.gather(_facts(flow))
+    first = flow.drawn(1)
+    hosts, gathered = world.gather(socket.gethostname()), world.gather(_facts(flow, first))
     with world.together():
         for rank, facts in enumerate(gathered):
             for topic, (differs, remedy) in TOPICS.items():
-                if differing := _differences(gathered[0][topic], facts[topic]):
+                if differing := differences(facts[topic], gathered[0][topic]):
                     more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-                    shown = "; ".join(f"{key} is {there} there and {here} in process 0" for key, here, there in differing[:SHOWN])
-                    raise RunError(f"process {rank} on {hosts[rank]}: has {differs} than process 0: {shown}{more}; {remedy}")
-        tasks = task_count(cast(Tasks, flow.tasks).episode(1))
+                    raise RunError(f"process {rank} on {hosts[rank]}: has {differs} than process 0: {'; '.join(differing[:SHOWN])}{more}; {remedy}")
+        tasks = task_count(first)
         if tasks < world.size:
             raise ConfigError(
                 f"{flow.pipeline.place('tasks')}: {world.size} processes cannot share {tasks} tasks; start at most {tasks}, or raise the tasks of an outer step"
@@ -77,14 +75,13 @@ def require_same_weights(world: World, parameters: Mapping[str, Tensor]) -> None
                 )
 
 
-def _facts(flow: Flow) -> dict[str, dict[str, str]]:
-    """What has to be the same everywhere, by topic and key."""
-    first = cast(Tasks, flow.tasks).episode(1)
+def _facts(flow: Flow, first: Episode) -> dict[str, dict[str, Any]]:
+    """What has to be the same everywhere, by topic and key; ``first`` are the tasks of the first outer step."""
     data = {f"the split {name}": _sampled(examples) for name, examples in flow.splits.items()}
     data["the first episode"] = _short({str(i): value for i, value in enumerate(tensors((first.support, first.query)))})
     return {
-        "pipeline": leaves(flow.pipeline.plain()),
-        "versions": {"metaflowkit": __version__, "python": platform.python_version(), **{name: str(number) for name, number in versions().items()}},
+        "pipeline": flow.pipeline.plain(),
+        "versions": {"metaflowkit": __version__, "python": platform.python_version(), **versions()},
         "device": {"device": flow.device.type},
         "data": data,
         "weights": {name: _short({name: value}) for name, value in flow.learner.meta().items()},
@@ -100,8 +97,3 @@ def _sampled(examples: ExampleSet) -> str:
 def _short(values: dict[str, Tensor]) -> str:
     """The start of a fingerprint, for messages."""
     return fingerprint(values)[:12]
-
-
-def _differences(here: dict[str, str], there: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Each key with other values, and both of them."""
-    return [(key, here.get(key, ABSENT), there.get(key, ABSENT)) for key in {**here, **there} if here.get(key, ABSENT) != there.get(key, ABSENT)]

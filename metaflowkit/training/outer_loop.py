@@ -69,7 +69,7 @@ class OuterLoop:
         self.after: list[Score] = []
         self.watch = Watch(flow.pipeline)
         self.stopping = False
-        self._episodes: Iterator[Episode] | None = None
+        self._upcoming: Iterator[Episode] | None = None
         self._new_events: list[Event] = []
 
     def new_events(self) -> list[Event]:
@@ -96,10 +96,13 @@ class OuterLoop:
         self.flow.learner.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.average = {name: value.to(self.flow.device) for name, value in snapshot.average.items()}
-        self._on_first(lambda: self.run.metric_log.rewind(snapshot.journal))
-        self._on_first(lambda: self.watch.replay(self.run.metric_log.read()))
+        self._on_first(lambda: self._rewind(snapshot.journal))
         self.step = self.saved = snapshot.step
         self.best, self.untrained, self.episodes = snapshot.best, snapshot.untrained, snapshot.episodes
+
+    def _rewind(self, length: int) -> None:
+        self.run.metric_log.rewind(length)
+        self.watch.replay(self.run.metric_log.read())
 
     def _newest(self) -> Snapshot:
         snapshot = self.load_checkpoint(checkpoint.saved(self.run.checkpoints)[-1])
@@ -131,9 +134,7 @@ class OuterLoop:
         outcome, self.stopping = shared_outcome(self.flow, learner, episode, self.stop.requested is not None)
         norm = self._check_finite(outcome, step)
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
-        signs = embedding_metrics(self.flow, episode) if self.world.first else {}
-        if validated:
-            signs |= costly_metrics(self.flow, episode, outcome)
+        signs = embedding_metrics(self.flow, episode) | (costly_metrics(self.flow, episode, outcome) if validated else {})
         scale = min(1.0, self.outer.clip / norm) if self.outer.clip is not None and norm > 0 else 1.0
         for name, parameter in self.parameters.items():
             parameter.grad = outcome.gradients[name].to(parameter.dtype) * scale
@@ -159,13 +160,13 @@ class OuterLoop:
         self._add_validated(score)
 
     def _next_episode(self) -> Episode:
-        if self._episodes is None:
-            self._episodes = episodes(self.flow, self.step + 1, self.outer.steps, self.outer.prefetch)
-        return next(self._episodes)
+        if self._upcoming is None:
+            self._upcoming = episodes(self.flow, self.step + 1, self.outer.steps, self.outer.prefetch)
+        return next(self._upcoming)
 
     def close(self) -> None:
         """End the process that draws episodes, if there is one."""
-        self._episodes = None
+        self._upcoming = None
 
     def _add_validated(self, score: Score | None) -> None:
         """The event of a validation comes after the validated weights are saved."""

@@ -19,7 +19,7 @@ class Episodes(Dataset[Any]):
         self.flow = flow
 
     def __getitem__(self, step: int) -> Episode:
-        return self.flow.drawn(step) if self.flow.device.type != "cpu" else self.flow.episode(step)
+        return self.flow.episode(step) if self.flow.device.type == "cpu" else self.flow.drawn(step)
 
 
 def episodes(flow: Flow, first: int, last: int, ahead: int) -> Iterator[Episode]:
@@ -44,7 +44,7 @@ def episodes(flow: Flow, first: int, last: int, ahead: int) -> Iterator[Episode]
         multiprocessing_context="fork",
     )
     for step, episode in enumerate(loader, first):
-        yield flow.prepared(episode, step) if flow.device.type != "cpu" else episode
+        yield episode if flow.device.type == "cpu" else flow.prepared(episode, step)
 
 
 def _unchanged(episode: Any) -> Any:

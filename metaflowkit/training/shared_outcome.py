@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 
 import torch
 from torch import Tensor
@@ -30,38 +30,35 @@ def shared_outcome(flow: Flow, learner: MetaLearner, episode: Episode, flag: boo
     world, ordered = flow.world, flow.pipeline.outer.reduction == "ordered"
     if world.size == 1 and not ordered:
         return learner.outcome(episode), flag
-    tasks, own = task_count(episode), world.share(task_count(episode))
+    tasks = task_count(episode)
+    own = world.share(tasks)
+    outcomes = [learner.outcome(_tasks(episode, share)) for share in ([range(t, t + 1) for t in own] if ordered else [own])]
     if ordered:
-        rows = [_packed(learner.outcome(_tasks(episode, [t])), 1, flag) for t in own]
-        form = rows[0][1]
-        total = torch.zeros_like(rows[0][0])
-        for row in world.interleaved([flat.cpu() for flat, _ in rows]):
-            total += row.to(total.device)
+        rows = world.interleaved([_packed(outcome, 1, flag).cpu() for outcome in outcomes])
+        total = functools.reduce(torch.add, rows).to(outcomes[0].value.device)
     else:
-        flat, form = _packed(learner.outcome(_tasks(episode, own)), len(own), flag)
-        total = world.add(flat)
-    return _unpacked(total[:-1] / tasks, form), bool(total[-1] > 0)
+        total = world.add(_packed(outcomes[0], len(own), flag))
+    return _unpacked(total[:-1] / tasks, outcomes[0]), bool(total[-1] > 0)
 
 
-def _tasks(episode: Episode, indices: Sequence[int]) -> Episode:
+def _tasks(episode: Episode, chosen: range) -> Episode:
     """Some tasks of a batch."""
-    chosen = slice(indices[0], indices[-1] + 1, indices.step if isinstance(indices, range) else 1)
-    support, query = tree_map(lambda x: x[chosen], (episode.support, episode.query))
+    support, query = tree_map(lambda x: x[chosen.start : chosen.stop : chosen.step], (episode.support, episode.query))
     return episode._replace(support=support, query=query)
 
 
-def _packed(outcome: Outcome, count: int, flag: bool) -> tuple[Tensor, Outcome]:
-    """An outcome times its number of tasks as one vector, with the flag at its end, and the outcome as the form to unpack by."""
+def _packed(outcome: Outcome, count: int, flag: bool) -> Tensor:
+    """An outcome times its number of tasks as one vector, with the flag at its end."""
     parts = [outcome.value, *outcome.metrics.values(), *outcome.gradients.values()]
     dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else torch.float32
     device = next(iter(outcome.gradients.values()), outcome.value).device
     flat = torch.cat([part.detach().to(device, dtype).flatten() for part in parts]) * count
-    return torch.cat([flat, torch.full((1,), float(flag), dtype=dtype, device=device)]), outcome
+    return torch.cat([flat, torch.full((1,), float(flag), dtype=dtype, device=device)])
 
 
 def _unpacked(flat: Tensor, form: Outcome) -> Outcome:
-    """The outcome of a vector."""
+    """The outcome that a vector holds, in the form of another one."""
     parts = [form.value, *form.metrics.values(), *form.gradients.values()]
-    values = [piece.reshape(part.shape).to(part.dtype) for piece, part in zip(torch.split(flat, [part.numel() for part in parts]), parts)]
+    values = [piece.reshape(part.shape).to(part.device, part.dtype) for piece, part in zip(torch.split(flat, [part.numel() for part in parts]), parts)]
     metrics = dict(zip(form.metrics, values[1:]))
     return Outcome(values[0], metrics, dict(zip(form.gradients, values[1 + len(metrics) :])))

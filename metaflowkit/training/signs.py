@@ -73,8 +73,8 @@ def spread(features: Tensor) -> dict[str, float]:
 
 
 def embedding_metrics(flow: Flow, episode: Episode) -> dict[str, float]:
-    """:func:`spread` of query examples of an outer step's first task, embedded by the meta-parameters; nothing where tasks have no embedding."""
-    if flow.measured:
+    """:func:`spread` of query examples of an outer step's first task, embedded by the meta-parameters; nothing where tasks have no embedding, nor but in the first process."""
+    if flow.measured or not flow.world.first:
         return {}
     x = first_tasks(episode, 1).query[0]
     return spread(embed(flow.model, x[:, :: math.ceil(x.shape[1] / EXAMPLES)])[0])

@@ -123,6 +123,11 @@ def test_nproc_within_a_launcher_is_refused(write, monkeypatch) -> None:
     )
 
 
+def test_restarts_without_processes_of_its_own_are_refused(write) -> None:
+    result = CliRunner().invoke(main, ["run", str(write(LONG)), "--max-restarts", "2"])
+    assert (result.exit_code, result.output) == (2, "--max-restarts: needs --nproc; add it, or give --max-restarts to torchrun, before -m\n")
+
+
 def test_restarts_need_a_run_directory_that_they_find(write, monkeypatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     result = CliRunner().invoke(main, ["run", str(write(LONG))])

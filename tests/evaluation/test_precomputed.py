@@ -73,6 +73,12 @@ def test_other_weights_are_other_features(path) -> None:
     assert not torch.equal(one.splits["test"].x, two.splits["test"].x)
 
 
+def test_another_precision_is_other_features(path) -> None:
+    one, two = (with_features(build(read(path, [f"precision={precision}"]))) for precision in ("float32", "bf16"))
+    assert two.splits["test"].x.dim() == 2
+    assert not torch.equal(one.splits["test"].x, two.splits["test"].x)
+
+
 def test_settings_that_are_no_weights_are_other_features_too(path) -> None:
     backbone = "model.backbone={{name: torchvision, architecture: squeezenet1_1, size: {}}}"
     small, large = (with_features(build(read(path, [backbone.format(size)]))) for size in (32, 48))
@@ -87,6 +93,7 @@ def test_settings_that_are_no_weights_are_other_features_too(path) -> None:
     "model.backbone.norm=batch",
     "model.backbone.norm=frozen",
     "inner.augment=affine",
+    "precision=float64",
 ])  # fmt: skip
 def test_where_they_could_change_images_stay_images(path, override) -> None:
     flow = build(read(path, [override]))

@@ -24,6 +24,8 @@ from metaflowkit.evaluation.embedding import embed
 from metaflowkit.prediction import export as module
 from metaflowkit.prediction.classifier import Classifier
 from metaflowkit.prediction.export import export
+from metaflowkit.reporting.train import train
+from tests.small import SMALL
 
 FILES = {"README.md", "card.json", "embedding.pt2", "example.py", "pipeline.yaml", "weights.safetensors"}
 WITHOUT_PACKAGE = "import runpy, sys\nsys.modules['metaflowkit'] = None\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
@@ -50,6 +52,16 @@ def test_the_example_answers_as_the_classifier_without_this_package(runs, folder
     assert card["test"]["3-way 1-shot, prototype"].keys() == {"untrained", "best"}
     assert "Licence of the data: OFL" in (tmp_path / "out" / "README.md").read_text()
     assert read(tmp_path / "out" / "pipeline.yaml").plain() == read(runs["per_step"] / "pipeline.yaml").plain()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "float64"])
+def test_a_run_of_another_precision_is_exported_in_float32(precision, write, tmp_path) -> None:
+    train(read(write(SMALL), [f"precision={precision}", "model.backbone.norm=group"]), tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    program = torch.export.load(tmp_path / "out" / "embedding.pt2").module()
+    assert program(torch.rand(3, 1, 28, 28)).dtype == torch.float32
+    assert f"precision: {precision}" in (tmp_path / "out" / "pipeline.yaml").read_text()
 
 
 @pytest.mark.parametrize("norm", ["per_step", "batch"])

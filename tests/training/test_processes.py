@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_another_number_of_processes(write, tmp_path, monkeyp
     [
         (
             "inner.steps=2",
-            "process 1 on HOST: has another pipeline than process 0: inner.steps is 2 there and 1 in process 0; start all processes with the same pipeline and settings",
+            "process 1 on HOST: has another pipeline than process 0: inner.steps is 2 there and 1 here; start all processes with the same pipeline and settings",
         ),
     ],
 )

@@ -16,6 +16,11 @@ from tests.small import SMALL
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database layer
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow puts the files of runs in a store of the user's own
+
+
 def stored(uri: str, experiment: str = "metaflowkit"):
     client = MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
