@@ -2,6 +2,7 @@
 
     python benchmarks/meta_gradient.py                          # all cases, five interleaved repeats
     python benchmarks/meta_gradient.py --case conv4-32 --repeats 3 --json times.json --plot times.png
+    python benchmarks/meta_gradient.py --device cuda            # on a GPU, where this library's CUDA graphs take part
 
 Contenders are this library's engines and, on the network as it is written by hand, plain ``higher`` as its own MAML example uses
 it, the same on channels-last images (where torch's normalisation loses digits), a loop of ``functional_call`` and
@@ -71,7 +72,7 @@ class Recurrent(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """A problem of a size; ``delta`` of a bootstrap, 0 for the query loss."""
+    """A problem of a size on a device; ``delta`` of a bootstrap, 0 for the query loss."""
 
     name: str
     backbone: str
@@ -83,6 +84,12 @@ class Case:
     query: int
     steps: int
     delta: int = 0
+    device: str = "cpu"
+
+    def wait(self) -> None:
+        """Wait until the device has computed all."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
 
 
 CASES = [
@@ -127,12 +134,12 @@ def make(case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> Probl
     channels, *size = case.shape
     pool = letters(size[0])
     backbone = BACKBONES[case.backbone](case.shape, width=case.width)
-    model = Model(backbone, Linear(backbone.features, case.way)).to(dtype)
+    model = Model(backbone, Linear(backbone.features, case.way)).to(case.device, dtype)
 
     def examples(count: int) -> Labelled:
         y = torch.arange(case.way).repeat_interleave(count).expand(case.tasks, -1).contiguous()
         chosen = torch.randint(len(pool), (case.tasks, case.way * count), generator=generator)
-        return Labelled(pool[chosen].expand(-1, -1, channels, -1, -1).contiguous().to(dtype), y)
+        return Labelled(pool[chosen].expand(-1, -1, channels, -1, -1).contiguous().to(case.device, dtype), y.to(case.device))
 
     return Problem(case, model, Episode(examples(case.shot), examples(case.query), case.way))
 
@@ -250,7 +257,11 @@ def contenders(case: Case) -> Contenders:
             "target, not grounded": library(engine, grounded=False),
             f"{case.delta} more differentiated steps": library(engine, case.steps + case.delta),
         }
-    if case.backbone in ("conv4", "mlp"):
+    if case.device != "cpu":
+        found.pop("plain higher, channels last", None)
+        if case.backbone in ("conv4", "resnet12", "mlp"):
+            found["this, graph"] = library(VectorizedEngine(graph=True))
+    elif case.backbone in ("conv4", "mlp"):
         found |= {
             "this, vmap 4": library(VectorizedEngine(chunk=4)),
             "this, vmap all": library(VectorizedEngine()),
@@ -305,11 +316,13 @@ def times(case: Case, chosen: Contenders, repeats: int) -> dict[str, list[float]
     for name, run in runs.items():
         for _ in range(2 * TRIALS if name.startswith("this") else 1):
             run()
+        case.wait()
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             started = time.perf_counter()
             run()
+            case.wait()
             found[name].append(time.perf_counter() - started)
     return found
 
@@ -330,7 +343,7 @@ def memory(case: Case, name: str, processes: int) -> float:
     """Peak memory in MiB of a contender, less what it held before: the median of processes of its own; not a number without any."""
     if processes == 0:
         return float("nan")
-    command = [sys.executable, __file__, "--case", case.name, "--memory-of", name]
+    command = [sys.executable, __file__, "--case", case.name, "--device", case.device, "--memory-of", name]
     return statistics.median(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(processes))
 
 
@@ -357,6 +370,7 @@ def _fastest(run: Callable[[], Any]) -> float:
 @click.command(help=__doc__)
 @click.option("--case", "names", multiple=True, help="Names of cases; all of them by default.")
 @click.option("--contender", "only", multiple=True, help="Names of contenders, the first of the table the reference; all of them by default.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--float32", "tasks32", default=5, show_default=True, help="Single tasks on which float32 is held against float64.")
 @click.option("--processes", default=3, show_default=True, help="Processes that measure the memory of each contender; 0 leaves it out.")
@@ -366,6 +380,7 @@ def _fastest(run: Callable[[], Any]) -> float:
 def main(
     names: tuple[str, ...],
     only: tuple[str, ...],
+    device: str,
     repeats: int,
     tasks32: int,
     processes: int,
@@ -374,7 +389,7 @@ def main(
     memory_of: str | None,
 ) -> None:
     """Run the cases and print the table."""
-    known = {case.name: case for case in [*CASES, SMALL]}
+    known = {case.name: replace(case, device=device) for case in [*CASES, SMALL]}
     if unknown := [name for name in names if name not in known]:
         raise click.BadParameter(f"there is no case {unknown[0]!r}; use one of {', '.join(known)}")
     every = {name for case in known.values() for name in contenders(case)} if only else set()
@@ -385,21 +400,22 @@ def main(
         small = replace(case, tasks=min(case.tasks, 4), width=2, query=1, steps=1)
         contenders(small)[memory_of](make(small))()  # what is loaded on a first call
         run = contenders(case)[memory_of](make(case))
-        before = peak_memory(reset=True)
+        chip = torch.device(device)
+        before = peak_memory(reset=True, device=chip)
         run()
-        click.echo((peak_memory() - before) / 2**20)
+        click.echo((peak_memory(device=chip) - before) / 2**20)
         return
     results = []
-    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for case in [known[name] for name in names] or CASES:
+    click.echo(f"torch {torch.__version__}, " + (torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"))
+    for case in [known[name] for name in names or [case.name for case in CASES]]:
         chosen = {name: run for name, run in contenders(case).items() if case.delta or not only or name in only}
         away, rounded = check(case, chosen), float32_distances(case, chosen, tasks32)
         found = times(case, chosen, repeats)
-        least = None if case.delta else floor(case)
+        least = None if case.delta or device != "cpu" else floor(case)
         reference = statistics.median(next(iter(found.values())))
         click.echo(f"\n{case.name}: " + ", ".join(f"{k} {v}" for k, v in asdict(case).items() if k != "name"))
-        if away is not None and least is not None:
-            click.echo(f"gradients agree to {away:.0e} in float64; floor {least:.2f} s")
+        if away is not None:
+            click.echo(f"gradients agree to {away:.0e} in float64" + (f"; floor {least:.2f} s" if least is not None else ""))
         for name, seconds in found.items():
             middle, held = statistics.median(seconds), memory(case, name, processes)
             spread = f"{min(seconds):.3f} to {max(seconds):.3f}"

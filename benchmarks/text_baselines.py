@@ -6,6 +6,7 @@ python benchmarks/text_baselines.py pipelines/clinc150_bmssl.yaml --set dataset.
 from __future__ import annotations
 
 import argparse
+import math
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,8 @@ from metaflowkit.composition.flow import FewShotFlow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.criteria import accuracy
 from metaflowkit.distances import prototypes, similarity
-from metaflowkit.evaluation.episodes import batches
+from metaflowkit.evaluation.episodes import BATCH, shown_tasks
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
-from metaflowkit.tasks.labelled import LabelledTasks
 
 
 def counts(x: torch.Tensor, vocabulary: int) -> torch.Tensor:
@@ -39,9 +39,10 @@ def main() -> None:
     seen = (counts(flow.splits["train"].x, vocabulary) > 0).float().sum(0)
     weights = {"words": torch.ones(vocabulary), "TF-IDF": ((1 + len(flow.splits["train"].x)) / (1 + seen)).log() + 1}  # as in scikit-learn
     for way, shot in evaluate.settings():
-        tasks = LabelledTasks(flow.splits[arguments.split], evaluate.seed, way, shot, evaluate.query, 20)
+        tasks = shown_tasks(flow, arguments.split, way, shot, evaluate.query, evaluate.episodes)
         values: dict[str, list[torch.Tensor]] = {name: [] for name in weights}
-        for _, episode in batches(flow, tasks, f"{arguments.split}/{way}w{shot}s", evaluate.episodes):
+        for i in range(math.ceil(evaluate.episodes / BATCH)):
+            episode = tasks(i).episode
             for support, labels, query, targets in zip(*episode.support, *episode.query):
                 for name, weight in weights.items():
                     s, q = (F.normalize(counts(x, vocabulary) * weight, dim=1) for x in (support, query))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click import ClickException
 from click.testing import CliRunner
 from PIL import Image
 
@@ -140,3 +141,54 @@ def test_text_baselines_on_texts_whose_intents_have_words_of_their_own(questions
     shares = {(line.split()[0], line.split()[-1]): float(line.split()[1]) for line in out.splitlines()}
     assert shares.keys() == {(name, shot) for name in ("words", "TF-IDF") for shot in ("1-shot", "5-shot")}
     assert min(shares.values()) > 90  # two words of six are the intent's own
+
+
+def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from end_to_end_comparison import code_lines
+
+    program = tmp_path / "program.py"
+    program.write_text('"""One.\n\nTwo."""\n\nimport os  # counts\n\n# not\ndef f(\n    x,\n):\n    """Not."""\n    y = """a\nb"""\n    return x, y\n')
+    assert code_lines(program) == 1 + 3 + 2 + 1
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text("# not\na: 1  # counts\n\nb: {c: 2}\n")
+    assert code_lines(pipeline) == 2
+
+
+@pytest.mark.slow
+def test_programs_end_to_end(data, tmp_path, monkeypatch, run) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = run(data / "omniglot", "--rounds", 1, "--steps", 2, "--json", tmp_path / "a.json", script="end_to_end_comparison.py")
+    results = json.loads((tmp_path / "a.json").read_text())["results"]
+    assert {"higher", "metaflowkit"} <= {row["program"] for row in results}
+    assert all(row["seconds"] > row["training"] > 0 and row["mebibytes"] > 0 and 15 < row["accuracy"] < 60 for row in results)
+    assert len(re.findall(r"^\| (exact|first) \|", out, re.MULTILINE)) == len(results)
+
+
+@pytest.mark.slow
+def test_memory_of_long_runs(run) -> None:
+    out = run("memory", "--steps", 60, "--every", 10, script="soak.py")
+    assert re.findall(r"^\| (vectorized|higher) \| 60 \| 6 \| \d+ \|", out, re.MULTILINE) == ["vectorized", "higher"]
+
+
+@pytest.mark.slow
+def test_killed_runs_processes_and_searches(run, tmp_path) -> None:
+    out = run("kills", "--training", 2, "--processes", 1, "--search", 1, "--folder", tmp_path, script="soak.py")
+    assert [int(kills) for kills in re.findall(r"^\|.*?\| (\d+) \| \d+ \| \d+ \|$", out, re.MULTILINE)] == [2, 1, 1]
+
+
+def test_a_run_that_differs_from_its_reference_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from soak import require_equal
+
+    for name, weight in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        torch.save({"model": {"w": torch.tensor(weight)}}, tmp_path / name / "checkpoints" / "best.pt")
+        for log in ("metrics.jsonl", "evaluations.jsonl"):
+            (tmp_path / name / log).write_text("same")
+    require_equal(tmp_path / "b", tmp_path / "a")
+    with pytest.raises(ClickException, match=r"c: the weights w differ from those of the run that nothing interrupted"):
+        require_equal(tmp_path / "c", tmp_path / "a")
+    (tmp_path / "b" / "metrics.jsonl").write_text("other")
+    with pytest.raises(ClickException, match=r"b: metrics.jsonl differs"):
+        require_equal(tmp_path / "b", tmp_path / "a")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 
 
 @click.command(epilog=examples("mfk compare a.yaml b.yaml --seeds 5", "mfk compare a.yaml --vary objective.delta=1 --vary objective.delta=5 --budget 10m"))
@@ -22,7 +22,8 @@ def compare(
     pipelines: tuple[Path, ...], overrides: tuple[str, ...], variations: tuple[str, ...], seeds: int, budget: str | None, folder: Path | None, as_json: bool
 ) -> None:
     """Train PIPELINES, the baseline first, with several seeds, and compare them on the same test episodes; the same command goes on where it was stopped."""
-    from metaflowkit.comparison.compare import compare as run_comparison
+    with loading():
+        from metaflowkit.comparison.compare import compare as run_comparison
 
     tell = partial(say, err=True) if as_json else say
     comparison = run_comparison(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 
 
 @click.command(epilog=examples("mfk consistency pipelines/quickstart.yaml", "mfk consistency runs/mine --split test"))
@@ -20,7 +20,8 @@ from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
 @as_json
 def consistency(pipeline: Path, overrides: tuple[str, ...], as_json: bool, folder: Path | None, split: str, count: int, views: int) -> None:
     """How often a view lies nearest to its own image, and to its class: before training, level by level, in pixels and embedding."""
-    from metaflowkit.reporting.consistency import NUMBERS, check_consistency
+    with loading():
+        from metaflowkit.reporting.consistency import NUMBERS, check_consistency
 
     output = folder or Path("consistency") / pipeline.resolve().stem
     lines = check_consistency(pipeline, overrides, output, split, count, views)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 
 
 @click.command(epilog=examples("mfk doctor pipelines/quickstart.yaml"))
@@ -19,8 +19,9 @@ def doctor(pipeline: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from metaflowkit.config.pipeline import read
 
     definition = read(pipeline, overrides)
-    from metaflowkit.doctor import Verdict, conclusion, diagnose
-    from metaflowkit.doctor.watching import watching
+    with loading():
+        from metaflowkit.doctor import Verdict, conclusion, diagnose
+        from metaflowkit.doctor.watching import watching
 
     findings = []
     with watching() as (tell, paused):

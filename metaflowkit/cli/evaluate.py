@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from metaflowkit.cli import completion
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 from metaflowkit.errors import ConfigError
 
 
@@ -48,7 +48,8 @@ def evaluate(
 
     With --set dataset=... it is measured on another data set, whose images are converted to the channels and size of the training images.
     """
-    from metaflowkit.training.evaluate_run import evaluate_run, evaluate_run_on_one_shot_runs
+    with loading():
+        from metaflowkit.training.evaluate_run import evaluate_run, evaluate_run_on_one_shot_runs
 
     given = {k: list(v) if k == "steps" else v for k, v in sizes.items() if v not in (None, ())}
     if runs is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, say, say_json
 
 
 @click.command(epilog=examples("mfk export runs/mine -o embedding", "mfk export runs/mine -o embedding --data-licence CC-BY-4.0"))
@@ -18,8 +18,9 @@ from metaflowkit.cli.base import as_json, examples, say, say_json
 @as_json
 def export(run_dir: Path, folder: Path, weights: str, licence: str, as_json: bool) -> None:
     """Write the embedding of RUN for use without this package: safetensors, a torch.export program, ONNX, a card and an example in plain PyTorch."""
-    from metaflowkit.prediction.export import FACTS
-    from metaflowkit.prediction.export import export as exported
+    with loading():
+        from metaflowkit.prediction.export import FACTS
+        from metaflowkit.prediction.export import export as exported
 
     lines = exported(run_dir, folder, weights, licence)
     if as_json:

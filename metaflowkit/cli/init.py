@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, say, say_json
 from metaflowkit.cli.completion import templates
 from metaflowkit.errors import ConfigError
 
@@ -41,9 +41,10 @@ def init(template: str | None, folder: Path | None, data: Path | None, as_json: 
 
 def _for_data(data: Path, folder: Path, as_json: bool) -> None:
     """Look at images, and write a pipeline that fits them."""
-    from metaflowkit.composition.suggestion import suggest
-    from metaflowkit.config.shipped import with_schema, write_new
-    from metaflowkit.datasets.survey import survey
+    with loading():
+        from metaflowkit.composition.suggestion import suggest
+        from metaflowkit.config.shipped import with_schema, write_new
+        from metaflowkit.datasets.survey import survey
 
     stem = re.sub(r"[^\w.-]+", "-", data.resolve().stem) or "images"
     path = folder / f"{stem}.yaml"

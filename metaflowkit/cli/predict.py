@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, say, say_json
 from metaflowkit.cli.completion import readouts
 
 
@@ -59,11 +59,12 @@ def predict(
     An image's answer does not depend on the other images, unless --transductive is given. "none of these" is an image that is further from every class
     than the labelled images are.
     """
-    from metaflowkit.config.yaml import write_atomic
-    from metaflowkit.prediction.classifier import Classifier
-    from metaflowkit.prediction.command import counts, write_table
-    from metaflowkit.prediction.command import predict as predicted
-    from metaflowkit.reporting.prediction_sheet import prediction_sheet
+    with loading():
+        from metaflowkit.config.yaml import write_atomic
+        from metaflowkit.prediction.classifier import Classifier
+        from metaflowkit.prediction.command import counts, write_table
+        from metaflowkit.prediction.command import predict as predicted
+        from metaflowkit.reporting.prediction_sheet import prediction_sheet
 
     classifier = Classifier.from_run(run_dir, weights=weights, readout=readout, reject=reject, invert=invert, transductive=transductive)
     rows, by_class = predicted(classifier, support, images)

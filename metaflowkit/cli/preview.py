@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import examples, overriding, say
+from metaflowkit.cli.base import examples, loading, overriding, say
 
 
 @click.command(epilog=examples("mfk preview pipelines/quickstart.yaml -o tasks.png", "mfk preview pipelines/quickstart.yaml --levels --tasks 1"))
@@ -20,7 +20,8 @@ def preview(pipeline: Path, overrides: tuple[str, ...], path: Path, tasks: int, 
     from metaflowkit.config.pipeline import read
 
     definition = read(pipeline, overrides)
-    from metaflowkit.reporting.preview import write_preview
+    with loading():
+        from metaflowkit.reporting.preview import write_preview
 
     text = write_preview(definition, path, tasks, levels)
     say(f"written: {path} ({text})")

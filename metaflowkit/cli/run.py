@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 from metaflowkit.config.files import VERIFY_VARIABLE
 from metaflowkit.distributed.processes import TIMEOUT, is_restartable, joined, launched
 from metaflowkit.distributed.world import World
@@ -82,8 +82,11 @@ def _run(
         if run_dir is None and is_restartable():
             raise ConfigError("--max-restarts: a restart would not find the run; name its directory with --run-dir")
         definition = read(path, overrides)
-    from metaflowkit.reporting.terminal import choose_progress
-    from metaflowkit.reporting.train import train
+    with loading():
+        import torch._dynamo  # noqa: F401, which torch.optim imports when it is used first
+
+        from metaflowkit.reporting.terminal import choose_progress
+        from metaflowkit.reporting.train import train
 
     report = train(definition, run_dir, resume, overwrite, choose_progress(quiet), world=world)
     if world.first and as_json:

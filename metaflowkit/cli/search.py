@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 from metaflowkit.errors import ConfigError
 from metaflowkit.search import STORAGE_VARIABLE
 
@@ -69,9 +69,10 @@ def start(
 
 def _work(worker: str, storage: str | None, folder: Path | None, index: int | None) -> None:
     parent = os.getppid()
-    from metaflowkit.search.storage import reachable
-    from metaflowkit.search.study import join
-    from metaflowkit.search.worker import end_with, work
+    with loading():
+        from metaflowkit.search.storage import reachable
+        from metaflowkit.search.study import join
+        from metaflowkit.search.worker import end_with, work
 
     if index is not None:
         end_with(parent)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metaflowkit.cli.base import as_json, examples, overriding, say, say_json
+from metaflowkit.cli.base import as_json, examples, loading, overriding, say, say_json
 
 
 @click.command(epilog=examples("mfk show pipelines/quickstart.yaml", "mfk show pipelines/quickstart.yaml --set inner.steps=5"))
@@ -21,8 +21,9 @@ def show(pipeline: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from metaflowkit.config.pipeline import read
 
     definition = read(pipeline, overrides)
-    from metaflowkit.reporting.show import plain
-    from metaflowkit.reporting.show import show as lines_of
+    with loading():
+        from metaflowkit.reporting.show import plain
+        from metaflowkit.reporting.show import show as lines_of
 
     if as_json:
         say_json(plain(definition))

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor, nn
 
-from metaflowkit.engines.thread_map import refuse_draws_since
+from metaflowkit.engines.thread_map import DRAWING, refuse_draws_since
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def can_fork(workers: int) -> bool:
     return sys.platform == "linux" and torch.get_num_threads() // workers <= 1 and not torch.accelerator.is_available()
 
 
-def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks: int, workers: int) -> Iterator[T]:
+def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks: int, workers: int, drawing: str = DRAWING) -> Iterator[T]:
     """``function(model, t)`` for each task t, in their order, in this process and forked ones.
 
     Every process takes the next task from one queue. A task that fails in a forked process (an error, a signal, a hang) is computed
@@ -53,6 +53,7 @@ def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks
         model: called by all processes; each has its own after the fork.
         tasks: their number.
         workers: processes, this one included.
+        drawing: the error where something draws from torch's generator.
 
     Raises:
         ConfigError: something drew from torch's generator: it would draw the same in each process.
@@ -84,7 +85,7 @@ def process_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks
         torch.set_num_threads(threads)
     if parallel_tasks < tasks:
         yield function(model, parallel_tasks)
-    refuse_draws_since(generator)
+    refuse_draws_since(generator, drawing)
 
 
 def _queue_of(tasks: int) -> int:

@@ -69,13 +69,16 @@ def thread_map(function: Callable[[nn.Module, int], T], model: nn.Module, tasks:
     refuse_draws_since(generator)
 
 
-def refuse_draws_since(generator: Tensor) -> None:
+DRAWING = (
+    "inner.engine: random numbers are drawn in the inner loop, but by no module of torch that is known to; "
+    "use such as nn.Dropout, or choose {name: vectorized, chunk: 1, workers: 1}"
+)
+
+
+def refuse_draws_since(generator: Tensor, message: str = DRAWING) -> None:
     """Raise a ConfigError if torch's generator is no longer in this state."""
     if not torch.equal(torch.get_rng_state(), generator):
-        raise ConfigError(
-            "inner.engine: random numbers are drawn in the inner loop, but by no module of torch that is known to; "
-            "use such as nn.Dropout, or choose {name: vectorized, chunk: 1, workers: 1}"
-        )
+        raise ConfigError(message)
 
 
 @lru_cache

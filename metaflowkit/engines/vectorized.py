@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from metaflowkit.engines.contract import require_update
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.recomputation import REFUSAL
+from metaflowkit.engines.recording import Recordings, Unrecorded
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.task_map import TaskMap
 from metaflowkit.errors import ConfigError
@@ -64,12 +65,20 @@ class VectorizedEngine:
             memory in proportion.
         workers: threads, or forked processes where they are faster, that run tasks in parallel on a CPU where ``chunk`` is 1, each
             with the memory of a task; null for as many as torch has threads, 1 for one task after the other.
+        graph: on a GPU record the meta-gradient as a CUDA graph in the second outer step and replay it from then on, for batches of tasks; elsewhere
+            it changes nothing. Random numbers in the model, hooks, drawn examples and objectives that read the outer step cannot be recorded.
+
+    Raises:
+        ValueError: ``graph`` with tasks that do not go through vmap.
     """
 
     takes_native = False
     calls_hooks = True
 
-    def __init__(self, chunk: Count | None = None, workers: Count | None = None) -> None:
+    def __init__(self, chunk: Count | None = None, workers: Count | None = None, graph: bool = False) -> None:
+        if graph and chunk == 1:
+            raise ValueError("graph records batches of tasks, got chunk 1; leave chunk out, or set graph: false")
+        self._recordings = Recordings() if graph else None
         self.chunk, self.batches, self._workers, self._map = chunk, chunk != 1, workers, TaskMap()
         self.description = "vectorized, " + ("all tasks at once" if chunk is None else "task by task" if chunk == 1 else f"{chunk} tasks at a time")
 
@@ -82,13 +91,15 @@ class VectorizedEngine:
         """The objective's value, metrics and meta-gradients, chunk by chunk."""
         meta = learner.meta()
         tasks = task_count(episode)
+        if self._recordings is not None:
+            episode = _recordable(learner, episode)
 
         def run_task(learner: MetaLearner, support: Tree, query: Tree) -> tuple[Params, Tensor, dict[str, Tensor]]:
             return self._loop(learner, support, episode._replace(support=support, query=query)).outcome(meta)
 
         total: Params = {}
         values, metrics = [], []
-        for gradients, value, task_metrics in self._results(learner, run_task, episode.support, episode.query):
+        for gradients, value, task_metrics in self._results(learner, run_task, episode.support, episode.query, recordings=self._recordings):
             total = {name: total[name] + g.sum(0) if total else g.sum(0) for name, g in gradients.items()}
             values.append(value)
             metrics.append(task_metrics)
@@ -113,13 +124,13 @@ class VectorizedEngine:
         buffers = TaskBuffers(learner.model, self.batches)
         return InnerLoop(learner, _FunctionalStepper(learner, autodiff, True), _FunctionalStepper(learner, autodiff, False), buffers, support, task)
 
-    def _results(self, learner: MetaLearner, function: Any, *sets: Tree) -> Iterator[Any]:
+    def _results(self, learner: MetaLearner, function: Any, *sets: Tree, recordings: Recordings | None = None) -> Iterator[Any]:
         """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
         refuse_hooks(learner.model, forward=False)
         with exact_kernels(learner.model):
-            yield from self._batched(learner, function, sets) if self.batches else self._task_by_task(learner, function, sets)
+            yield from self._batched(learner, function, sets, recordings) if self.batches else self._task_by_task(learner, function, sets)
 
-    def _batched(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...]) -> Iterator[Any]:
+    def _batched(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...], recordings: Recordings | None) -> Iterator[Any]:
         tasks = len(tensors(sets)[0])
         size = self.chunk or tasks
         batched = vmap(partial(function, learner), randomness="same" if draws(learner.model) else "error")
@@ -127,7 +138,11 @@ class VectorizedEngine:
             sets = tree_map(torch.Tensor.contiguous, sets)
         for i in range(0, tasks, size):
             try:
-                results = batched(*tree_map(lambda x, i=i: x[i : i + size], sets))  # type: ignore[misc]
+                inputs = tree_map(lambda x, i=i: x[i : i + size], sets)  # type: ignore[misc]
+                if recordings is not None and _recorded_on(tensors(sets)[0].device):
+                    results = recordings(batched, inputs, _identity(learner), learner)
+                else:
+                    results = batched(*inputs)
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
@@ -148,3 +163,30 @@ class VectorizedEngine:
         if workers == 1:
             return (run_task(learner.model, t) for t in range(tasks))
         return self._map(run_task, learner.model, tasks, workers, kind=(len(sets), tasks, *(x.shape for x in tensors(sets))))
+
+
+def _recorded_on(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _identity(learner: MetaLearner) -> tuple[Any, ...]:
+    """Equal for learners with the same parts and tensors in the same memory, of which a recorded meta-gradient is the same function."""
+    parts = [value for name, value in vars(learner).items() if name in {f.name for f in fields(learner)} - {"average", "model"}]
+    memory = [x.data_ptr() for x in [*learner.model.parameters(), *learner.model.buffers(), *(learner.average or {}).values()]]
+    return (id(learner.model), *(part if isinstance(part, int | float | frozenset | None) else id(part) for part in parts), *memory)
+
+
+def _recordable(learner: MetaLearner, episode: Episode) -> Episode:
+    """The episode without the numbers that differ from step to step.
+
+    Raises:
+        ConfigError: the model runs code or draws random numbers that a recording would leave out.
+    """
+    for reason, present in {"hooks of its modules run": hooked(learner.model), "random numbers are drawn": draws(learner.model)}.items():
+        if present:
+            raise ConfigError(f"inner.engine.graph: {reason} in every call of the network, and a recorded meta-gradient would leave them out; set graph: false")
+    if learner.sample is not None:
+        raise ConfigError(
+            "inner.engine.graph: examples are drawn in every inner step, and a recorded meta-gradient would keep the first ones; set graph: false"
+        )
+    return episode._replace(seed=Unrecorded("the seed of the tasks"), step=Unrecorded("the outer step, which the objective reads,"))

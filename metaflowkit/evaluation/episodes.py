@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.base import Readout, Shown
 from metaflowkit.evaluation.feature_table import feature_table
+from metaflowkit.evaluation.parallel import in_parallel
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score, joined
 from metaflowkit.models.normalisation import current_statistics, stored_norms
 from metaflowkit.seeding import seed_for
@@ -29,7 +30,6 @@ from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Episode, Labelled
 
 BATCH = 20
-V = TypeVar("V")
 
 
 def evaluate(
@@ -75,49 +75,59 @@ def evaluate(
     for argument, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1), ("episodes", episodes, 2)):
         if value < least:
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
-    drawn = _drawn(flow, split, way, shot, query, episodes)
-    with stage(f"measuring {split} {way}-way {shot}-shot", len(flow.world.share(math.ceil(episodes / BATCH)))) as advance:
-        measured = accuracies(flow, chosen, counted(drawn, advance), statistics)
+    batches = math.ceil(episodes / BATCH)
+    with normalising(flow, statistics), stage(f"measuring {split} {way}-way {shot}-shot", len(flow.world.share(batches))) as advance:
+        measured = accuracies(flow, chosen, shown_tasks(flow, split, way, shot, query, episodes), batches, advance)
     return [Score.of(split, FewShot(way, shot, query, name, statistics), ACCURACY, values) for name, values in measured.items()]
 
 
-def accuracies(flow: Flow, chosen: Mapping[str, Readout], tasks: Iterable[Shown], statistics: str) -> dict[str, Tensor]:
+def accuracies(
+    flow: FewShotFlow, chosen: Mapping[str, Readout], tasks: Callable[[int], Shown], batches: int, advance: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
     """The accuracy on each task by readout, [T] each.
 
     Args:
         flow: with the weights to measure.
         chosen: readouts by name.
-        tasks: batches of tasks; where processes share them, those of this one's share.
-        statistics: as in :func:`evaluate`.
+        tasks: a batch of tasks by its number.
+        batches: of tasks; where processes share them, each takes its share.
+        advance: called about once for each batch.
+
+    Raises:
+        ConfigError: a readout draws from torch's generator.
     """
-    with flow.world.together(), _normalising(flow, statistics):
-        own = [{name: accuracy(_scores(readout, shown, name).double(), shown.episode.query.y) for name, readout in chosen.items()} for shown in tasks]
-    values = flow.world.interleaved([{name: value.cpu() for name, value in batch.items()} for batch in own])
+    share = flow.world.share(batches)
+
+    def measure(i: int) -> dict[str, Tensor]:
+        shown = tasks(share[i])
+        return {name: accuracy(_scores(readout, shown, name).double(), shown.episode.query.y).cpu() for name, readout in chosen.items()}
+
+    with flow.world.together():
+        own = in_parallel(measure, flow.model, len(share), advance)
+    values = flow.world.interleaved(own)
     return {name: joined([batch[name] for batch in values]) for name in chosen}
 
 
-def _drawn(flow: FewShotFlow, split: str, way: int, shot: int, query: int, episodes: int) -> Iterator[Shown]:
-    """The episodes of a measurement in batches, those of this process's share, with their features where these are computed once for all."""
+def shown_tasks(flow: FewShotFlow, split: str, way: int, shot: int, query: int, episodes: int) -> Callable[[int], Shown]:
+    """The episodes of a measurement by the number of their batch, with their features where these are computed once for all."""
     examples, purpose = flow.splits[split], f"{split}/{way}w{shot}s"
     tasks = LabelledTasks(examples, flow.pipeline.evaluate.seed, way, shot, query, BATCH)
     rows = LabelledTasks(dataclasses.replace(examples, x=torch.arange(len(examples.x))), tasks.seed, way, shot, query, BATCH)  # the same draws
     table = feature_table(flow, split, episodes * way * (shot + query))
-    for i, episode in batches(flow, tasks, purpose, episodes):
-        features = None
+
+    def batch(i: int) -> Shown:
+        count = min(BATCH, episodes - i * BATCH)
+        drawn, features = tasks.episode(i, purpose), None
+        support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
         if table is not None:
-            count, drawn = len(episode.support.x), rows.episode(i, purpose)
-            features = (table[drawn.support.x[:count].to(table.device)], table[drawn.query.x[:count].to(table.device)])
-        yield Shown(flow, episode, f"evaluate/{split}", i, features)
+            chosen = rows.episode(i, purpose)
+            features = (table[chosen.support.x[:count].to(table.device)], table[chosen.query.x[:count].to(table.device)])
+        return Shown(flow, Episode(support, query, way, seed_for(tasks.seed, f"inner/{purpose}", i)), f"evaluate/{split}", i, features)
+
+    return batch
 
 
-def counted(items: Iterable[V], advance: Callable[[], None]) -> Iterator[V]:
-    """The same items; ``advance`` is called once each of them has been worked on."""
-    for item in items:
-        yield item
-        advance()
-
-
-def _normalising(flow: Flow, statistics: str) -> AbstractContextManager[None]:
+def normalising(flow: Flow, statistics: str) -> AbstractContextManager[None]:
     """A context in which networks that store statistics normalise by these; see :func:`evaluate`."""
     if statistics == "stored":
         return nullcontext()
@@ -150,12 +160,3 @@ def chosen_readouts(readouts: str | Iterable[str | Choice], plugins: Sequence[st
         except ValueError as error:
             raise ConfigError(f"evaluate.readouts: {error}") from None
     return chosen
-
-
-def batches(flow: FewShotFlow, tasks: LabelledTasks, purpose: str, episodes: int) -> Iterator[tuple[int, Episode]]:
-    """Episodes of labelled tasks as the model reads them, the requested number of them, in numbered batches; those of this process's share."""
-    for i in flow.world.share(math.ceil(episodes / BATCH)):
-        episode = tasks.episode(i, purpose)
-        count = min(BATCH, episodes - i * BATCH)
-        support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (episode.support, episode.query))
-        yield i, Episode(support, query, episode.way, seed_for(tasks.seed, f"inner/{purpose}", i))

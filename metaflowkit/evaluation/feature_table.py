@@ -15,6 +15,7 @@ from torch import Tensor
 from metaflowkit.composition.flow import FewShotFlow
 from metaflowkit.engines.safety import hooked
 from metaflowkit.evaluation.embedding import depend_on_their_set, embed
+from metaflowkit.evaluation.parallel import in_parallel
 from metaflowkit.evaluation.precomputed import fingerprint
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import stored_norms
@@ -44,8 +45,9 @@ def feature_table(flow: FewShotFlow, split: str, shown: int) -> Tensor | None:
     if depend_on_their_set(model, flow.inputs(x[:TRIED])):
         return None
     chunks = torch.split(x, CHUNK)
+    share = flow.world.share(len(chunks))
     with flow.world.together():
-        own = [embed(model, flow.inputs(chunks[i])[None])[0].cpu() for i in flow.world.share(len(chunks))]
+        own = in_parallel(lambda i: embed(model, flow.inputs(chunks[share[i]])[None])[0].cpu(), model, len(share))
     table = torch.cat(flow.world.interleaved(own)).to(flow.device)
     _TABLES[model] = (key, x, table)
     return table

@@ -10,7 +10,7 @@ from metaflowkit.composition.flow import FewShotFlow
 from metaflowkit.config.choice import Choice
 from metaflowkit.datasets.one_shot_runs import OneShotRun
 from metaflowkit.evaluation.base import Shown
-from metaflowkit.evaluation.episodes import accuracies, chosen_readouts
+from metaflowkit.evaluation.episodes import accuracies, chosen_readouts, normalising
 from metaflowkit.evaluation.scores import ACCURACY, FewShot, Score
 from metaflowkit.seeding import seed_for
 from metaflowkit.types import Episode, Labelled
@@ -34,8 +34,8 @@ def evaluate_one_shot_runs(flow: FewShotFlow, runs: Sequence[OneShotRun], readou
     query = max(1, len(runs[0].test) // way)
     scores = []
     for statistics in flow.pipeline.evaluate.statistics_in_turn():
-        tasks = (Shown(flow, _episode(flow, run, i), f"evaluate/{SPLIT}", i) for i, run in enumerate(runs))
-        measured = accuracies(flow, chosen, tasks, statistics)
+        with normalising(flow, statistics):
+            measured = accuracies(flow, chosen, lambda i: Shown(flow, _episode(flow, runs[i], i), f"evaluate/{SPLIT}", i), len(runs))
         scores += [Score.of(SPLIT, FewShot(way, 1, query, name, statistics), ACCURACY, values, "runs") for name, values in measured.items()]
     return scores
 

@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 
@@ -28,7 +28,7 @@ from metaflowkit.training.run_directory import RESTORE_FILE, Run
 from metaflowkit.training.shared_outcome import shared_outcome
 from metaflowkit.training.signs import SIGN, Watch, costly_metrics, embedding_metrics
 from metaflowkit.training.stop import Stop
-from metaflowkit.types import Episode
+from metaflowkit.types import Episode, Outcome
 
 
 class OuterLoop:
@@ -132,7 +132,7 @@ class OuterLoop:
         episode = self._next_episode()
         learner = dataclasses.replace(self.flow.learner, average=self.average) if self.average else self.flow.learner
         outcome, self.stopping = shared_outcome(self.flow, learner, episode, self.stop.requested is not None)
-        norm = self._check_finite(outcome, step)
+        norm, objective, metrics = self._read(outcome, step)
         validated = step % self.flow.pipeline.evaluate.every == 0 or step == self.outer.steps
         signs = embedding_metrics(self.flow, episode) | (costly_metrics(self.flow, episode, outcome) if validated else {})
         scale = min(1.0, self.outer.clip / norm) if self.outer.clip is not None and norm > 0 else 1.0
@@ -144,8 +144,8 @@ class OuterLoop:
         for name, value in self.average.items():
             value.lerp_(self.parameters[name].detach(), 1 - cast(float, self.decay))
         self.step = step
-        metrics = {f"train/{name}": value for name, value in {**{n: v.item() for n, v in outcome.metrics.items()}, **signs}.items()}
-        metrics = {"train/objective": outcome.value.item(), "train/gradient_norm": norm, **metrics}
+        metrics = {"objective": objective, "gradient_norm": norm, **metrics, **signs}
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
         warned = self._logged(step, metrics)
         self._new_events.append(Stepped(step, metrics["train/objective"], metrics, self.flow.examples_in(episode)))
         self._new_events += warned
@@ -268,19 +268,27 @@ class OuterLoop:
             return ""
         return f", such as with mfk run {shlex.quote(str(self.run.folder / 'pipeline.yaml'))} --set outer.optimizer.lr={self.lr / 10:g}"
 
-    def _check_finite(self, outcome: Any, step: int) -> float:
+    def _read(self, outcome: Outcome, step: int) -> tuple[float, float, dict[str, float]]:
+        """Norm of the meta-gradient, objective and metrics as numbers, all in one transfer: a GPU would wait for the host at each.
+
+        Raises:
+            DivergenceError: the gradient or the objective is not finite.
+        """
         squares = torch.stack([g.double().square().sum() for g in outcome.gradients.values()])
-        norm = squares.sum().sqrt().item()
-        if torch.isfinite(outcome.value) and torch.isfinite(squares).all():
-            return norm
-        name = next((name for name, square in zip(outcome.gradients, squares) if not torch.isfinite(square)), "the objective alone")
+        scalars = [squares.sum().sqrt(), *(x.detach().to(squares) for x in (outcome.value, *outcome.metrics.values())), *squares]
+        norm, objective, *others = torch.stack(scalars).tolist()
+        metrics = dict(zip(outcome.metrics, others))
+        finite = [math.isfinite(square) for square in others[len(metrics) :]]
+        if math.isfinite(objective) and all(finite):
+            return norm, objective, metrics
+        name = next((name for name, is_finite in zip(outcome.gradients, finite) if not is_finite), "the objective alone")
         if all(parameter.isfinite().all() for parameter in self.parameters.values()):
             self.flow.calibrate()
             self.save()
         with self.world.together():
             path = checkpoint.step_path(self.run.checkpoints, cast(int, self.saved))
             raise DivergenceError(
-                f"outer step {step}: the meta-gradient is not finite, first in {name} (objective {outcome.value.item():g}); lower inner.rule.lr, "
+                f"outer step {step}: the meta-gradient is not finite, first in {name} (objective {objective:g}); lower inner.rule.lr, "
                 f"inner.steps or outer.optimizer.lr{self._milder()}; the last good state is saved in {path}; "
                 f"measure it with mfk evaluate {shlex.quote(str(self.run.folder))} --weights last"
             )

@@ -68,8 +68,10 @@ def spread(features: Tensor) -> dict[str, float]:
     values = torch.linalg.svdvals(features.double() - features.double().mean(0))
     shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     rank = torch.special.entr(shares).sum().exp()
-    deviation = {"embedding_deviation": centred.square().mean(0).sum().sqrt().item()}
-    return deviation | ({"effective_rank": rank.item()} if min(len(features) - 1, features.shape[1]) >= RANKED else {})
+    metrics = dict(zip(("embedding_deviation", "effective_rank"), torch.stack([centred.square().mean(0).sum().sqrt(), rank]).tolist()))
+    if min(len(features) - 1, features.shape[1]) < RANKED:
+        del metrics["effective_rank"]
+    return metrics
 
 
 def embedding_metrics(flow: Flow, episode: Episode) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from torch import nn
 
 import metaflowkit
 from metaflowkit.cli import main
+from metaflowkit.cli.base import loading
 from metaflowkit.config.registry import KINDS
 from metaflowkit.errors import Interrupted
 from metaflowkit.training.outer_loop import OuterLoop
@@ -42,6 +44,18 @@ def test_light_commands_import_neither_torch_nor_kornia(arguments) -> None:
     code = f"import sys; sys.argv = ['mfk', *{arguments}]\ntry:\n    import runpy; runpy.run_module('metaflowkit', run_name='__main__')\nexcept SystemExit as end:\n    assert not end.code, end.code\nassert not {{'torch', 'kornia', 'numpy'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
+
+
+def test_imports_of_a_command_are_left_out_of_garbage_collection_once(monkeypatch) -> None:
+    counts = iter([0, 1])
+    calls = []
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: next(counts))
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append(gc.isenabled()))
+    for _ in range(2):
+        with loading():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+    assert calls == [True]
 
 
 def test_components_lists_every_component_with_its_settings() -> None:

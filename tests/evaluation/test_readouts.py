@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -13,9 +15,8 @@ from metaflowkit.config.pipeline import pipeline_of
 from metaflowkit.config.yaml import parse_yaml
 from metaflowkit.errors import ConfigError
 from metaflowkit.evaluation.base import Shown
-from metaflowkit.evaluation.episodes import batches, evaluate
+from metaflowkit.evaluation.episodes import evaluate, shown_tasks
 from metaflowkit.evaluation.readouts import AveragedReadout, PrototypeReadout
-from metaflowkit.tasks.labelled import LabelledTasks
 from metaflowkit.types import Labelled
 from tests.small import SMALL
 
@@ -24,8 +25,7 @@ GROUP = "model.backbone.norm=group"
 
 def shown(*overrides: str) -> Shown:
     flow = build(pipeline_of(parse_yaml(SMALL, "small.yaml").plain(), overrides))
-    ((_, episode),) = batches(flow, LabelledTasks(flow.splits["test"], 0, 3, 2, 3, 20), "test", 4)
-    return Shown(flow, episode, "evaluate/test", 0)
+    return dataclasses.replace(shown_tasks(flow, "test", 3, 2, 3, 4)(0), features=None)
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])

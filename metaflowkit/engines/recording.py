@@ -1,0 +1,122 @@
+"""Computations that are recorded once and replayed: CUDA graphs, which take a meta-gradient of thousands of small kernels off Python's hands."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch import Tensor
+
+from metaflowkit.errors import ConfigError
+from metaflowkit.types import Tree, tensors, tree_map
+
+Computation = Callable[..., Tree]
+
+KEPT = 4  # recordings, each of which holds the memory of a meta-gradient
+WARM_UP = 3  # calls before a recording, as torch's documentation of CUDA graphs asks for
+
+
+class Recorder(Protocol):
+    """Records what a computation launches on a device."""
+
+    def __call__(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
+        """A computation of the same results, for inputs of the same shapes, that runs no Python of the first one again.
+
+        Tensors that the computation reads besides its inputs are read where they lie at every call.
+        """
+
+
+def record_cuda_graph(computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
+    """A recorder by CUDA graphs.
+
+    Reference:
+        https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+    static = tree_map(Tensor.clone, inputs)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            computation(*static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = computation(*static)
+
+    def replay(*inputs: Tree) -> Tree:
+        for target, source in zip(tensors(static), tensors(inputs)):
+            target.copy_(source, non_blocking=True)
+        graph.replay()
+        return tree_map(Tensor.clone, results)  # the next replay writes to the same memory
+
+    return replay
+
+
+class Recordings:
+    """Computations by what determines them besides their inputs' values; each is recorded when it is called for the second time.
+
+    Args:
+        recorder: of the device.
+    """
+
+    def __init__(self, recorder: Recorder = record_cuda_graph) -> None:
+        self._recorder = recorder
+        self._entries: OrderedDict[Hashable, tuple[Any, Computation | None]] = OrderedDict()
+
+    def __call__(self, computation: Computation, inputs: tuple[Tree, ...], key: Hashable, owner: Any) -> Tree:
+        """The results of a computation.
+
+        Args:
+            computation: pure but for the tensors that it reads.
+            inputs: its arguments.
+            key: equal for calls of which one may be replayed in place of the other.
+            owner: kept with the recording, so that no other object takes over an identity that is part of the key.
+
+        Raises:
+            ConfigError: it cannot be recorded.
+        """
+        key = (key, *((x.shape, x.stride(), x.dtype, x.device) for x in tensors(inputs)))
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            results, recorded = computation(*inputs), None
+        elif entry[1] is None:
+            recorded = self._record(computation, inputs)
+            results = recorded(*inputs)
+        else:
+            recorded = entry[1]
+            results = recorded(*inputs)
+        self._entries[key] = (owner, recorded)
+        while len(self._entries) > KEPT:
+            self._entries.popitem(last=False)
+        return results
+
+    def _record(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
+        try:
+            return self._recorder(computation, inputs)
+        except RuntimeError as error:
+            text = str(error).splitlines()[0]
+            raise ConfigError(
+                f"inner.engine.graph: the meta-gradient cannot be recorded ({text}); set graph: false, or compute without .item() and the like"
+            ) from error
+
+
+class Unrecorded:
+    """Stands for a number that differs from step to step, which a recording would keep for ever; every use of it raises.
+
+    Args:
+        name: of the number.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ConfigError(
+            f"inner.engine.graph: {self._name} differs from step to step, and a recorded meta-gradient would keep its first value; set graph: false"
+        )
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __repr__ = __format__ = _refuse  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __neg__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
