@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,8 @@ class Linear(nn.Module):
     Args:
         features: D.
         way: N.
+        initial: rows of W before training: ``xavier``, uniform within sqrt(6 / (D + N)), or ``small``, uniform within 1 / sqrt(D) as in
+            torch.nn.Linear. Second-order MAML on images starts better from the latter (docs/speed.md, Whole programs).
 
     Reference:
         C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017.
@@ -27,11 +31,14 @@ class Linear(nn.Module):
     fixed_way = True
     metric = "cosine"
 
-    def __init__(self, features: int, way: int) -> None:
+    def __init__(self, features: int, way: int, initial: Literal["xavier", "small"] = "xavier") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(way, features))
         self.bias = nn.Parameter(torch.zeros(way))
-        nn.init.xavier_uniform_(self.weight)
+        if initial == "xavier":
+            nn.init.xavier_uniform_(self.weight)
+        else:
+            nn.init.uniform_(self.weight, -(features**-0.5), features**-0.5)
 
     def forward(self, features: Tensor, support: Labelled, way: int) -> Tensor:
         """Scores [n, N] of features [n, D]; the support set is not needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from metaflowkit.models.heads.linear import Linear
@@ -14,3 +15,11 @@ def test_scores_do_not_look_at_the_support_set() -> None:
     x = torch.rand(5, 4)
     support = Labelled(torch.rand(3, 4), torch.arange(3))
     torch.testing.assert_close(head(x, support, 3), torch.nn.functional.linear(x, head.weight, head.bias))
+
+
+@pytest.mark.parametrize(("initial", "bound"), [("xavier", (6 / (400 + 100)) ** 0.5), ("small", 400**-0.5)])
+def test_initial_rows_lie_evenly_within_their_bound(initial, bound) -> None:
+    torch.manual_seed(0)
+    weight = Linear(400, 100, initial).weight
+    assert 0.999 * bound < weight.abs().max() <= bound
+    torch.testing.assert_close(weight.std().item(), bound / 3**0.5, rtol=0.01, atol=0)
