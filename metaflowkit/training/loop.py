@@ -103,7 +103,7 @@ def _finished(loop: OuterLoop, seconds: float) -> Finished:
     scores = [(weights, score) for weights, scores in (("untrained", loop.before), ("best", loop.after)) for score in scores]
     with loop.world.together():
         if loop.world.first:
-            loop.run.append([{"weights": weights, **score.plain(), "protocol": protocol_text} for weights, score in scores])
+            loop.run.append([{"weights": weights, **score.plain(), "protocol": protocol_text} for weights, score in scores], once=True)
     validation = paired(loop.episodes.get("untrained", []), loop.episodes.get("best", []), flow.pipeline.metric)
     return Finished(loop.run, flow, loop.before, loop.after, loop.best, loop.untrained, validation, seconds, protocol_text)
 

@@ -93,11 +93,18 @@ class Run:
             raise RunError(f"{self.folder}: is no run directory (it has no pipeline.yaml); give the folder that mfk run named")
         return read(path)
 
-    def append(self, results: Sequence[dict[str, Any]]) -> None:
-        """Add a line each to ``evaluations.jsonl``; earlier lines stay even where this fails."""
+    def append(self, results: Sequence[dict[str, Any]], once: bool = False) -> None:
+        """Add a line each to ``evaluations.jsonl``; earlier lines stay even where this fails.
+
+        Args:
+            results: of measurements.
+            once: leave out what an earlier line says already, as when a run was killed between this and its report, and then resumed.
+        """
         path = self.folder / "evaluations.jsonl"
         before = path.read_bytes() if path.exists() else b""
-        write_atomic(path, before + "".join(json.dumps(result) + "\n" for result in results).encode())
+        lines = [json.dumps(result).encode() + b"\n" for result in results]
+        present = set(before.splitlines(keepends=True)) if once else set()
+        write_atomic(path, before + b"".join(line for line in lines if line not in present))
 
 
 def default_folder(pipeline: Pipeline) -> Path:

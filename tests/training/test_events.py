@@ -79,6 +79,15 @@ def test_leaving_the_loop_keeps_what_was_saved_and_the_run_goes_on_to_the_same_b
     assert (tmp_path / "left" / "checkpoints" / "best.pt").read_bytes() == (tmp_path / "whole" / "checkpoints" / "best.pt").read_bytes()
 
 
+def test_a_run_killed_before_its_report_and_resumed_has_its_scores_once(pipeline, tmp_path) -> None:
+    with closing(events(pipeline, tmp_path / "run")) as told:
+        assert any(isinstance(event, Finished) for event in told)  # the scores are written, the report is not
+    written = (tmp_path / "run" / "evaluations.jsonl").read_bytes()
+    train(pipeline, tmp_path / "run", resume=True)
+    assert written
+    assert (tmp_path / "run" / "evaluations.jsonl").read_bytes() == written
+
+
 def test_the_caller_may_ask_for_the_end_and_the_step_at_hand_is_saved(pipeline, tmp_path) -> None:
     stop = Stop()
     told = events(pipeline, tmp_path / "run", stop=stop)

@@ -20,8 +20,8 @@ class Linear(nn.Module):
     Args:
         features: D.
         way: N.
-        initial: rows of W before training: ``xavier``, uniform within sqrt(6 / (D + N)), or ``small``, uniform within 1 / sqrt(D) as in
-            torch.nn.Linear. Second-order MAML on images starts better from the latter (docs/speed.md, Whole programs).
+        initial: before training: ``xavier``, W uniform within sqrt(6 / (D + N)) and b = 0, or ``small``, both uniform within 1 / sqrt(D) as in
+            torch.nn.Linear, from which MAML on images learns faster at first (docs/speed.md, Whole programs).
 
     Reference:
         C. Finn, P. Abbeel, S. Levine, Model-Agnostic Meta-Learning, ICML 2017.
@@ -38,7 +38,8 @@ class Linear(nn.Module):
         if initial == "xavier":
             nn.init.xavier_uniform_(self.weight)
         else:
-            nn.init.uniform_(self.weight, -(features**-0.5), features**-0.5)
+            for p in (self.weight, self.bias):
+                nn.init.uniform_(p, -(features**-0.5), features**-0.5)
 
     def forward(self, features: Tensor, support: Labelled, way: int) -> Tensor:
         """Scores [n, N] of features [n, D]; the support set is not needed."""

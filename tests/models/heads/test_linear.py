@@ -18,8 +18,9 @@ def test_scores_do_not_look_at_the_support_set() -> None:
 
 
 @pytest.mark.parametrize(("initial", "bound"), [("xavier", (6 / (400 + 100)) ** 0.5), ("small", 400**-0.5)])
-def test_initial_rows_lie_evenly_within_their_bound(initial, bound) -> None:
+def test_initial_values_lie_evenly_within_their_bound(initial, bound) -> None:
     torch.manual_seed(0)
-    weight = Linear(400, 100, initial).weight
-    assert 0.999 * bound < weight.abs().max() <= bound
-    torch.testing.assert_close(weight.std().item(), bound / 3**0.5, rtol=0.01, atol=0)
+    head = Linear(400, 100, initial)
+    assert 0.999 * bound < head.weight.abs().max() <= bound
+    torch.testing.assert_close(head.weight.std().item(), bound / 3**0.5, rtol=0.01, atol=0)
+    assert (0.9 * bound < head.bias.abs().max() <= bound) if initial == "small" else not head.bias.any()
