@@ -35,7 +35,7 @@ def record_cuda_graph(computation: Computation, inputs: tuple[Tree, ...]) -> Com
         https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
     static = tree_map(Tensor.clone, inputs)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):
@@ -117,6 +117,6 @@ class Unrecorded:
             f"inner.engine.graph: {self._name} differs from step to step, and a recorded meta-gradient would keep its first value; set graph: false"
         )
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __repr__ = __format__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __repr__ = __format__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __neg__ = _refuse
     __hash__ = None  # type: ignore[assignment]

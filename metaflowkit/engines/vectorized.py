@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -189,4 +189,4 @@ def _recordable(learner: MetaLearner, episode: Episode) -> Episode:
         raise ConfigError(
             "inner.engine.graph: examples are drawn in every inner step, and a recorded meta-gradient would keep the first ones; set graph: false"
         )
-    return episode._replace(seed=Unrecorded("the seed of the tasks"), step=Unrecorded("the outer step, which the objective reads,"))
+    return episode._replace(seed=cast(int, Unrecorded("the seed of the tasks")), step=cast(int, Unrecorded("the outer step, which the objective reads,")))

@@ -37,7 +37,7 @@ def in_parallel(function: Callable[[int], T], model: nn.Module, count: int, adva
         workers = 1
     process = os.getpid()
 
-    def call(_: nn.Module, i: int) -> T:
+    def call(_model: nn.Module, i: int) -> T:
         result = function(i)
         if os.getpid() == process:
             for _ in range(workers):

@@ -65,7 +65,7 @@ def test_few_tasks_are_not_batched(tasks, batched, monkeypatch) -> None:
     learner, episode = _parts(MLP((1, 8, 8), [3])), make_episode(tasks=tasks)
     used = []
     run = VectorizedEngine._results
-    monkeypatch.setattr(VectorizedEngine, "_results", lambda self, *rest: used.append(self.batches) or run(self, *rest))
+    monkeypatch.setattr(VectorizedEngine, "_results", lambda self, *rest, **named: used.append(self.batches) or run(self, *rest, **named))
     engine = auto(learner.model)
     found = engine.outcome(learner, episode)
     engine.adapt(learner, episode.support, episode)

@@ -78,7 +78,7 @@ def learner_with(objective) -> MetaLearner:
 
 
 def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(traced) -> None:
-    episodes = [make_episode(tasks=4, seed=seed) for seed in range(4)]
+    episodes = [make_episode(tasks=4, seed=seed) for seed in range(3)]
     results = []
     for graph in (False, True):
         torch.manual_seed(0)
@@ -89,9 +89,10 @@ def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(trace
         assert relative(recorded.gradients, plain.gradients) < 1e-12
         assert torch.allclose(recorded.value, plain.value, rtol=1e-12)
         assert recorded.metrics.keys() == plain.metrics.keys()
-    assert not torch.allclose(results[1][2].value, results[1][3].value)
+    assert not torch.allclose(results[1][1].value, results[1][2].value)
 
 
+@pytest.mark.slow
 def test_other_shapes_and_objectives_have_recordings_of_their_own(traced) -> None:
     learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(graph=True))
     for tasks in (4, 2, 4, 2, 4, 2):
