@@ -3,7 +3,8 @@
     python benchmarks/end_to_end_comparison.py data/omniglot --rounds 3
 
 Supervised MAML on Omniglot (Lake's split), 5-way 1-shot, 32 tasks in each of 100 outer steps, exact and of first order. Each program is written as a user
-of its library would, holds the images in memory, and ends with a test on 600 tasks of unseen characters: ``benchmarks/end_to_end/``. Programs run one after
+of its library would and complete by itself, since its lines are counted; it holds the images in memory, and ends with a test on 600 tasks of unseen characters:
+``benchmarks/end_to_end/``. Programs run one after
 the other, each round with another seed. learn2learn takes part where it can be imported (``--learn2learn`` names folders for PYTHONPATH).
 """
 

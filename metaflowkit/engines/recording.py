@@ -78,15 +78,11 @@ class Recordings:
             ConfigError: it cannot be recorded.
         """
         key = (key, *((x.shape, x.stride(), x.dtype, x.device) for x in tensors(inputs)))
-        entry = self._entries.pop(key, None)
-        if entry is None:
-            results, recorded = computation(*inputs), None
-        elif entry[1] is None:
+        seen = key in self._entries
+        _, recorded = self._entries.pop(key, (owner, None))
+        if seen and recorded is None:
             recorded = self._record(computation, inputs)
-            results = recorded(*inputs)
-        else:
-            recorded = entry[1]
-            results = recorded(*inputs)
+        results = (recorded or computation)(*inputs)
         self._entries[key] = (owner, recorded)
         while len(self._entries) > KEPT:
             self._entries.popitem(last=False)

@@ -171,9 +171,9 @@ def _recorded_on(device: torch.device) -> bool:
 
 def _identity(learner: MetaLearner) -> tuple[Any, ...]:
     """Equal for learners with the same parts and tensors in the same memory, of which a recorded meta-gradient is the same function."""
-    parts = [value for name, value in vars(learner).items() if name in {f.name for f in fields(learner)} - {"average", "model"}]
+    parts = [getattr(learner, field.name) for field in fields(learner) if field.name != "average"]
     memory = [x.data_ptr() for x in [*learner.model.parameters(), *learner.model.buffers(), *(learner.average or {}).values()]]
-    return (id(learner.model), *(part if isinstance(part, int | float | frozenset | None) else id(part) for part in parts), *memory)
+    return (*(part if isinstance(part, int | float | frozenset | None) else id(part) for part in parts), *memory)
 
 
 def _recordable(learner: MetaLearner, episode: Episode) -> Episode:

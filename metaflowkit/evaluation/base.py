@@ -57,6 +57,9 @@ class Shown:
 class Readout(Protocol):
     """One way to classify the query of few-shot tasks.
 
+    It is called in forked processes where batches are measured in parallel: what it changes in itself is lost, and it must not draw from torch's global
+    generator, of which every process would draw the same numbers (ConfigError).
+
     Attributes:
         adapts: whether it runs the inner loop, for which head and loss must fit way and shot.
         augments: whether it shows the network changed images, so that it needs the images themselves and not their features.

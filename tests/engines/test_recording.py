@@ -150,11 +150,9 @@ def test_what_cannot_be_recorded_is_named() -> None:
         recordings(torch.square, (torch.ones(1),), 0, None)
 
 
-@pytest.mark.parametrize(
-    "use", [int, float, bool, str, repr, lambda n: n + 1, lambda n: n == 1, lambda n: 2 * n, lambda n: f"{n}", lambda n: max(n - 1, 0), lambda n: {n}]
-)
+@pytest.mark.parametrize("use", [int, float, bool, str, repr, lambda n: n + 1, lambda n: n == 1, lambda n: 2 * n, lambda n: f"{n}", lambda n: max(n - 1, 0)])
 def test_every_use_of_a_number_that_is_not_recorded_raises(use) -> None:
-    with pytest.raises((ConfigError, TypeError)):
+    with pytest.raises(ConfigError, match=r"^inner.engine.graph: the step differs from step to step"):
         use(Unrecorded("the step"))
 
 
