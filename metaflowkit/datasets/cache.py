@@ -79,7 +79,9 @@ def cached(key: dict[str, Any], make: Callable[[], Arrays], title: str) -> Array
     return result
 
 
-def cached_images(key: dict[str, Any], make: Callable[[Allocate | None], Arrays], title: str, size: int, holds: Callable[..., bool]) -> Arrays:
+def cached_images(
+    key: dict[str, Any], make: Callable[[Allocate | None], Arrays], title: str, size: int, holds: Callable[..., bool] = lambda *_: True
+) -> Arrays:
     """The same for images that may be larger than the memory: these are made in the entry's file, and mapped from it.
 
     Args:

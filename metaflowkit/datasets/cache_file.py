@@ -71,7 +71,8 @@ def read_entry(path: Path) -> Arrays | None:
     except (OSError, ValueError):
         return None
     images = torch.from_numpy(np.asarray(x).reshape(shape))
-    return MappedRows(images, torch.arange(len(images))) if is_mapped else images, torch.from_numpy(y), header["texts"]
+    rows = MappedRows(images, torch.arange(len(images)), f"{path.name} {header['crc']}") if is_mapped else images
+    return rows, torch.from_numpy(y), header["texts"]
 
 
 def write_entry(path: Path, result: Arrays, title: str) -> None:

@@ -6,9 +6,10 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -122,11 +123,7 @@ def decode(source: Source, decoding: Decoding, allocate: Allocate | None = None)
         uint8 [n, C, S, S]; the position in ``source.names`` of each; :meth:`Source.content`, and a line for every file that cannot be decoded.
     """
     count = len(source.names)
-    shape = (count, decoding.channels, decoding.size, decoding.size)
-    if allocate is None:
-        what = f"{source.root}: {count:,} images of {decoding.size}x{decoding.size} pixels"
-        require_memory(math.prod(shape), what, f"lower dataset.image_size, or raise {SIZE_VARIABLE}, so that they lie on disk")
-    x = np.empty(shape, dtype=np.uint8) if allocate is None else allocate(shape)
+    x = room_for(count, decoding, source.root, allocate)
     with (
         source.opened() as read,
         warnings.catch_warnings(),
@@ -148,11 +145,8 @@ def decode(source: Source, decoding: Decoding, allocate: Allocate | None = None)
             return content_hash(content), None
 
         decoded: list[tuple[str, str | None]] = []
-        chunk = max(1, CHUNK // math.prod(shape[1:]))
-        for start in range(0, count, chunk):
-            decoded += pool.map(decode_one, range(start, min(start + chunk, count)))
-            if isinstance(x, np.memmap):
-                x.flush()  # what is not on disk yet cannot leave the memory
+        for part in chunks(x):
+            decoded += pool.map(decode_one, part)
     rows = torch.tensor([i for i, (_, failure) in enumerate(decoded) if failure is None], dtype=torch.int64)
     if len(rows) < count:
         for to, row in enumerate(rows.tolist()):
@@ -160,6 +154,29 @@ def decode(source: Source, decoding: Decoding, allocate: Allocate | None = None)
                 x[to] = x[row]
     content, failures = digest(hash for hash, _ in decoded), [failure for _, failure in decoded if failure is not None]
     return torch.from_numpy(np.asarray(x[: len(rows)])), rows, [content, *failures]
+
+
+def room_for(count: int, decoding: Decoding, root: Path, allocate: Allocate | None = None) -> np.ndarray:
+    """An array uint8 [n, C, S, S] for so many images of a root; ``allocate`` as in :func:`decode`.
+
+    Raises:
+        DataError: there is less memory.
+    """
+    shape = (count, decoding.channels, decoding.size, decoding.size)
+    if allocate is not None:
+        return allocate(shape)
+    what = f"{root}: {count:,} images of {decoding.size}x{decoding.size} pixels"
+    require_memory(math.prod(shape), what, f"lower dataset.image_size, or raise {SIZE_VARIABLE}, so that they lie on disk")
+    return np.empty(shape, dtype=np.uint8)
+
+
+def chunks(x: np.ndarray) -> Iterator[range]:
+    """The rows of an array in parts, each of which is written to the array's file, where it has one, before the next one is made."""
+    size = max(1, CHUNK // math.prod(x.shape[1:]))
+    for start in range(0, len(x), size):
+        yield range(start, min(start + size, len(x)))
+        if isinstance(x, np.memmap):
+            x.flush()  # what is not on disk yet cannot leave the memory
 
 
 def open_image(content: bytes) -> Image.Image:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 ATEN = torch.ops.aten
+
+
+class Base(Protocol):
+    """What rows are read of: a tensor, or what computes them from one."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """The rows of an index of any shape, int64."""
 
 
 class MappedRows(Tensor):
@@ -21,18 +33,19 @@ class MappedRows(Tensor):
     Args:
         base: all rows, such as mapped from a file.
         rows: which of them, int64 [n].
+        content: what identifies the values of all rows, so that they need not be read for that; empty where nothing does.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, base: Tensor, rows: Tensor) -> MappedRows:
+    def __new__(cls, base: Base, rows: Tensor, content: str = "") -> MappedRows:
         """A tensor without memory of its own."""
         tensor: MappedRows = torch.Tensor._make_wrapper_subclass(cls, (len(rows), *base.shape[1:]), dtype=base.dtype, device=base.device)
         return tensor
 
-    def __init__(self, base: Tensor, rows: Tensor) -> None:
-        self.base, self.rows = base, rows
+    def __init__(self, base: Base, rows: Tensor, content: str = "") -> None:
+        self.base, self.rows, self.content = base, rows, content
 
     def __repr__(self, **settings: Any) -> str:  # type: ignore[override]
         return f"MappedRows({list(self.shape)}, {self.dtype})"
@@ -51,6 +64,14 @@ class MappedRows(Tensor):
         """All rows in memory."""
         return self.base[self.rows]
 
+    def at(self, rows: Tensor) -> MappedRows:
+        """Those of these rows; nothing is read."""
+        return MappedRows(self.base, rows, self.content)
+
+    def fingerprint(self) -> str:
+        """What identifies the values; empty where nothing does but reading them."""
+        return self.content and hashlib.sha256(self.content.encode() + self.rows.numpy().tobytes()).hexdigest()
+
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None) -> Any:  # type: ignore[override]
         lazy = LAZY.get(function)
@@ -65,7 +86,7 @@ class MappedRows(Tensor):
 def rows_of(x: Tensor, rows: Tensor | Sequence[int]) -> Tensor:
     """``x[rows]``, which of a mapped tensor reads nothing yet."""
     if isinstance(x, MappedRows):
-        return MappedRows(x.base, x.rows[torch.as_tensor(rows, dtype=torch.int64)])
+        return x.at(x.rows[torch.as_tensor(rows, dtype=torch.int64)])
     return x[rows]
 
 
@@ -78,15 +99,15 @@ def _select(x: MappedRows, dim: int, index: Tensor | int) -> Any:
 
 
 def _slice(x: MappedRows, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
-    return MappedRows(x.base, x.rows[start:end:step]) if dim == 0 else NotImplemented
+    return x.at(x.rows[start:end:step]) if dim == 0 else NotImplemented
 
 
 def _split(x: MappedRows, size: int, dim: int = 0) -> Any:
-    return [MappedRows(x.base, rows) for rows in torch.split(x.rows, size)] if dim == 0 else NotImplemented
+    return [x.at(rows) for rows in torch.split(x.rows, size)] if dim == 0 else NotImplemented
 
 
 def _same(x: MappedRows) -> MappedRows:
-    return MappedRows(x.base, x.rows)
+    return x.at(x.rows)
 
 
 LAZY: dict[Any, Callable[..., Any]] = {

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.schema import Fraction, Natural, Side
+from metaflowkit.datasets import cache_file
 from metaflowkit.datasets.images import Decoding, read_images
+from metaflowkit.datasets.mapped import MappedRows
 from metaflowkit.datasets.source import Source, open_source
 from metaflowkit.datasets.splits import draw_fractions, read_splits, select
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 
 PARTS = ("images_background", "images_evaluation")
+TURNS = 4
 
 
 @DATASETS.register("omniglot")
@@ -112,8 +116,27 @@ def _classes(sources: list[Source]) -> tuple[list[str], list[int]]:
 
 
 def _rotated(images: ImageSet) -> ImageSet:
-    """Four times the classes: each turned by 0, 90, 180 and 270 degrees."""
-    x = torch.cat([torch.rot90(images.x, k, (2, 3)) for k in range(4)])
-    y = torch.cat([images.y + k * len(images.classes) for k in range(4)])
-    names = tuple(f"{name}@{90 * k}" if k else name for k in range(4) for name in images.classes)
-    return ImageSet(x.contiguous(), y, names)
+    """Four times the classes: each turned by 0, 90, 180 and 270 degrees; where that is large, images are turned whenever they are read."""
+    turned = QuarterTurns(images.x)
+    rows = torch.arange(len(turned.x) * TURNS)
+    y = torch.cat([images.y + k * len(images.classes) for k in range(TURNS)])
+    names = tuple(f"{name}@{90 * k}" if k else name for k in range(TURNS) for name in images.classes)
+    return ImageSet(MappedRows(turned, rows) if TURNS * images.x.nbytes > cache_file.MAPPED else turned[rows], y, names)
+
+
+class QuarterTurns:
+    """The images of a tensor, and after them the same turned by 90, 180 and 270 degrees, computed as they are read.
+
+    Args:
+        x: [n, C, S, S].
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.shape, self.dtype, self.device = x, torch.Size((TURNS * len(x), *x.shape[1:])), x.dtype, x.device
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The images of an index of any shape."""
+        images, turns = self.x[rows % len(self.x)].clone(), rows // len(self.x)
+        for k in range(1, TURNS):
+            images[turns == k] = torch.rot90(images[turns == k], k, (-2, -1))
+        return images

@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from metaflowkit.config.registry import DATASETS
 from metaflowkit.config.schema import Natural, Side, nearest
-from metaflowkit.datasets.cache import lookup, store
-from metaflowkit.datasets.images import Decoding, to_array
+from metaflowkit.datasets.cache import cached_images, lookup
+from metaflowkit.datasets.cache_file import Allocate, Arrays
+from metaflowkit.datasets.images import Decoding, chunks, room_for, to_array
 from metaflowkit.datasets.source import digest, tree_stamps
 from metaflowkit.datasets.splits import check_fractions, disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
@@ -62,20 +63,26 @@ class TorchvisionSet:
 
     def load(self) -> dict[str, ImageSet]:
         """Open every part of the set and decode it, or read it from the cache, and split by class."""
-        key = self._key()
-        arrays = lookup(key) if key else None
-        if arrays is None:
-            parts = list(self._parts())
-            key = self._key() if self.download else key
-            arrays = self._decode(parts)
-            if key:
-                store(key, arrays, f"torchvision {self.set} in {self.root}, {self.decoding.size}x{self.decoding.size} {self.decoding.mode}")
-        x, y, names = arrays
+        x, y, names = self._read()
         if self.classes is not None:
             chosen = disjoint(names, {split: listed(names, members, f"dataset.classes.{split}") for split, members in self.classes.items()})
         else:
             chosen = draw_fractions(len(names), self.fractions, self.split_seed)
         return {split: select(x, y, names, members) for split, members in chosen.items()}
+
+    def _read(self) -> Arrays:
+        """Images, labels and class names, from the cache where they lie there."""
+        key = self._key()
+        arrays = lookup(key) if key else None
+        if arrays is not None:
+            return arrays
+        parts = list(self._parts())
+        key = self._key() if self.download else key
+        if key is None:
+            return self._decode(parts)
+        size = sum(map(len, parts)) * self.decoding.channels * self.decoding.size**2
+        title = f"torchvision {self.set} in {self.root}, {self.decoding.size}x{self.decoding.size} {self.decoding.mode}"
+        return cached_images(key, partial(self._decode, parts), title, size)
 
     def _key(self) -> dict[str, Any] | None:
         """What identifies the decoded images: the files below ``root``, by names, sizes and times; None where there are none."""
@@ -112,19 +119,19 @@ class TorchvisionSet:
         if not count:
             raise DataError(f"{self.root}: torchvision cannot open {self.set} ({failure}); it needs arguments that this data set cannot give")
 
-    def _decode(self, parts: list[Any]) -> tuple[Tensor, Tensor, list[str]]:
-        images, labels = [], []
-        for part in parts:
-            for i in range(len(part)):
-                array, label = self._item(part, i)
+    def _decode(self, parts: list[Any], allocate: Allocate | None = None) -> Arrays:
+        items = [(part, i) for part in parts for i in range(len(part))]
+        x, labels = room_for(len(items), self.decoding, Path(self.root), allocate), []
+        for rows in chunks(x):
+            for row in rows:
+                x[row], label = self._item(*items[row])
                 if not isinstance(label, (int, np.integer)):
                     raise DataError(
                         f"dataset.set: {self.set} labels its images with {type(label).__name__}, not with one class each; choose a classification set"
                     )
-                images.append(array)
                 labels.append(int(label))
         names = [str(name) for name in getattr(parts[0], "classes", None) or range(max(labels) + 1)]
-        return torch.from_numpy(np.stack(images)), torch.tensor(labels), names
+        return torch.from_numpy(np.asarray(x)), torch.tensor(labels), names
 
     def _item(self, part: Any, i: int) -> tuple[np.ndarray, Any]:
         try:

@@ -15,6 +15,7 @@ from metaflowkit.composition.flow import FewShotFlow, Flow, training_tasks
 from metaflowkit.config.checks import evaluation_views
 from metaflowkit.config.registry import READOUTS
 from metaflowkit.datasets.cache import cached
+from metaflowkit.datasets.mapped import MappedRows
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
 from metaflowkit.evaluation.embedding import depend_on_their_set
 from metaflowkit.models.normalisation import stored_norms
@@ -93,9 +94,10 @@ def _in_batches(flow: FewShotFlow, x: Tensor, advance: Callable[[], None]) -> It
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
-    """A hash of names, shapes and values."""
+    """A hash of names, shapes and values; of rows that are mapped from a file, what identifies the file and the rows' numbers take the place of the values."""
     digest = hashlib.sha256()
     for name, value in tensors.items():
         digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        known = value.fingerprint() if isinstance(value, MappedRows) else ""
+        digest.update(known.encode() or value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

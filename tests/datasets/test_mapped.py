@@ -18,6 +18,7 @@ from metaflowkit.datasets.images import Decoding, read_images
 from metaflowkit.datasets.mapped import MappedRows, rows_of
 from metaflowkit.datasets.source import open_source
 from metaflowkit.errors import DataError
+from metaflowkit.evaluation.precomputed import fingerprint
 from metaflowkit.reporting.train import train
 from tests.conftest import png
 from tests.training.test_loop import EXACT
@@ -66,6 +67,20 @@ def test_every_operation_gives_what_it_gives_in_memory(take, stays, rows) -> Non
     assert isinstance(result, MappedRows) == stays
     assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
     assert torch.equal(result.read() if stays else result, expected)
+
+
+def test_a_fingerprint_of_mapped_rows_reads_none_of_them(monkeypatch) -> None:
+    def fail(rows: MappedRows) -> torch.Tensor:
+        raise AssertionError("all rows are read")
+
+    base, chosen = torch.arange(120, dtype=torch.uint8).reshape(10, 3, 2, 2), torch.arange(10)
+    unknown = fingerprint({"x": MappedRows(base, chosen)})
+    assert unknown == fingerprint({"x": base})
+    monkeypatch.setattr(MappedRows, "read", fail)
+    rows = MappedRows(base, chosen, "a file")
+    prints = [fingerprint({"x": x}) for x in (rows, rows.detach(), MappedRows(base, chosen, "another file"), rows_of(rows, chosen.flip(0)), rows[2:])]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
 
 
 def photographs(folder: Path, damaged: bool = False) -> Path:

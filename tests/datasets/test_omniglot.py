@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from metaflowkit.datasets import cache_file
+from metaflowkit.datasets.mapped import MappedRows
 from metaflowkit.datasets.omniglot import Omniglot
 from metaflowkit.errors import DataError
 
@@ -61,10 +63,13 @@ def test_image_size_takes_effect(strokes) -> None:
     assert np.array_equal(small.x[:20, 0].numpy(), 255 - drawings(strokes, small.classes[0])[:, ::4, ::4])  # the drawings are blocks of 4x4
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("rotations", ["none", "train", "all"])
-def test_rotations_are_further_classes(strokes, rotations) -> None:
+def test_rotations_are_further_classes(strokes, rotations, large, monkeypatch) -> None:
     plain = Omniglot(str(strokes)).load()
+    monkeypatch.setattr(cache_file, "MAPPED", 1 << (10 if large else 28))
     turned = Omniglot(str(strokes), rotations=rotations).load()
+    assert isinstance(turned["train"].x, MappedRows) == (large and rotations != "none")
     for split, images in turned.items():
         if rotations == "none" or (rotations == "train" and split != "train"):
             assert images.classes == plain[split].classes

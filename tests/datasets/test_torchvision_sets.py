@@ -10,6 +10,8 @@ import torch
 import torchvision
 from PIL import Image
 
+from metaflowkit.datasets import cache_file
+from metaflowkit.datasets.mapped import MappedRows
 from metaflowkit.datasets.torchvision_sets import TorchvisionSet
 from metaflowkit.errors import DataError
 from tests.conftest import png
@@ -56,6 +58,19 @@ def test_parts_are_put_together_and_classes_split(stand) -> None:
     assert tones(splits) == {name: [i, i + 5, 100 + i, 105 + i] for i, name in enumerate(Stand.classes)}
     drawn = {TorchvisionSet("STL10", image_size=8, split_seed=seed).load()["test"].classes for seed in range(5)}
     assert len(drawn) > 1
+
+
+def test_a_large_set_is_mapped_and_the_same(stand, monkeypatch, tmp_path) -> None:
+    stand()
+    (tmp_path / "file").write_bytes(b"of the set")
+    expected = TorchvisionSet("STL10", root=str(tmp_path), image_size=8).load()
+    monkeypatch.setenv("METAFLOWKIT_CACHE", str(tmp_path.parent / "another cache"))
+    monkeypatch.setattr(cache_file, "MAPPED", 100)
+    for _ in range(2):
+        for split, images in TorchvisionSet("STL10", root=str(tmp_path), image_size=8).load().items():
+            assert isinstance(images.x, MappedRows)
+            assert torch.equal(images.x.read(), expected[split].x)
+            assert (images.classes, images.y.tolist()) == (expected[split].classes, expected[split].y.tolist())
 
 
 def test_classes_by_split(stand) -> None:
