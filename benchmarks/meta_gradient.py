@@ -3,6 +3,7 @@
     python benchmarks/meta_gradient.py                          # all cases, five interleaved repeats
     python benchmarks/meta_gradient.py --case conv4-32 --repeats 3 --json times.json --plot times.png
     python benchmarks/meta_gradient.py --device cuda            # on a GPU, where this library's CUDA graphs take part
+    python benchmarks/meta_gradient.py --contender "plain higher" --contender "this, auto" --contender "this, compiled" --processes 0 --float32 1
 
 Contenders are this library's engines and, on the network as it is written by hand, plain ``higher`` as its own MAML example uses
 it, the same on channels-last images (where torch's normalisation loses digits), a loop of ``functional_call`` and
@@ -179,6 +180,18 @@ def library(engine: Any, steps: int | None = None, delta: int | None = None, gro
     return prepare
 
 
+def compiled(engine: VectorizedEngine) -> Callable[[Problem], Callable[[], None]]:
+    """This library's engine where it compiles, which it does when it is called for the second time."""
+    prepare = library(engine)
+
+    def prepared(problem: Problem) -> Callable[[], None]:
+        run = prepare(problem)
+        run()
+        return run
+
+    return prepared
+
+
 def on_channels_last(prepare: Callable[[Problem], Callable[[], None]]) -> Callable[[Problem], Callable[[], None]]:
     """A contender on images with channels last, for which torch's normalisation is inaccurate."""
 
@@ -261,11 +274,13 @@ def contenders(case: Case) -> Contenders:
         found.pop("plain higher, channels last", None)
         if case.backbone in ("conv4", "resnet12", "mlp"):
             found["this, graph"] = library(VectorizedEngine(graph=True))
+            found["this, compiled, graph"] = compiled(VectorizedEngine(graph=True, compile=True))
     elif case.backbone in ("conv4", "mlp"):
         found |= {
             "this, vmap 4": library(VectorizedEngine(chunk=4)),
             "this, vmap all": library(VectorizedEngine()),
             "this, one worker": library(VectorizedEngine(1, 1)),
+            "this, compiled": compiled(VectorizedEngine(compile=True)),
         }
     try:
         import torchopt  # noqa: F401
@@ -369,7 +384,12 @@ def _fastest(run: Callable[[], Any]) -> float:
 
 @click.command(help=__doc__)
 @click.option("--case", "names", multiple=True, help="Names of cases; all of them by default.")
-@click.option("--contender", "only", multiple=True, help="Names of contenders, the first of the table the reference; all of them by default.")
+@click.option(
+    "--contender",
+    "only",
+    multiple=True,
+    help="Names of contenders, the first of the table the reference; all by default but those that are compiled, which takes minutes.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--float32", "tasks32", default=5, show_default=True, help="Single tasks on which float32 is held against float64.")
@@ -408,7 +428,7 @@ def main(
     results = []
     click.echo(f"torch {torch.__version__}, " + (torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"))
     for case in [known[name] for name in names or [case.name for case in CASES]]:
-        chosen = {name: run for name, run in contenders(case).items() if case.delta or not only or name in only}
+        chosen = {name: run for name, run in contenders(case).items() if case.delta or name in only or not (only or "compiled" in name)}
         away, rounded = check(case, chosen), float32_distances(case, chosen, tasks32)
         found = times(case, chosen, repeats)
         least = None if case.delta or device != "cpu" else floor(case)

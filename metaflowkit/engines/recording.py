@@ -1,4 +1,4 @@
-"""Computations that are recorded once and replayed: CUDA graphs, which take a meta-gradient of thousands of small kernels off Python's hands."""
+"""Computations that are recorded once and replayed without their Python code."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, NoReturn, Protocol
 
-import torch
-from torch import Tensor
-
 from metaflowkit.errors import ConfigError
-from metaflowkit.types import Tree, tensors, tree_map
+from metaflowkit.types import Tree, tensors
 
 Computation = Callable[..., Tree]
 
 KEPT = 4  # recordings, each of which holds the memory of a meta-gradient
-WARM_UP = 3  # calls before a recording, as torch's documentation of CUDA graphs asks for
 
 
 class Recorder(Protocol):
-    """Records what a computation launches on a device."""
+    """Records what a computation does on a device."""
 
     def __call__(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
         """A computation of the same results, for inputs of the same shapes, that runs no Python of the first one again.
@@ -28,41 +24,16 @@ class Recorder(Protocol):
         """
 
 
-def record_cuda_graph(computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
-    """A recorder by CUDA graphs.
-
-    Reference:
-        https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
-    """
-    static = tree_map(Tensor.clone, inputs)
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            computation(*static)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = computation(*static)
-
-    def replay(*inputs: Tree) -> Tree:
-        for target, source in zip(tensors(static), tensors(inputs)):
-            target.copy_(source, non_blocking=True)
-        graph.replay()
-        return tree_map(Tensor.clone, results)  # the next replay writes to the same memory
-
-    return replay
-
-
 class Recordings:
     """Computations by what determines them besides their inputs' values; each is recorded when it is called for the second time.
 
     Args:
         recorder: of the device.
+        setting: of the engine, by which recordings are asked for, for messages.
     """
 
-    def __init__(self, recorder: Recorder = record_cuda_graph) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, setting: str) -> None:
+        self._recorder, self.setting = recorder, setting
         self._entries: OrderedDict[Hashable, tuple[Any, Computation | None]] = OrderedDict()
 
     def __call__(self, computation: Computation, inputs: tuple[Tree, ...], key: Hashable, owner: Any) -> Tree:
@@ -94,7 +65,7 @@ class Recordings:
         except RuntimeError as error:
             text = str(error).splitlines()[0]
             raise ConfigError(
-                f"inner.engine.graph: the meta-gradient cannot be recorded ({text}); set graph: false, or compute without .item() and the like"
+                f"inner.engine.{self.setting}: the meta-gradient cannot be recorded ({text}); set {self.setting}: false, or compute without .item() and the like"
             ) from error
 
 
@@ -103,14 +74,15 @@ class Unrecorded:
 
     Args:
         name: of the number.
+        setting: see :class:`Recordings`.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, setting: str) -> None:
+        self._name, self._setting = name, setting
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise ConfigError(
-            f"inner.engine.graph: {self._name} differs from step to step, and a recorded meta-gradient would keep its first value; set graph: false"
+            f"inner.engine.{self._setting}: {self._name} differs from step to step, and a recorded meta-gradient would keep its first value; set {self._setting}: false"
         )
 
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __repr__ = __format__ = _refuse

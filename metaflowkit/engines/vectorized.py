@@ -21,7 +21,8 @@ from metaflowkit.engines.contract import require_update
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.recomputation import REFUSAL
-from metaflowkit.engines.recording import Recordings, Unrecorded
+from metaflowkit.engines.recorders import record_compiled, record_cuda_graph
+from metaflowkit.engines.recording import Computation, Recordings, Unrecorded
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.task_map import TaskMap
 from metaflowkit.errors import ConfigError
@@ -67,18 +68,22 @@ class VectorizedEngine:
             with the memory of a task; null for as many as torch has threads, 1 for one task after the other.
         graph: on a GPU record the meta-gradient as a CUDA graph in the second outer step and replay it from then on, for batches of tasks; elsewhere
             it changes nothing. Random numbers in the model, hooks, drawn examples and objectives that read the outer step cannot be recorded.
+        compile: trace the operations of the meta-gradient in the second outer step and compile them by Inductor, which needs a C++ compiler and minutes, for
+            batches of tasks; small networks are several times as fast afterwards. The same cannot be recorded. With ``graph`` a GPU records the compiled one.
 
     Raises:
-        ValueError: ``graph`` with tasks that do not go through vmap.
+        ValueError: ``graph`` or ``compile`` with tasks that do not go through vmap.
     """
 
     takes_native = False
     calls_hooks = True
 
-    def __init__(self, chunk: Count | None = None, workers: Count | None = None, graph: bool = False) -> None:
-        if graph and chunk == 1:
-            raise ValueError("graph records batches of tasks, got chunk 1; leave chunk out, or set graph: false")
-        self._recordings = Recordings() if graph else None
+    def __init__(self, chunk: Count | None = None, workers: Count | None = None, graph: bool = False, compile: bool = False) -> None:
+        setting = "compile" if compile else "graph" if graph else None
+        if setting and chunk == 1:
+            raise ValueError(f"{setting} records batches of tasks, got chunk 1; leave chunk out, or set {setting}: false")
+        self._graph, self._compile = graph, compile
+        self._recordings = Recordings(self._record, setting) if setting else None
         self.chunk, self.batches, self._workers, self._map = chunk, chunk != 1, workers, TaskMap()
         self.description = "vectorized, " + ("all tasks at once" if chunk is None else "task by task" if chunk == 1 else f"{chunk} tasks at a time")
 
@@ -92,7 +97,7 @@ class VectorizedEngine:
         meta = learner.meta()
         tasks = task_count(episode)
         if self._recordings is not None:
-            episode = _recordable(learner, episode)
+            episode = _recordable(learner, episode, self._recordings.setting)
 
         def run_task(learner: MetaLearner, support: Tree, query: Tree) -> tuple[Params, Tensor, dict[str, Tensor]]:
             return self._loop(learner, support, episode._replace(support=support, query=query)).outcome(meta)
@@ -139,7 +144,7 @@ class VectorizedEngine:
         for i in range(0, tasks, size):
             try:
                 inputs = tree_map(lambda x, i=i: x[i : i + size], sets)  # type: ignore[misc]
-                if recordings is not None and _recorded_on(tensors(sets)[0].device):
+                if recordings is not None and (self._compile or _has_graphs(tensors(sets)[0].device)):
                     results = recordings(batched, inputs, _identity(learner), learner)
                 else:
                     results = batched(*inputs)
@@ -150,6 +155,13 @@ class VectorizedEngine:
                     raise ConfigError(REFUSAL) from None
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield results
+
+    def _record(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
+        if self._compile:
+            computation = record_compiled(computation, inputs)
+        if self._graph and _has_graphs(tensors(inputs)[0].device):
+            computation = record_cuda_graph(computation, inputs)
+        return computation
 
     def _task_by_task(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...]) -> Iterator[Any]:
         tasks = len(tensors(sets)[0])
@@ -165,7 +177,7 @@ class VectorizedEngine:
         return self._map(run_task, learner.model, tasks, workers, kind=(len(sets), tasks, *(x.shape for x in tensors(sets))))
 
 
-def _recorded_on(device: torch.device) -> bool:
+def _has_graphs(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
@@ -176,17 +188,23 @@ def _identity(learner: MetaLearner) -> tuple[Any, ...]:
     return (*(part if isinstance(part, int | float | frozenset | None) else id(part) for part in parts), *memory)
 
 
-def _recordable(learner: MetaLearner, episode: Episode) -> Episode:
+def _recordable(learner: MetaLearner, episode: Episode, setting: str) -> Episode:
     """The episode without the numbers that differ from step to step.
+
+    Args:
+        setting: see :class:`Recordings`.
 
     Raises:
         ConfigError: the model runs code or draws random numbers that a recording would leave out.
     """
     for reason, present in {"hooks of its modules run": hooked(learner.model), "random numbers are drawn": draws(learner.model)}.items():
         if present:
-            raise ConfigError(f"inner.engine.graph: {reason} in every call of the network, and a recorded meta-gradient would leave them out; set graph: false")
+            raise ConfigError(
+                f"inner.engine.{setting}: {reason} in every call of the network, and a recorded meta-gradient would leave them out; set {setting}: false"
+            )
     if learner.sample is not None:
         raise ConfigError(
-            "inner.engine.graph: examples are drawn in every inner step, and a recorded meta-gradient would keep the first ones; set graph: false"
+            f"inner.engine.{setting}: examples are drawn in every inner step, and a recorded meta-gradient would keep the first ones; set {setting}: false"
         )
-    return episode._replace(seed=cast(int, Unrecorded("the seed of the tasks")), step=cast(int, Unrecorded("the outer step, which the objective reads,")))
+    seed, step = Unrecorded("the seed of the tasks", setting), Unrecorded("the outer step, which the objective reads,", setting)
+    return episode._replace(seed=cast(int, seed), step=cast(int, step))

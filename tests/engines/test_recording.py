@@ -1,4 +1,4 @@
-"""Recorded meta-gradients; a trace of torch's operations, which runs no Python again either, takes the place of a CUDA graph."""
+"""Recorded meta-gradients. In fast tests the traced operations are not compiled, and no CUDA graph is recorded."""
 
 from __future__ import annotations
 
@@ -7,58 +7,29 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from metaflowkit.engines import vectorized
+from metaflowkit.engines import recorders
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.recording import KEPT, Recordings, Unrecorded
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.losses.contrastive import Contrastive
+from metaflowkit.losses.cross_entropy import CrossEntropy
+from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.rules.sgd import SGD
-from metaflowkit.types import tree_map
-from tests.oracles import make_episode, make_learner, relative
-
-
-class Traced:
-    """A recorder; counts its recordings."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, computation, inputs):
-        self.count += 1
-        form = {}
-
-        def flat(*leaves):
-            remaining = iter(leaves)
-            form["out"] = computation(*tree_map(lambda _: next(remaining), inputs))
-            return _leaves(form["out"])
-
-        graph = make_fx(flat)(*_leaves(inputs))
-        return lambda *given: _filled(form["out"], graph(*_leaves(given)))
-
-
-def _leaves(tree):
-    leaves = []
-    tree_map(leaves.append, tree)
-    return leaves
-
-
-def _filled(form, leaves):
-    remaining = iter(leaves)
-    return tree_map(lambda _: next(remaining), form)
+from metaflowkit.types import Episode, tree_map
+from tests.oracles import Smooth, make_episode, make_learner, relative
 
 
 @pytest.fixture
-def traced(monkeypatch) -> Traced:
-    recorder = Traced()
-    monkeypatch.setattr(vectorized, "_recorded_on", lambda device: True)
-    monkeypatch.setattr(vectorized, "Recordings", lambda: Recordings(recorder))
-    return recorder
+def traced(monkeypatch) -> list:
+    """Traces that were taken; they are run as they are, not compiled."""
+    graphs = []
+    monkeypatch.setattr(recorders, "_inductor", lambda graph, inputs: graphs.append(graph) or graph)
+    return graphs
 
 
 def train(learner: MetaLearner, episodes) -> list:
@@ -80,11 +51,11 @@ def learner_with(objective) -> MetaLearner:
 def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(traced) -> None:
     episodes = [make_episode(tasks=4, seed=seed) for seed in range(3)]
     results = []
-    for graph in (False, True):
+    for compiled in (False, True):
         torch.manual_seed(0)
         learner = learner_with(BootstrappedKL(2))
-        results.append(train(replace(learner, engine=VectorizedEngine(graph=graph)), episodes))
-    assert traced.count == 1
+        results.append(train(replace(learner, engine=VectorizedEngine(compile=compiled)), episodes))
+    assert len(traced) == 1
     for plain, recorded in zip(*results):
         assert relative(recorded.gradients, plain.gradients) < 1e-12
         assert torch.allclose(recorded.value, plain.value, rtol=1e-12)
@@ -92,22 +63,66 @@ def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(trace
     assert not torch.allclose(results[1][1].value, results[1][2].value)
 
 
+def test_what_is_compiled_holds_no_constant(traced) -> None:
+    learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(compile=True))
+    for _ in range(2):
+        learner.outcome(make_episode(tasks=2))
+    assert not [node for node in traced[0].graph.nodes if node.op == "get_attr"]  # a compiler takes the values of small constants into its code
+
+
+def one_layer() -> nn.Module:
+    """Few operations, which are compiled in seconds; its bias is as small as a constant that a compiler would take into its code."""
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Tanh())
+    backbone.features = 3
+    return backbone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", [one_layer, Smooth])
+def test_what_is_compiled_gives_what_the_engine_gives_while_the_parameters_move(backbone) -> None:
+    right, errors = None, []
+    for dtype, compiled in ((torch.float64, False), (torch.float64, True), (torch.float32, False), (torch.float32, True)):
+        torch.manual_seed(0)
+        learner = make_learner(SGD(), CrossEntropy(), QueryLoss(), Linear(backbone().features, 3), backbone(), steps=1)
+        learner.model.to(dtype)
+        sets = [tree_map(lambda x, dtype=dtype: x.to(dtype) if x.is_floating_point() else x, make_episode(tasks=4, seed=seed)[:2]) for seed in range(3)]
+        outcomes = train(replace(learner, engine=VectorizedEngine(compile=compiled)), [Episode(*pair, 3) for pair in sets])
+        gradients = [{name: g.double() for name, g in outcome.gradients.items()} for outcome in outcomes]
+        right = right or gradients
+        errors.append(max(map(relative, gradients, right)))
+    assert errors[1] < 1e-12
+    assert errors[3] < max(10 * errors[2], 1e-6) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_compiler_that_is_missing_is_named(monkeypatch) -> None:
+    from torch._inductor import config, cpp_builder
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
+    cpp_builder.cpp_compiler_search.cache_clear()
+    learner = make_learner(SGD(), CrossEntropy(), QueryLoss(), Linear(3, 3), one_layer(), steps=1, engine=VectorizedEngine(compile=True))
+    episode = make_episode(tasks=2)
+    learner.outcome(episode)
+    with pytest.raises(ConfigError, match=r"^inner.engine.compile: the meta-gradient cannot be recorded \(.*compiler"):
+        learner.outcome(episode)
+
+
 @pytest.mark.slow
 def test_other_shapes_and_objectives_have_recordings_of_their_own(traced) -> None:
-    learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(graph=True))
+    learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(compile=True))
     for tasks in (4, 2, 4, 2, 4, 2):
         episode = make_episode(tasks=tasks)
         outcome = learner.outcome(episode)
         assert relative(outcome.gradients, replace(learner, engine=VectorizedEngine()).outcome(episode).gradients) < 1e-12
-    assert traced.count == 2
+    assert len(traced) == 2
     for _ in range(2 * KEPT):  # objects that come once, as in a measurement beside the training, are never recorded
         replace(learner, objective=QueryLoss()).outcome(make_episode(tasks=4))
-    assert traced.count == 2
+    assert len(traced) == 2
 
 
 def test_a_few_recordings_are_kept() -> None:
     recorded = []
-    recordings = Recordings(lambda computation, inputs: recorded.append(1) or computation)
+    recordings = Recordings(lambda computation, inputs: recorded.append(1) or computation, "graph")
     for key in range(KEPT + 1):
         for _ in range(3):
             recordings(torch.square, (torch.ones(2),), key, None)
@@ -121,28 +136,31 @@ def test_a_few_recordings_are_kept() -> None:
 
 def test_what_differs_from_step_to_step_is_refused(traced) -> None:
     objective = BootstrappedKL(1, last_delta=3, outer_steps=10)
-    with pytest.raises(ConfigError, match=r"^inner.engine.graph: the outer step, which the objective reads, differs from step to step, .*; set graph: false$"):
-        replace(learner_with(objective), engine=VectorizedEngine(graph=True)).outcome(make_episode(tasks=2))
-    learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(graph=True))
-    with pytest.raises(ConfigError, match=r"^inner.engine.graph: examples are drawn in every inner step"):
+    with pytest.raises(
+        ConfigError, match=r"^inner.engine.compile: the outer step, which the objective reads, differs from step to step, .*; set compile: false$"
+    ):
+        replace(learner_with(objective), engine=VectorizedEngine(compile=True)).outcome(make_episode(tasks=2))
+    learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(compile=True))
+    with pytest.raises(ConfigError, match=r"^inner.engine.compile: examples are drawn in every inner step"):
         replace(learner, sample=lambda call, batch, draw: batch).outcome(make_episode(tasks=2))
     learner.model.backbone = nn.Sequential(learner.model.backbone, nn.Dropout(0.5))
-    with pytest.raises(ConfigError, match=r"^inner.engine.graph: random numbers are drawn in every call of the network"):
+    with pytest.raises(ConfigError, match=r"^inner.engine.compile: random numbers are drawn in every call of the network"):
         learner.outcome(make_episode(tasks=2))
     learner.model.backbone[1].p = 0.0
     handle = learner.model.backbone.register_forward_hook(lambda *_: None)
-    with pytest.raises(ConfigError, match=r"^inner.engine.graph: hooks of its modules run in every call of the network"):
+    with pytest.raises(ConfigError, match=r"^inner.engine.compile: hooks of its modules run in every call of the network"):
         learner.outcome(make_episode(tasks=2))
     handle.remove()
-    with pytest.raises(ValueError, match=r"^graph records batches of tasks, got chunk 1; leave chunk out, or set graph: false$"):
-        VectorizedEngine(chunk=1, graph=True)
+    for setting in ("graph", "compile"):
+        with pytest.raises(ValueError, match=rf"^{setting} records batches of tasks, got chunk 1; leave chunk out, or set {setting}: false$"):
+            VectorizedEngine(chunk=1, **{setting: True})
 
 
 def test_what_cannot_be_recorded_is_named() -> None:
     def failing(computation, inputs):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    recordings = Recordings(failing)
+    recordings = Recordings(failing, "graph")
     recordings(torch.square, (torch.ones(1),), 0, None)
     with pytest.raises(
         ConfigError, match=r"^inner.engine.graph: the meta-gradient cannot be recorded \(CUDA error: operation not permitted when stream is capturing\); set"
@@ -153,7 +171,7 @@ def test_what_cannot_be_recorded_is_named() -> None:
 @pytest.mark.parametrize("use", [int, float, bool, str, repr, lambda n: n + 1, lambda n: n == 1, lambda n: 2 * n, lambda n: f"{n}", lambda n: max(n - 1, 0)])
 def test_every_use_of_a_number_that_is_not_recorded_raises(use) -> None:
     with pytest.raises(ConfigError, match=r"^inner.engine.graph: the step differs from step to step"):
-        use(Unrecorded("the step"))
+        use(Unrecorded("the step", "graph"))
 
 
 def test_the_same_on_a_cpu_without_a_recorder() -> None:
