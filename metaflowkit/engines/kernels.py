@@ -21,6 +21,7 @@ and for cotangents G, a, b of dx, dgamma, dbeta, with q = <G, P(S' g)> and t = m
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ from torch.autograd import Function
 
 from metaflowkit.models.batch_statistics import AccurateNorms, batch_norm_by, gradient_sums, is_channels_last, moments, norm_then_pool
 from metaflowkit.models.normalisation import StoredNorm
+
+TRACED: ContextVar[bool] = ContextVar("traced", default=False)  # whether operations are traced, which then have to serve all values
 
 
 class FastKernels(AccurateNorms):
@@ -178,7 +181,7 @@ class _Normalise(Function):
         r = (var + eps).rsqrt()
         pooled = index = None
         if pool:
-            if gamma.min().item() < 0:  # there the largest value of y is the smallest of x
+            if TRACED.get() or gamma.min().item() < 0:  # there the largest value of y is the smallest of x; a trace serves all values
                 sign = torch.where(gamma < 0, -1.0, 1.0).to(x)[:, None, None]
                 pooled, index = _pooled(x * sign)
                 pooled *= sign

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from metaflowkit.engines.kernels import TRACED
 from metaflowkit.engines.recording import Computation
 from metaflowkit.stages import stage
 from metaflowkit.types import Tree, tensors, tree_map
@@ -44,7 +45,7 @@ def record_cuda_graph(computation: Computation, inputs: tuple[Tree, ...]) -> Com
 
 
 def record_compiled(computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
-    """A recorder by torch's compiler Inductor, which turns chains of small operations into single kernels.
+    """A recorder by torch's compiler Inductor, which turns chains of small operations into single kernels, for as many threads as torch has now.
 
     Derivatives and vmap are traced away before it sees the computation.
 
@@ -66,8 +67,8 @@ def trace(computation: Computation, inputs: tuple[Tree, ...]) -> tuple[fx.GraphM
     """The operations of a computation.
 
     Returns:
-        The graph as a function of the inputs' tensors and of those that the computation reads besides, to a list of the results' tensors; those other tensors; a tree in
-        the form of the results.
+        The graph, without operations in place, as a function of the inputs' tensors and of those that the computation reads besides, to a list of the results' tensors;
+        those other tensors; a tree in the form of the results.
     """
     form: list[Tree] = []
 
@@ -77,11 +78,19 @@ def trace(computation: Computation, inputs: tuple[Tree, ...]) -> tuple[fx.GraphM
         form.append(tree_map(lambda x: x.new_empty(0), results))
         return tensors(results)
 
-    module = make_fx(functionalize(flat))(*tensors(inputs))
+    token = TRACED.set(True)
+    try:
+        traced = make_fx(flat)(*tensors(inputs))
+    finally:
+        TRACED.reset(token)
+    read = _lift_constants(traced)
+    module = make_fx(functionalize(traced))(*tensors(inputs), *_plain(read))
     for node in module.graph.nodes:
         if node.target is ATEN.view.default:  # what a kernel lays out in one way here may be laid out in another way by a compiler
             node.target = ATEN.reshape.default
-    return module, _lift_constants(module), form[0]
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module, read, form[0]
 
 
 def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
@@ -95,7 +104,6 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
                 last = arguments[node.target] = graph.placeholder(f"read_{len(arguments)}")
         node.replace_all_uses_with(arguments[node.target])
         graph.erase_node(node)
-    graph.eliminate_dead_code()
     module.recompile()
     return [getattr(module, name) for name in arguments]
 

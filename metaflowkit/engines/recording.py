@@ -36,12 +36,12 @@ class Recordings:
         self._recorder, self.setting = recorder, setting
         self._entries: OrderedDict[Hashable, tuple[Any, Computation | None]] = OrderedDict()
 
-    def __call__(self, computation: Computation, inputs: tuple[Tree, ...], key: Hashable, owner: Any) -> Tree:
-        """The results of a computation.
+    def __call__(self, computation: Computation, inputs: tuple[Tree, ...], key: Hashable, owner: Any) -> Computation:
+        """A computation, or its recording.
 
         Args:
             computation: pure but for the tensors that it reads.
-            inputs: its arguments.
+            inputs: arguments that it is given, or others of the same shapes.
             key: equal for calls of which one may be replayed in place of the other.
             owner: kept with the recording, so that no other object takes over an identity that is part of the key.
 
@@ -53,11 +53,10 @@ class Recordings:
         _, recorded = self._entries.pop(key, (owner, None))
         if seen and recorded is None:
             recorded = self._record(computation, inputs)
-        results = (recorded or computation)(*inputs)
         self._entries[key] = (owner, recorded)
         while len(self._entries) > KEPT:
             self._entries.popitem(last=False)
-        return results
+        return recorded or computation
 
     def _record(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
         try:

@@ -21,7 +21,6 @@ from metaflowkit.engines.contract import require_update
 from metaflowkit.engines.inner_loop import InnerLoop
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.recomputation import REFUSAL
-from metaflowkit.engines.recorders import record_compiled, record_cuda_graph
 from metaflowkit.engines.recording import Computation, Recordings, Unrecorded
 from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooked, refuse_hooks
 from metaflowkit.engines.task_map import TaskMap
@@ -68,11 +67,11 @@ class VectorizedEngine:
             with the memory of a task; null for as many as torch has threads, 1 for one task after the other.
         graph: on a GPU record the meta-gradient as a CUDA graph in the second outer step and replay it from then on, for batches of tasks; elsewhere
             it changes nothing. Random numbers in the model, hooks, drawn examples and objectives that read the outer step cannot be recorded.
-        compile: trace the operations of the meta-gradient in the second outer step and compile them by Inductor, which needs a C++ compiler and minutes, for
-            batches of tasks; small networks are several times as fast afterwards. The same cannot be recorded. With ``graph`` a GPU records the compiled one.
+        compile: trace the operations of the meta-gradient in the second outer step and compile them by Inductor, which needs a C++ compiler and minutes. The same
+            cannot be recorded. With ``graph`` a GPU records what is compiled.
 
     Raises:
-        ValueError: ``graph`` or ``compile`` with tasks that do not go through vmap.
+        ValueError: ``graph`` with tasks that do not go through vmap.
     """
 
     takes_native = False
@@ -80,8 +79,8 @@ class VectorizedEngine:
 
     def __init__(self, chunk: Count | None = None, workers: Count | None = None, graph: bool = False, compile: bool = False) -> None:
         setting = "compile" if compile else "graph" if graph else None
-        if setting and chunk == 1:
-            raise ValueError(f"{setting} records batches of tasks, got chunk 1; leave chunk out, or set {setting}: false")
+        if graph and chunk == 1:
+            raise ValueError("graph records batches of tasks, got chunk 1; leave chunk out, or set graph: false")
         self._graph, self._compile = graph, compile
         self._recordings = Recordings(self._record, setting) if setting else None
         self.chunk, self.batches, self._workers, self._map = chunk, chunk != 1, workers, TaskMap()
@@ -133,7 +132,7 @@ class VectorizedEngine:
         """The function's results chunk by chunk, as they come, with a leading axis of the tasks in a chunk."""
         refuse_hooks(learner.model, forward=False)
         with exact_kernels(learner.model):
-            yield from self._batched(learner, function, sets, recordings) if self.batches else self._task_by_task(learner, function, sets)
+            yield from (self._batched if self.batches else self._task_by_task)(learner, function, sets, recordings)
 
     def _batched(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...], recordings: Recordings | None) -> Iterator[Any]:
         tasks = len(tensors(sets)[0])
@@ -144,10 +143,7 @@ class VectorizedEngine:
         for i in range(0, tasks, size):
             try:
                 inputs = tree_map(lambda x, i=i: x[i : i + size], sets)  # type: ignore[misc]
-                if recordings is not None and (self._compile or _has_graphs(tensors(sets)[0].device)):
-                    results = recordings(batched, inputs, _identity(learner), learner)
-                else:
-                    results = batched(*inputs)
+                results = self._recorded(batched, learner, inputs, recordings)(*inputs)
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch", "transform", "broadcast shape")):
                     raise
@@ -156,21 +152,36 @@ class VectorizedEngine:
                 raise ConfigError(f"inner.engine: this network cannot be batched over tasks ({str(error).splitlines()[0]}); {TASK_BY_TASK}") from error
             yield results
 
+    def _recorded(self, computation: Computation, learner: MetaLearner, inputs: tuple[Tree, ...], recordings: Recordings | None) -> Computation:
+        """The computation, or what is recorded of it."""
+        if recordings is None or not (self._compile or _has_graphs(tensors(inputs)[0].device)):
+            return computation
+        return recordings(computation, inputs, (*_identity(learner), torch.get_num_threads()), learner)
+
     def _record(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
+        from metaflowkit.engines.recorders import record_compiled, record_cuda_graph  # imported late: torch's tracing takes a while to import
+
         if self._compile:
             computation = record_compiled(computation, inputs)
         if self._graph and _has_graphs(tensors(inputs)[0].device):
             computation = record_cuda_graph(computation, inputs)
         return computation
 
-    def _task_by_task(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...]) -> Iterator[Any]:
+    def _task_by_task(self, learner: MetaLearner, function: Any, sets: tuple[Tree, ...], recordings: Recordings | None) -> Iterator[Any]:
         tasks = len(tensors(sets)[0])
         workers = min(self.workers, tasks)
         if tensors(sets)[0].is_cuda or draws(learner.model) or hooked(learner.model):  # one generator for random numbers, one state that hooks write to
             workers = 1
+        on_model, threads = partial(function, learner), torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // workers))  # those of a worker
+        try:
+            recorded = self._recorded(on_model, learner, tree_map(lambda x: x[0], sets), recordings)
+        finally:
+            torch.set_num_threads(threads)
 
         def run_task(model: nn.Module, t: int) -> Any:
-            return tree_map(lambda x: x[None], function(replace(learner, model=model), *tree_map(lambda x: x[t], sets)))
+            computation = recorded if recorded is not on_model else partial(function, replace(learner, model=model))
+            return tree_map(lambda x: x[None], computation(*tree_map(lambda x: x[t], sets)))
 
         if workers == 1:
             return (run_task(learner.model, t) for t in range(tasks))

@@ -15,6 +15,7 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError
 from metaflowkit.losses.contrastive import Contrastive
 from metaflowkit.losses.cross_entropy import CrossEntropy
+from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.models.heads.linear import Linear
 from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
@@ -48,26 +49,38 @@ def learner_with(objective) -> MetaLearner:
     return make_learner(SGD(), Contrastive(), objective, Prototype())
 
 
-def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(traced) -> None:
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(chunk, traced) -> None:
     episodes = [make_episode(tasks=4, seed=seed) for seed in range(3)]
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        learner = learner_with(BootstrappedKL(2))
-        results.append(train(replace(learner, engine=VectorizedEngine(compile=compiled)), episodes))
+        learner = learner_with(BootstrappedKL(1))
+        results.append(train(replace(learner, engine=VectorizedEngine(chunk, compile=compiled)), episodes))
     assert len(traced) == 1
     for plain, recorded in zip(*results):
         assert relative(recorded.gradients, plain.gradients) < 1e-12
         assert torch.allclose(recorded.value, plain.value, rtol=1e-12)
         assert recorded.metrics.keys() == plain.metrics.keys()
     assert not torch.allclose(results[1][1].value, results[1][2].value)
-
-
-def test_what_is_compiled_holds_no_constant(traced) -> None:
-    learner = replace(learner_with(QueryLoss()), engine=VectorizedEngine(compile=True))
-    for _ in range(2):
-        learner.outcome(make_episode(tasks=2))
     assert not [node for node in traced[0].graph.nodes if node.op == "get_attr"]  # a compiler takes the values of small constants into its code
+
+
+def test_a_recording_of_pooled_normalisation_serves_all_signs_of_its_scale(traced) -> None:
+    results = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        learner = make_learner(SGD(), CrossEntropy(), QueryLoss(), Linear(4, 3), Conv4((1, 16, 16), 4), steps=1)
+        engine, outcomes = VectorizedEngine(1, compile=compiled), []
+        for seed in range(3):
+            outcomes.append(replace(learner, engine=engine).outcome(make_episode(tasks=2, shape=(1, 16, 16), seed=seed)))
+            with torch.no_grad():
+                for block in learner.model.backbone.blocks:
+                    block.norm.weight[0] *= -1
+        results.append(outcomes)
+    assert len(traced) == 1
+    for plain, recorded in zip(*results):
+        assert relative(recorded.gradients, plain.gradients) < 1e-12
 
 
 def one_layer() -> nn.Module:
@@ -78,15 +91,15 @@ def one_layer() -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", [one_layer, Smooth])
-def test_what_is_compiled_gives_what_the_engine_gives_while_the_parameters_move(backbone) -> None:
+@pytest.mark.parametrize(("backbone", "chunk"), [(one_layer, None), (one_layer, 1), (Smooth, None), (Smooth, 1)])
+def test_what_is_compiled_gives_what_the_engine_gives_while_the_parameters_move(backbone, chunk) -> None:
     right, errors = None, []
     for dtype, compiled in ((torch.float64, False), (torch.float64, True), (torch.float32, False), (torch.float32, True)):
         torch.manual_seed(0)
         learner = make_learner(SGD(), CrossEntropy(), QueryLoss(), Linear(backbone().features, 3), backbone(), steps=1)
         learner.model.to(dtype)
         sets = [tree_map(lambda x, dtype=dtype: x.to(dtype) if x.is_floating_point() else x, make_episode(tasks=4, seed=seed)[:2]) for seed in range(3)]
-        outcomes = train(replace(learner, engine=VectorizedEngine(compile=compiled)), [Episode(*pair, 3) for pair in sets])
+        outcomes = train(replace(learner, engine=VectorizedEngine(chunk, compile=compiled)), [Episode(*pair, 3) for pair in sets])
         gradients = [{name: g.double() for name, g in outcome.gradients.items()} for outcome in outcomes]
         right = right or gradients
         errors.append(max(map(relative, gradients, right)))
@@ -151,9 +164,8 @@ def test_what_differs_from_step_to_step_is_refused(traced) -> None:
     with pytest.raises(ConfigError, match=r"^inner.engine.compile: hooks of its modules run in every call of the network"):
         learner.outcome(make_episode(tasks=2))
     handle.remove()
-    for setting in ("graph", "compile"):
-        with pytest.raises(ValueError, match=rf"^{setting} records batches of tasks, got chunk 1; leave chunk out, or set {setting}: false$"):
-            VectorizedEngine(chunk=1, **{setting: True})
+    with pytest.raises(ValueError, match=r"^graph records batches of tasks, got chunk 1; leave chunk out, or set graph: false$"):
+        VectorizedEngine(chunk=1, graph=True)
 
 
 def test_what_cannot_be_recorded_is_named() -> None:
