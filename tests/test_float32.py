@@ -149,7 +149,7 @@ def test_colour_images_in_every_engine(precision) -> None:
     torch.manual_seed(0)
     model = Model(Smooth(), Linear(64 * 14 * 14, 4))
     learner = MetaLearner(model, SGD(lr=0.1), SupportLoss(CrossEntropy()), QueryLoss(), 2, VectorizedEngine(), arguments=Model.arguments)
-    support, query = (Labelled(channels_last(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (100, 200))
+    support, query = (Labelled(channels_last(strokes(n, 3, 28, 28, seed=n)[None]), torch.arange(n).remainder(4)[None]) for n in (60, 120))
     tasks = [Episode(support, query, 4)]
     exact = precision.exact_gradients(learner, tasks)
     for engine in (VectorizedEngine(1, 1), VectorizedEngine(), HigherEngine()):

@@ -106,6 +106,7 @@ def test_what_is_no_number_is_null(capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "3": ["x"]}
 
 
+@pytest.mark.slow
 def test_an_export(files, tmp_path) -> None:
     _, run, _ = files
     printed = plain("export", run, "-o", tmp_path / "out")
