@@ -158,6 +158,20 @@ class VectorizedEngine:
             return computation
         return recordings(computation, inputs, (*_identity(learner), torch.get_num_threads()), learner)
 
+    def _recorded_task(
+        self, computation: Computation, learner: MetaLearner, sets: tuple[Tree, ...], recordings: Recordings | None, workers: int
+    ) -> Computation | None:
+        """What is recorded of a task's computation, for the threads that a worker has; None where nothing is."""
+        if recordings is None:
+            return None
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // workers))
+        try:
+            recorded = self._recorded(computation, learner, tree_map(lambda x: x[0], sets), recordings)
+        finally:
+            torch.set_num_threads(threads)
+        return None if recorded is computation else recorded
+
     def _record(self, computation: Computation, inputs: tuple[Tree, ...]) -> Computation:
         from metaflowkit.engines.recorders import record_compiled, record_cuda_graph  # imported late: torch's tracing takes a while to import
 
@@ -172,15 +186,10 @@ class VectorizedEngine:
         workers = min(self.workers, tasks)
         if tensors(sets)[0].is_cuda or draws(learner.model) or hooked(learner.model):  # one generator for random numbers, one state that hooks write to
             workers = 1
-        on_model, threads = partial(function, learner), torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // workers))  # those of a worker
-        try:
-            recorded = self._recorded(on_model, learner, tree_map(lambda x: x[0], sets), recordings)
-        finally:
-            torch.set_num_threads(threads)
+        recorded = self._recorded_task(partial(function, learner), learner, sets, recordings, workers)
 
         def run_task(model: nn.Module, t: int) -> Any:
-            computation = recorded if recorded is not on_model else partial(function, replace(learner, model=model))
+            computation = recorded or partial(function, replace(learner, model=model))
             return tree_map(lambda x: x[None], computation(*tree_map(lambda x: x[t], sets)))
 
         if workers == 1:
@@ -196,7 +205,8 @@ def _identity(learner: MetaLearner) -> tuple[Any, ...]:
     """Equal for learners with the same parts and tensors in the same memory, of which a recorded meta-gradient is the same function."""
     parts = [getattr(learner, field.name) for field in fields(learner) if field.name != "average"]
     memory = [x.data_ptr() for x in [*learner.model.parameters(), *learner.model.buffers(), *(learner.average or {}).values()]]
-    return (*(part if isinstance(part, int | float | frozenset | None) else id(part) for part in parts), *memory)
+    modes = [module.training for module in learner.model.modules()]
+    return (*(part if isinstance(part, int | float | frozenset | None) else id(part) for part in parts), *memory, *modes)
 
 
 def _recordable(learner: MetaLearner, episode: Episode, setting: str) -> Episode:
