@@ -20,17 +20,20 @@ from metaflowkit.errors import ConfigError
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FOLDER|ZIP", help="Write a pipeline that fits these images instead: mfk init --data photos [DIR]."
 )
+@click.option("--depth", type=click.IntRange(min=1), metavar="N", help="With --data: how many folder levels below it name a class.")
 @as_json
-def init(template: str | None, folder: Path | None, data: Path | None, as_json: bool) -> None:
+def init(template: str | None, folder: Path | None, data: Path | None, depth: int | None, as_json: bool) -> None:
     """Copy the shipped pipeline or search TEMPLATE (mfk ls lists them; quickstart by default) into DIR, or write a pipeline for images of one's own.
 
     With --data the images are looked at first: classes, sizes, colours, unreadable and repeated files. The schema that is written beside a pipeline lets an
     editor with a YAML language server complete keys and underline mistakes.
     """
+    if depth is not None and data is None:
+        raise ConfigError("mfk init: --depth counts the folders of --data; give that, or leave it out")
     if data is not None:
         if folder is not None:
             raise ConfigError(f"mfk init: --data writes a pipeline of its own, and takes no template, got {template!r}; leave it out")
-        _for_data(data, Path(template or "."), as_json)
+        _for_data(data, depth, Path(template or "."), as_json)
         return
     from metaflowkit.config.shipped import copy_shipped, shipped
 
@@ -39,7 +42,7 @@ def init(template: str | None, folder: Path | None, data: Path | None, as_json: 
     _say_written(written, shipped()[name].command, as_json)
 
 
-def _for_data(data: Path, folder: Path, as_json: bool) -> None:
+def _for_data(data: Path, depth: int | None, folder: Path, as_json: bool) -> None:
     """Look at images, and write a pipeline that fits them."""
     with loading():
         from metaflowkit.composition.suggestion import suggest
@@ -50,7 +53,7 @@ def _for_data(data: Path, folder: Path, as_json: bool) -> None:
     path = folder / f"{stem}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another folder, or remove it")
-    found = survey(data)
+    found = survey(data, depth)
     lines = [f"{data}: {found.lines()[0]}", *found.lines()[1:]]
     suggestion = suggest(found)
     written = write_new({path: with_schema(suggestion.to_yaml(path.name, lines), path.name)})

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from metaflowkit.datasets.images import Decoding, listed_failures, open_image, to_array
-from metaflowkit.datasets.layout import LayoutKind, read_layout
+from metaflowkit.datasets.layout import Layout, LayoutKind, read_layout
 from metaflowkit.datasets.source import open_source, shown
 from metaflowkit.datasets.splits import SPLITS
 from metaflowkit.errors import DataError
@@ -34,6 +35,8 @@ class Survey:
     Attributes:
         root: the folder or zip.
         kind: the layout of its folders.
+        depth: how many folder levels name a class, where that was given.
+        deeper: folders that images lie in, and the depth that makes these the classes; (0, 0) where they are the classes, or have several depths.
         counts: readable images of each class; empty where there are no classes.
         splits: the same by split, where folders name splits; a split without classes has one without a name.
         images: readable images in all.
@@ -47,6 +50,8 @@ class Survey:
 
     root: Path
     kind: LayoutKind
+    depth: int | None
+    deeper: tuple[int, int]
     counts: dict[str, int]
     splits: dict[str, dict[str, int]]
     images: int
@@ -65,6 +70,10 @@ class Survey:
         if self.counts:
             fewest, most = min(self.counts.values()), max(self.counts.values())
             text.append(f"{len(self.counts)} classes of {fewest if fewest == most else f'{fewest} to {most}'} images")
+            if self.deeper[0]:
+                text.append(
+                    f"the images lie in {self.deeper[0]} folders below those of the classes; where each of these is a class, give --depth {self.deeper[1]}"
+                )
         else:
             text.append("no classes: no folder per class")
         if self.splits:
@@ -90,17 +99,18 @@ class _Facts:
     brightness: float
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path, depth: int | None = None) -> Survey:
     """Look at every image below a root.
 
     Args:
         root: a folder or zip, in one of the layouts of the data set ``folder``.
+        depth: how many folder levels name a class; see the data set ``folder``.
 
     Raises:
         DataError: there is no image, none can be read, or the folders have no clear layout.
     """
     source = open_source(root, "--data")
-    layout = read_layout(root, source.names)
+    layout = read_layout(root, source.names, depth=depth)
     with source.opened() as read, warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
@@ -125,6 +135,8 @@ def survey(root: Path) -> Survey:
     return Survey(
         root=root,
         kind=layout.kind,
+        depth=depth,
+        deeper=_deeper(source.names, layout),
         counts=dict(Counter(sorted(str(name) for i in facts if (name := layout.classes[i]) is not None))),
         splits=by_split if layout.kind == "splits" else {},
         images=len(facts),
@@ -135,6 +147,13 @@ def survey(root: Path) -> Survey:
         duplicates=tuple(tuple(shown(source.names[i]) for i in rows) for rows in repeated),
         across=tuple(tuple(shown(source.names[i]) for i in rows) for rows in across),
     )
+
+
+def _deeper(names: Sequence[str], layout: Layout) -> tuple[int, int]:
+    """The number of folders that images lie in and their depth, where these are below the folders of the classes and of one depth; else zeros."""
+    folders = {name.rpartition("/")[0] for name in names}
+    depths = {folder.count("/") + 1 for folder in folders}
+    return (len(folders), depths.pop()) if layout.kind == "classes" and len(depths) == 1 and len(folders) > len(set(layout.classes)) else (0, 0)
 
 
 def _facts(content: bytes) -> _Facts:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from metaflowkit.augment.levels import level_operations
 from metaflowkit.cli import main
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
@@ -110,6 +111,27 @@ def test_grey_ink_on_paper_in_splits(tmp_path) -> None:
     mfk("init", "--data", tmp_path / "ink", tmp_path)
     dataset = read(tmp_path / "ink.yaml").plain()["dataset"]
     assert (dataset["mode"], dataset["invert"], dataset["fractions"]) == ("grey", True, None)
+    pipeline = read(tmp_path / "ink.yaml", ["augment={level: 2}"])  # the override that the file names
+    assert pipeline.augment.level == 2
+    bends, *others = read(tmp_path / "ink.yaml").plain()["augment"]
+    assert (bends["name"], bends["kernel_size"], bends["sigma"]) == ("RandomElasticTransform", [15, 15], [3.5, 3.5])
+    assert others == level_operations(3, "grey")
+
+
+def test_folders_below_those_of_the_classes(tmp_path) -> None:
+    for i in range(24):
+        folder = tmp_path / "scripts" / f"script{i // 4}" / f"character{i % 4}"
+        folder.mkdir(parents=True)
+        for k in range(3):
+            noise(3 * i + k).save(folder / f"{k}.png")
+    mfk("init", "--data", tmp_path / "scripts", tmp_path / "a")
+    text = (tmp_path / "a" / "scripts.yaml").read_text()
+    assert "# 6 classes of 12 images\n# the images lie in 24 folders below those of the classes; where each of these is a class, give --depth 2\n" in text
+    out = mfk("init", "--data", tmp_path / "scripts", "--depth", 2, tmp_path / "b")
+    assert "24 classes of 3 images\n\n" in out
+    splits = build(read(tmp_path / "b" / "scripts.yaml")).splits
+    assert {name: len(splits[name].classes) for name in ("val", "test")} == {"val": 5, "test": 5}
+    assert "mfk init: --depth counts the folders of --data" in mfk("init", "--depth", 2, tmp_path / "c", code=2)
 
 
 def test_files_of_every_kind(tmp_path) -> None:
