@@ -280,8 +280,9 @@ def contenders(case: Case) -> Contenders:
             "this, vmap 4": library(VectorizedEngine(chunk=4)),
             "this, vmap all": library(VectorizedEngine()),
             "this, one worker": library(VectorizedEngine(1, 1)),
-            "this, compiled": compiled(VectorizedEngine(1 if case.backbone == "conv4" else None, compile=True)),
         }
+    if case.device == "cpu" and case.backbone != "gru":
+        found["this, compiled"] = compiled(VectorizedEngine(None if case.backbone == "mlp" else 1, compile=True))
     try:
         import torchopt  # noqa: F401
     except ImportError:
