@@ -77,6 +77,7 @@ def on_the_same_branches(precision, engine, learner, tasks) -> list[float]:
     return distances
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", PIPELINES[:1], indirect=True)
 def test_on_the_same_branches_every_task_is_near_and_torchs_sums_are_not(precision, flow) -> None:
     tasks = list(precision.single_tasks(flow, 2))

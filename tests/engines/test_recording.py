@@ -49,7 +49,7 @@ def learner_with(objective) -> MetaLearner:
     return make_learner(SGD(), Contrastive(), objective, Prototype())
 
 
-@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize("chunk", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_recording_gives_what_the_engine_gives_while_the_parameters_move(chunk, traced) -> None:
     episodes = [make_episode(tasks=4, seed=seed) for seed in range(3)]
     results = []

@@ -30,7 +30,7 @@ def seen(monkeypatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("norm", ["group", "per_step", pytest.param("frozen", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("norm", [pytest.param("group", marks=pytest.mark.slow), "per_step", pytest.param("frozen", marks=pytest.mark.slow)])
 def test_scores_are_those_of_episode_by_episode(norm, seen, monkeypatch) -> None:
     flow, count = flow_of(norm), len(flow_of(norm).splits["test"].x)
     names = ["prototype", "logistic", "averaged", "adapted"]

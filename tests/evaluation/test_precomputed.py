@@ -79,6 +79,7 @@ def test_another_precision_is_other_features(path) -> None:
     assert not torch.equal(one.splits["test"].x, two.splits["test"].x)
 
 
+@pytest.mark.slow
 def test_settings_that_are_no_weights_are_other_features_too(path) -> None:
     backbone = "model.backbone={{name: torchvision, architecture: squeezenet1_1, size: {}}}"
     small, large = (with_features(build(read(path, [backbone.format(size)]))) for size in (32, 48))

@@ -37,6 +37,7 @@ def example_answers(folder: Path, support: Path, files: list[str]) -> list[list[
     return [line.split("\t") for line in subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_example_answers_as_the_classifier_without_this_package(runs, folders, tmp_path) -> None:
     support, new = folders
     shown = CliRunner().invoke(main, ["export", str(runs["per_step"]), "-o", str(tmp_path / "out"), "--data-licence", "OFL"], catch_exceptions=False)

@@ -320,7 +320,12 @@ def test_a_sampler_is_the_one_of_its_name(entered, sampler, kind, monkeypatch) -
 
 @pytest.mark.parametrize(
     ("sampler", "trials_"),
-    [("tpe", 40), ("{name: tpe, n_startup_trials: 5, multivariate: true}", 40), ("{name: gp, n_startup_trials: 5}", 18), ("cmaes", 50)],
+    [
+        ("tpe", 40),
+        ("{name: tpe, n_startup_trials: 5, multivariate: true}", 40),
+        pytest.param("{name: gp, n_startup_trials: 5}", 18, marks=pytest.mark.slow),
+        ("cmaes", 50),
+    ],
 )
 def test_samplers_that_learn_from_trials_end_near_the_best_point(entered, sampler, trials_, monkeypatch) -> None:
     done = _bowl_of(entered, monkeypatch, sampler, trials_)

@@ -43,6 +43,7 @@ def test_parameters_metrics_scores_and_files(write, tmp_path) -> None:
     assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {"pipeline.yaml", "evaluations.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_one_and_others_beside_it(write, tmp_path) -> None:
     uri = f"sqlite:///{tmp_path / 'all.db'}"
     pipeline = read(write(SMALL), [f"loggers=[{{name: mlflow, uri: '{uri}', experiment: mine}}]"])
