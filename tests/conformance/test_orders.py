@@ -97,7 +97,7 @@ def test_reptile_is_the_way_back(engine) -> None:
     ("solver", "adapts"),
     [
         pytest.param(Implicit("cg", 40), None, id="cg, all"),
-        pytest.param(Implicit("neumann", 150, rate=0.1), HEAD, id="neumann, head"),
+        pytest.param(Implicit("neumann", 150, rate=0.1), HEAD, id="neumann, head", marks=pytest.mark.slow),
         pytest.param(Implicit("cg", 40), HEAD, id="cg, head", marks=pytest.mark.slow),
         pytest.param(Implicit("neumann", 150, rate=0.1), None, id="neumann, all", marks=pytest.mark.slow),
     ],

@@ -225,8 +225,8 @@ DIFFER = "a plain loop of torch.autograd: meta-gradient and finite differences d
         pytest.param(("objective={name: bootstrapped_kl, delta: 2, grounded: false, direction: reverse}",), marks=pytest.mark.slow),
         ("objective=query_loss", "inner.order=first", "inner.learn={lr: layer}", "inner.rule.momentum=0.9"),
         ("model.head=linear", "inner.loss=cross_entropy", "inner.adapt=['head.*']", "inner.others=frozen", "evaluate.way=5", "evaluate.readouts=[prototype]"),
-        ("inner.adapt=['backbone.blocks.1.*', 'backbone.blocks.2.*']",),
-        ("inner.order=reptile", "inner.proximal=0.5"),
+        pytest.param(("inner.adapt=['backbone.blocks.1.*', 'backbone.blocks.2.*']",), marks=pytest.mark.slow),
+        pytest.param(("inner.order=reptile", "inner.proximal=0.5"), marks=pytest.mark.slow),
     ],
     ids=["default", "ungrounded", "first order, learned rates", "ANIL, frozen", "a part adapted", "reptile, proximal"],
 )

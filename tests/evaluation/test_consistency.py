@@ -57,6 +57,7 @@ def test_the_mildest_level_that_hides_the_image_is_suggested() -> None:
     assert suggested(rows[:2]) is None
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_a_picture_also_of_a_run(write, tmp_path) -> None:
     path, run = write(SMALL), tmp_path / "run"
     trained = CliRunner().invoke(main, ["run", str(path), "--run-dir", str(run), "--quiet", "--set", "model.backbone.norm=per_step"])

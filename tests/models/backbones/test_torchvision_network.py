@@ -95,7 +95,12 @@ def test_norms(pretrained) -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v2", "regnet_y_400mf", "squeezenet1_1", "swin_t"]
+    "architecture",
+    [
+        "squeezenet1_1",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v2")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("regnet_y_400mf", "swin_t")),
+    ],
 )
 def test_other_architectures_take_their_own_files(architecture, tmp_path) -> None:
     torch.manual_seed(1)
