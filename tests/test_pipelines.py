@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from metaflowkit.augment.levels import level_operations
+from metaflowkit.composition import suggestion
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.search.specification import read_search
@@ -53,6 +55,12 @@ def test_reads_back_equal_builds_and_steps(path, write, overrides) -> None:
     norms = {name: g.norm().item() for name, g in outcome.gradients.items()}
     assert all(torch.isfinite(g).all() for g in outcome.gradients.values())
     assert sum(norms.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["lake", "vinyals"])
+def test_omniglot_is_augmented_as_mfk_init_suggests_for_ink(name) -> None:
+    operations = read(ROOT / "pipelines" / f"omniglot_protoclr_{name}.yaml").plain()["augment"]
+    assert operations == [suggestion._elastic(32), *level_operations(suggestion.LEVEL, "grey")]
 
 
 @pytest.mark.parametrize("path", SEARCHES, ids=lambda p: p.stem)

@@ -65,7 +65,7 @@ def suggest(images: Survey) -> Suggestion:
         dataset["invert"] = True
         made.because("invert: the images are ink on paper, and a network learns from the ink")
         made.because(
-            f"augment: level {LEVEL} after an elastic transform, since strokes differ from one drawing to the next; on Omniglot it brings two points (RESULTS.md)"
+            f"augment: level {LEVEL} after an elastic transform, since strokes differ from one drawing to the next; on Omniglot it brings one to two points (RESULTS.md)"
         )
     if images.failures:
         dataset["unreadable"] = "skip"

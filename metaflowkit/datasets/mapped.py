@@ -1,4 +1,4 @@
-"""Rows of a tensor that lies in a file: what is asked for is read, so that a data set may be larger than the memory."""
+"""Rows of a tensor that lies in a file, or that are computed from one: what is asked for is read, so that a data set may be larger than the memory."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class QuarterTurns:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The images of an index of any shape."""
-        images, turns = self.x[rows % len(self.x)].clone(), rows // len(self.x)
+        images, turns = self.x[rows % len(self.x)].clone(), rows // len(self.x)  # of a single number the index is a view
         for k in range(1, TURNS):
             images[turns == k] = torch.rot90(images[turns == k], k, (-2, -1))
         return images

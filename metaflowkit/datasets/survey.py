@@ -36,7 +36,7 @@ class Survey:
         root: the folder or zip.
         kind: the layout of its folders.
         depth: how many folder levels name a class, where that was given.
-        deeper: folders that images lie in, and the depth that makes these the classes; (0, 0) where they are the classes, or have several depths.
+        deeper: the number of folders that images lie in, and the depth that makes these the classes; None where they are the classes, or have several depths.
         counts: readable images of each class; empty where there are no classes.
         splits: the same by split, where folders name splits; a split without classes has one without a name.
         images: readable images in all.
@@ -51,7 +51,7 @@ class Survey:
     root: Path
     kind: LayoutKind
     depth: int | None
-    deeper: tuple[int, int]
+    deeper: tuple[int, int] | None
     counts: dict[str, int]
     splits: dict[str, dict[str, int]]
     images: int
@@ -70,10 +70,9 @@ class Survey:
         if self.counts:
             fewest, most = min(self.counts.values()), max(self.counts.values())
             text.append(f"{len(self.counts)} classes of {fewest if fewest == most else f'{fewest} to {most}'} images")
-            if self.deeper[0]:
-                text.append(
-                    f"the images lie in {self.deeper[0]} folders below those of the classes; where each of these is a class, give --depth {self.deeper[1]}"
-                )
+            if self.deeper is not None:
+                folders, depth = self.deeper
+                text.append(f"the images lie in {folders} folders below those of the classes; where each of these is a class, give --depth {depth}")
         else:
             text.append("no classes: no folder per class")
         if self.splits:
@@ -149,11 +148,11 @@ def survey(root: Path, depth: int | None = None) -> Survey:
     )
 
 
-def _deeper(names: Sequence[str], layout: Layout) -> tuple[int, int]:
-    """The number of folders that images lie in and their depth, where these are below the folders of the classes and of one depth; else zeros."""
+def _deeper(names: Sequence[str], layout: Layout) -> tuple[int, int] | None:
+    """The number of folders that images lie in and their depth, where these are below the folders of the classes and of one depth."""
     folders = {name.rpartition("/")[0] for name in names}
     depths = {folder.count("/") + 1 for folder in folders}
-    return (len(folders), depths.pop()) if layout.kind == "classes" and len(depths) == 1 and len(folders) > len(set(layout.classes)) else (0, 0)
+    return (len(folders), depths.pop()) if layout.kind == "classes" and len(depths) == 1 and len(folders) > len(set(layout.classes)) else None
 
 
 def _facts(content: bytes) -> _Facts:

@@ -54,10 +54,10 @@ def record_compiled(computation: Computation, inputs: tuple[Tree, ...]) -> Compu
     """
     with stage("compiling the meta-gradient"):
         graph, read, results = trace(computation, inputs)
-        compiled = _inductor(graph, [*tensors(inputs), *_plain(read)])
+        compiled = _inductor(graph, [*tensors(inputs), *read])
 
     def replay(*inputs: Tree) -> Tree:
-        leaves = iter(compiled(*tensors(inputs), *_plain(read)))
+        leaves = iter(compiled(*tensors(inputs), *read))
         return tree_map(lambda _: next(leaves), results)
 
     return replay
@@ -83,8 +83,8 @@ def trace(computation: Computation, inputs: tuple[Tree, ...]) -> tuple[fx.GraphM
         traced = make_fx(flat)(*tensors(inputs))
     finally:
         TRACED.reset(token)
-    read = _lift_constants(traced)
-    module = make_fx(functionalize(traced))(*tensors(inputs), *_plain(read))
+    read = [x.detach() for x in _lift_constants(traced)]  # the same memory without a request for gradients, or the compiler would add a backward pass
+    module = make_fx(functionalize(traced))(*tensors(inputs), *read)
     for node in module.graph.nodes:
         if node.target is ATEN.view.default:  # what a kernel lays out in one way here may be laid out in another way by a compiler
             node.target = ATEN.reshape.default
@@ -106,11 +106,6 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
         graph.erase_node(node)
     module.recompile()
     return [getattr(module, name) for name in arguments]
-
-
-def _plain(read: list[Tensor]) -> list[Tensor]:
-    """The same memory without a request for gradients, or the compiler would add a backward pass."""
-    return [x.detach() for x in read]
 
 
 def _inductor(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
