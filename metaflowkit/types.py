@@ -201,6 +201,7 @@ class Adapted:
             with this number, without graph.
         criterion: what the model's outputs mean; see :class:`Criterion`.
         restart: () -> (params, state), K inner steps from the moving average of the meta-parameters, outside the graph.
+        call_for_features: the same as ``call`` where only features are read, so that no scores need be computed; None for ``call``.
     """
 
     params: Params
@@ -211,6 +212,15 @@ class Adapted:
     sample: Callable[[Params, int], Tree]
     criterion: Criterion
     restart: Callable[[], tuple[Params, State]]
+    call_for_features: Callable[..., Any] | None = None
+
+    def features(self, params: Params, x: Tensor) -> Tensor:
+        """Features [n, D] of examples [n, *input] by a model with these parameters.
+
+        Raises:
+            ValueError: the model returns no :class:`Outputs`.
+        """
+        return features_of((self.call_for_features or self.call)(params, x))
 
 
 class Adaptation(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from metaflowkit.allocator import reuse_freed_memory
 from metaflowkit.config.schema import nearest
 from metaflowkit.distributed.world import EndedElsewhere
 from metaflowkit.errors import ConfigError, Interrupted, MetaflowkitError, printable, quoted
@@ -32,6 +33,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command."""
+        reuse_freed_memory()
         atexit.register(gc.freeze)  # or the interpreter, when it ends, would look for garbage among all that torch consists of: 0.7 s
         try:
             with telling(lambda text: say(text, err=True)):

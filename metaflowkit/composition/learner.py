@@ -118,6 +118,7 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
         proximal=inner.proximal,
         remat=inner.remat,
         arguments=Model.arguments if interface.few_shot else Model.arguments_alone,
+        feature_arguments=Model.feature_arguments,
         sample=interface.sample,
         criterion=interface.criterion,
     )

@@ -54,7 +54,7 @@ class PlainLoop:
             afresh, start = PlainLoop(self.learner, self.task, graph=False), {**constants, **(self.learner.average or {})}
             return afresh.adapted(start)
 
-        adapted = Adapted(params, state, self._outer_call, advance, descend, self._query, self.learner.criterion, restart)
+        adapted = Adapted(params, state, self._outer_call, advance, descend, self._query, self.learner.criterion, restart, self._call_for_features)
         return self.learner.objective(adapted, self.task)
 
     def adapted(self, meta: Params) -> tuple[Params, State]:
@@ -92,6 +92,9 @@ class PlainLoop:
     def _outer_call(self, params: Params, *inputs: Any) -> Any:
         return self._call(params, inputs, "outer", 0)
 
+    def _call_for_features(self, params: Params, *inputs: Any) -> Any:
+        return self._call(params, inputs, "outer", 0, self.learner.feature_arguments)
+
     def _query(self, params: Params, draw: int) -> Tree:
         return self._sampled(partial(self._outer_call, params), self.task.query, draw)
 
@@ -99,11 +102,11 @@ class PlainLoop:
         with torch.no_grad():
             return batch if self.learner.sample is None else self.learner.sample(call, batch, draw)
 
-    def _call(self, params: Params, inputs: tuple[Any, ...], purpose: str, step: int) -> Any:
+    def _call(self, params: Params, inputs: tuple[Any, ...], purpose: str, step: int, arguments: Callable[..., tuple[Any, ...]] | None = None) -> Any:
         device = next(iter(params.values())).device
         random_state = seeded(seed_for(self.task.seed, purpose, step), device) if self.random else nullcontext()
         with random_state, after_steps(step if purpose.startswith("inner") else self.learner.steps):
-            return functional_call(self.learner.model, {**params, **self.buffers}, self.learner.arguments(self.task, *inputs))
+            return functional_call(self.learner.model, {**params, **self.buffers}, (arguments or self.learner.arguments)(self.task, *inputs))
 
 
 def gradient(value: Tensor, params: Params, create_graph: bool = False) -> Params:

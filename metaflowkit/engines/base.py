@@ -83,6 +83,7 @@ class MetaLearner:
         proximal: lambda of the inner loss's further term lambda / 2 |w - theta|^2 over the parameters that adapt.
         remat: store parameters per step instead of activations, and compute each step again in the backward pass.
         arguments: (task, *inputs) -> arguments of the model's ``forward``; by default the inputs.
+        feature_arguments: the same for a call of which only the features are read, and the scores need not be computed; None for ``arguments``.
         sample: (call, batch, draw) -> batch, examples drawn with the current parameters, from the support in inner step
             ``draw`` (from 0) and from the query for the objective; None where the episode holds the examples.
         criterion: what the model's outputs mean, for objectives that depend on it.
@@ -103,6 +104,7 @@ class MetaLearner:
     proximal: float = 0.0
     remat: bool = False
     arguments: Callable[..., tuple[Any, ...]] = as_given
+    feature_arguments: Callable[..., tuple[Any, ...]] | None = None
     sample: Callable[[Call, Tree, int], Tree] | None = None
     criterion: Criterion = field(default_factory=Classification)
     average: Params | None = None

@@ -149,7 +149,7 @@ class InnerLoop:
         """Whether the model draws random numbers."""
         return draws(self.learner.model)
 
-    def _call(self, stepper: Stepper, params: Params, task: Episode, inputs: tuple[Any, ...], purpose: str, step: int) -> Any:
+    def _call(self, stepper: Stepper, params: Params, task: Episode, inputs: tuple[Any, ...], purpose: str, step: int, features: bool = False) -> Any:
         """The model; its random numbers are the same in every engine, and when a step is computed again.
 
         Args:
@@ -159,11 +159,13 @@ class InnerLoop:
             inputs: it is called with.
             purpose: of the call; with ``step`` it seeds the random numbers.
             step: of the inner loop.
+            features: whether only the features are read.
         """
+        arguments = (features and self.learner.feature_arguments) or self.learner.arguments
         random_state = seeded(seed_for(self.task.seed, purpose, step), next(iter(params.values())).device) if self.random else nullcontext()
         checkpoint_guard = no_recomputation() if torch.is_grad_enabled() else nullcontext()
         with random_state, after_steps(step if purpose.startswith("inner") else self.learner.steps), self.buffers.within(stepper.network), checkpoint_guard:
-            return stepper.call(params, self.learner.arguments(task, *inputs))
+            return stepper.call(params, arguments(task, *inputs))
 
     def _inner_call(self, stepper: Stepper, params: Params, step: int) -> Call:
         """The model in an inner step; a second call draws other random numbers than the first."""
@@ -216,6 +218,9 @@ class InnerLoop:
         def call(params: Params, *inputs: Any) -> Any:
             return self._call(self.differentiable, params, self.task, inputs, "outer", 0)
 
+        def call_for_features(params: Params, *inputs: Any) -> Any:
+            return self._call(self.differentiable, params, self.task, inputs, "outer", 0, features=True)
+
         def sample(params: Params, draw: int) -> Tree:
             return self._sampled(partial(call, params), self.task.query, draw)
 
@@ -235,7 +240,7 @@ class InnerLoop:
             return afresh._run(self.detached, {**constants, **(self.learner.average or {})})
 
         objective = self.learner.objective
-        adapted = Adapted(params, state, call, advance, descend, sample, self.learner.criterion, restart)
+        adapted = Adapted(params, state, call, advance, descend, sample, self.learner.criterion, restart, call_for_features)
         return require_objective(objective(adapted, self.task), objective)
 
     def _differentiable_value(self, meta: Params, params: Params, state: State) -> tuple[Tensor, dict[str, Tensor]]:

@@ -40,8 +40,8 @@ class FastKernels(AccurateNorms):
     """Within this context convolutions and batch normalisations are those of this module, where they can be.
 
     Values agree with torch's to rounding. Batch normalisation is replaced where it uses the statistics of the current set
-    and keeps none; a third derivative of it raises. What is not replaced (other data types, autocast, input that torch
-    refuses) is torch's own. Not for use inside torch.func's transforms.
+    and keeps none; a third derivative of it raises. Under autocast convolutions round their operands as torch's do. What is not
+    replaced (other data types, input that torch refuses) is torch's own. Not for use inside torch.func's transforms.
 
     Args:
         second: whether second derivatives will be taken; without, convolutions stay torch's own, whose values and first
@@ -85,14 +85,15 @@ def _normalises(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: floa
 
 
 def _plain(*tensors: Tensor) -> bool:
-    """Whether the tensors have one data type that the kernels here support, and autocast is off."""
-    first = tensors[0]
-    one_dtype = all(t.dtype == first.dtype for t in tensors)
-    return one_dtype and first.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(first.device.type)
+    """Whether the tensors have one data type that the kernels here support."""
+    return all(t.dtype == tensors[0].dtype for t in tensors) and tensors[0].dtype in (torch.float32, torch.float64)
 
 
 def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-    if isinstance(padding, str) or input.dim() != 4 or not _plain(input, weight) or not input.numel():
+    if torch.is_autocast_enabled("cpu"):
+        rounded = torch.get_autocast_dtype("cpu")
+        input, weight, bias = input.to(rounded), weight.to(rounded), None if bias is None else bias.to(rounded)
+    if isinstance(padding, str) or input.dim() != 4 or not input.numel() or not (_plain(input, weight) or input.dtype == weight.dtype == torch.bfloat16):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     geometry = (*((v, v) if isinstance(v, int) else v for v in (stride, padding, dilation)), False, (0, 0), groups)
     return _Convolve.apply(input, weight, bias, geometry)  # type: ignore[no-any-return]

@@ -55,7 +55,12 @@ class Model(nn.Module):
         """The same where the head reads no support set."""
         return None, x, task.way, y
 
-    def forward(self, support: Labelled | None, x: Tensor | None, way: int, y: Tree = None) -> Outputs | Tensor:
+    @staticmethod
+    def feature_arguments(task: Episode, x: Tensor) -> tuple[Any, ...]:
+        """The same where only the features of ``x`` are read."""
+        return None, x, task.way, None, False
+
+    def forward(self, support: Labelled | None, x: Tensor | None, way: int, y: Tree = None, scores: bool = True) -> Outputs | Tensor:
         """Features and scores of ``x`` given a support set; with ``y`` the inner loss on them.
 
         Args:
@@ -63,7 +68,12 @@ class Model(nn.Module):
             x: examples [n, *input]; None for the support set itself.
             way: number of classes N.
             y: targets of the examples, for the inner loss.
+            scores: whether to compute scores; without, there are features [n, D] and scores [n, 0].
         """
+        if not scores:
+            assert x is not None
+            features = self.embed(x)
+            return Outputs(features, features[:, :0])
         if y is None:
             return self._outputs(support, x, way)
         if self.augment is not None:

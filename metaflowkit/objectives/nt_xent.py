@@ -8,7 +8,7 @@ from torch import Tensor
 from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.config.schema import Decay, Positive
 from metaflowkit.distances import contrast
-from metaflowkit.types import Adapted, Episode, features_of
+from metaflowkit.types import Adapted, Episode
 
 
 @OBJECTIVES.register("nt_xent")
@@ -39,4 +39,4 @@ class NTXent:
             ValueError: the model returns no embeddings.
         """
         x, y = (torch.cat([support, query]) for support, query in zip(task.support, task.query))
-        return contrast(features_of(adapted.call(adapted.params, x)), y, self.temperature, self.same_class), {}
+        return contrast(adapted.features(adapted.params, x), y, self.temperature, self.same_class), {}

@@ -9,7 +9,7 @@ from metaflowkit.config.registry import OBJECTIVES
 from metaflowkit.config.schema import Positive, Similarity
 from metaflowkit.criteria import accuracy
 from metaflowkit.distances import default_temperature, prototypes, similarity
-from metaflowkit.types import Adapted, Episode, features_of
+from metaflowkit.types import Adapted, Episode
 
 
 @OBJECTIVES.register("prototype_contrastive")
@@ -40,7 +40,7 @@ class PrototypeContrastive:
             ValueError: the model returns no embeddings.
         """
         (support, support_y), (query, y) = task.support, task.query
-        z = features_of(adapted.call(adapted.params, torch.cat([support, query])))
+        z = adapted.features(adapted.params, torch.cat([support, query]))
         centres = prototypes(z[: len(support)], support_y, task.way)
         scores = similarity(z[len(support) :], centres, self.metric) / self.temperature
         return torch.nn.functional.cross_entropy(scores, y), {"accuracy": accuracy(scores.detach(), y)}

@@ -17,6 +17,7 @@ from metaflowkit.config.types import Pipeline
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.errors import ConfigError, DataError
+from metaflowkit.models.backbones.conv4 import Conv4
 from metaflowkit.orders import Exact, First
 from metaflowkit.types import ImageSet
 from tests.small import SMALL
@@ -373,3 +374,13 @@ def test_patterns_choose_what_adapts_and_what_is_learned(pipeline, others) -> No
     gradients = learner.outcome(build(changed).episode(1)).gradients
     assert set(gradients) == names - learner.frozen
     assert gradients["rule.lr/head"].shape == (3,)
+
+
+@pytest.mark.parametrize("engine", ["higher", "vectorized"])
+@pytest.mark.parametrize("objective", ["prototype_contrastive", "nt_xent"])
+def test_objectives_on_features_embed_each_view_once(engine, objective, write, monkeypatch) -> None:
+    flow = build(read(write(SMALL), [f"inner.engine={engine}", f"objective={objective}", "inner.steps=0", "inner.loss=task", "model.head=prototype"]))
+    embedded = []
+    monkeypatch.setattr(Conv4, "forward", lambda self, x: embedded.append(len(x)) or self.blocks(x).flatten(1))
+    flow.learner.outcome(flow.episode(1))
+    assert embedded == [3 * (2 + 1)]
