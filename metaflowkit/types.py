@@ -215,11 +215,7 @@ class Adapted:
     call_for_features: Callable[..., Any] | None = None
 
     def features(self, params: Params, x: Tensor) -> Tensor:
-        """Features [n, D] of examples [n, *input] by a model with these parameters.
-
-        Raises:
-            ValueError: the model returns no :class:`Outputs`.
-        """
+        """Features [n, D] of examples [n, *input] by a model with these parameters; ValueError where it returns no :class:`Outputs`."""
         return features_of((self.call_for_features or self.call)(params, x))
 
 

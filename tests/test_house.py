@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "metaflowkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "stages", "__main__"},
-    {"seeding", "memory", "distributed"},
+    {"allocator", "seeding", "memory", "distributed"},
     {"config"},
     {"types"},
     {"distances", "criteria"},

@@ -93,13 +93,12 @@ def build_learner(pipeline: Pipeline, interface: Interface, device: torch.device
             adapter = build("model.adapter", r.ADAPTERS, pipeline.model.adapter)
             placed(pipeline, "model.adapter", lambda: adapter(backbone))
         head = _module(pipeline, "model.head", build("model.head", r.HEADS, pipeline.model.head, features=backbone.features, way=interface.way))
-        _freeze(pipeline, dict(Model(backbone, head).named_parameters()))
+        parameters = _frozen(pipeline, dict(Model(backbone, head).named_parameters()))
         loss = build("inner.loss", r.LOSSES, inner.loss, criterion=interface.criterion, examples=interface.examples)
         augment = None if inner.augment is None else build("inner.augment", r.LEARNED_AUGMENTATIONS, inner.augment, shape=interface.shape)
     for norm in stored_norms(backbone):
         norm.set_steps(inner.steps)
     rule = build("inner.rule", r.RULES, inner.rule)
-    parameters = dict(Model(backbone, head).named_parameters())
     adapts = _adapting(pipeline, {name: p.requires_grad for name, p in parameters.items()})
     learned = _learned(pipeline, rule, {name: p.shape for name, p in parameters.items() if name in adapts and p.requires_grad})
     in_model = augment is not None or isinstance(loss, nn.Module)
@@ -135,11 +134,12 @@ def _module(pipeline: Pipeline, path: str, component: Any) -> Any:
     return component
 
 
-def _freeze(pipeline: Pipeline, parameters: dict[str, nn.Parameter]) -> None:
-    """Freeze the parameters that ``model.frozen`` names."""
+def _frozen(pipeline: Pipeline, parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The parameters, of which those that ``model.frozen`` names are frozen now."""
     if pipeline.model.frozen is not None:
         for name in _matched(pipeline, "model.frozen", list(parameters), listed(pipeline.model.frozen), "[backbone]"):
             parameters[name].requires_grad_(False)
+    return parameters
 
 
 def _adapting(pipeline: Pipeline, trained: dict[str, bool]) -> frozenset[str]:
