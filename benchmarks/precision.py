@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaflowkit.allocator import reuse_freed_memory
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.types import first_tasks
@@ -40,6 +41,7 @@ def gradients(path: Path, overrides: tuple[str, ...], precision: str, tasks: int
 @click.option("--tasks", default=5, show_default=True, type=click.IntRange(2), help="Tasks of each.")
 def main(pipelines: tuple[Path, ...], overrides: tuple[str, ...], tasks: int) -> None:
     """Print a table, a row for each pipeline and precision."""
+    reuse_freed_memory()
     click.echo("| pipeline | precision | error, median | at worst | cosine, least | time, float32 = 1 |\n|---|---|---|---|---|---|")
     for path in pipelines:
         precisions = ("float32", "bf16", *(("tf32",) if torch.cuda.is_available() and "device=cpu" not in overrides else ()))

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from metaflowkit.allocator import reuse_freed_memory
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.training.outer_loop import OuterLoop
@@ -51,6 +52,7 @@ class Timed:
 @click.option("--steps", default=30, show_default=True, help="Outer steps; the first five warm up.")
 def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
     """Time a few outer steps."""
+    reuse_freed_memory()
     chosen = read(pipeline, [*overrides, f"outer.steps={NEVER}", f"evaluate.every={NEVER}"])
     flow = build(chosen)
     learner = Timed(flow.learner, "outcome")

@@ -19,7 +19,8 @@ COLLIDING = 3.0  # other images of its own class, among those that an image is t
 SPEED = 700_000  # pixels per second that conv4-64 trains on with two CPU cores, roughly
 MINUTES = 10
 VALIDATIONS = 8
-FEW_CLASSES = 6  # fewer do not leave two new classes each for validation and test
+LEAST_CLASSES = 6  # fewer do not leave two new classes each for validation and test
+FEW_CLASSES = 20  # with fewer, validation and test would leave ten at most to learn from
 
 
 @dataclass
@@ -114,16 +115,21 @@ def _split(images: Survey, dataset: dict[str, Any], made: Suggestion) -> tuple[d
         made.because("train, val and test are the folders of these names")
         return images.splits["train"], [images.splits[split] for split in ("val", "test")]
     names, counts = sorted(images.counts), images.counts
-    if min(counts.values()) < 2:
+    fewest = min(counts.values())
+    by_image = len(names) < FEW_CLASSES and round(0.2 * fewest) >= 2
+    if fewest < 2 or (len(names) < LEAST_CLASSES and not by_image):
         dataset.pop("depth", None)
         dataset["layout"] = "flat"
+        has = "a single image" if fewest == 1 else f"{fewest} images"
         made.because(
-            f"layout flat: class {min(counts, key=counts.__getitem__)!r} has a single image, too few to measure accuracy; all images train without classes"
+            f"layout flat: class {min(counts, key=counts.__getitem__)!r} of {len(names)} has {has}, too few to measure accuracy; all images train without classes"
         )
         return {"": images.images}, []
-    if len(names) < FEW_CLASSES:
+    if by_image:
         dataset["split_by"] = "image"
-        made.because(f"split_by image: {len(names)} classes are too few to keep some from training, so accuracy is on other images of the same classes")
+        made.because(
+            f"split_by image: {len(names)} classes are too few to keep some from training, so all are in the unlabelled pool, and accuracy is on other images of the same classes"
+        )
         return {name: round(0.6 * n) for name, n in counts.items()}, [{name: round(0.2 * n) for name, n in counts.items()}] * 2
     held = max(min(5, len(names) // 3), round(len(names) / 5))
     fractions = {"train": (len(names) - 2 * held) / len(names), "val": held / len(names), "test": held / len(names)}
