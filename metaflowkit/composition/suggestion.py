@@ -8,7 +8,7 @@ from typing import Any
 
 from metaflowkit.augment.levels import level_operations
 from metaflowkit.config.yaml import to_yaml
-from metaflowkit.datasets.splits import SPLITS, draw_fractions
+from metaflowkit.datasets.splits import SHARES, SPLITS, draw_fractions
 from metaflowkit.datasets.survey import Survey
 from metaflowkit.errors import printable
 
@@ -116,7 +116,9 @@ def _split(images: Survey, dataset: dict[str, Any], made: Suggestion) -> tuple[d
         return images.splits["train"], [images.splits[split] for split in ("val", "test")]
     names, counts = sorted(images.counts), images.counts
     fewest = min(counts.values())
-    by_image = len(names) < FEW_CLASSES and round(0.2 * fewest) >= 2
+    of_images = {name: draw_fractions(n, SHARES, 0) for name, n in counts.items()}
+    training, *measured = ({name: len(drawn[split]) for name, drawn in of_images.items()} for split in SPLITS)
+    by_image = len(names) < FEW_CLASSES and all(min(split.values()) >= 2 for split in measured)
     if fewest < 2 or (len(names) < LEAST_CLASSES and not by_image):
         dataset.pop("depth", None)
         dataset["layout"] = "flat"
@@ -130,7 +132,7 @@ def _split(images: Survey, dataset: dict[str, Any], made: Suggestion) -> tuple[d
         made.because(
             f"split_by image: {len(names)} classes are too few to keep some from training, so all are in the unlabelled pool, and accuracy is on other images of the same classes"
         )
-        return {name: round(0.6 * n) for name, n in counts.items()}, [{name: round(0.2 * n) for name, n in counts.items()}] * 2
+        return training, measured
     held = max(min(5, len(names) // 3), round(len(names) / 5))
     fractions = {"train": (len(names) - 2 * held) / len(names), "val": held / len(names), "test": held / len(names)}
     dataset["fractions"] = {split: round(share, 3) for split, share in fractions.items()}

@@ -17,12 +17,11 @@ from metaflowkit.datasets.images import Decoding, listed_failures, read_images
 from metaflowkit.datasets.layout import Layout, read_layout
 from metaflowkit.datasets.mapped import rows_of
 from metaflowkit.datasets.source import open_source
-from metaflowkit.datasets.splits import SPLITS, check_fractions, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
+from metaflowkit.datasets.splits import SHARES, SPLITS, check_fractions, draw_fractions, draw_images, grouped, read_splits, select, unlabelled
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 
 LOGGER = logging.getLogger(__name__)
-SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 SHARES_WITHOUT_TRAINING = {"val": 0.5, "test": 0.5}
 SEEN = "same classes in training and test (other images of them), not new classes"
 UNKNOWN = "training images have no classes, so the measured ones may be among them"

@@ -16,6 +16,7 @@ from metaflowkit.seeding import generator_for
 from metaflowkit.types import ImageSet
 
 SPLITS = ("train", "val", "test")
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # of classes or images, where nothing else is given
 
 
 def select(x: Tensor, y: Tensor, names: Sequence[str], chosen: Sequence[int]) -> ImageSet:

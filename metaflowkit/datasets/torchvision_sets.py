@@ -19,7 +19,7 @@ from metaflowkit.datasets.cache import cached_images, lookup
 from metaflowkit.datasets.cache_file import Allocate, Arrays
 from metaflowkit.datasets.images import Decoding, chunks, room_for, to_array
 from metaflowkit.datasets.source import digest, tree_stamps
-from metaflowkit.datasets.splits import check_fractions, disjoint, draw_fractions, listed, select
+from metaflowkit.datasets.splits import SHARES, check_fractions, disjoint, draw_fractions, listed, select
 from metaflowkit.errors import DataError
 from metaflowkit.types import ImageSet
 
@@ -58,7 +58,7 @@ class TorchvisionSet:
             raise ValueError("fractions and classes both say how classes are split; keep one")
         check_fractions(fractions)
         self.set, self.root, self.download, self.decoding = set, root, download, Decoding(image_size, mode)
-        self.fractions = fractions or {"train": 0.6, "val": 0.2, "test": 0.2}
+        self.fractions = fractions or SHARES
         self.split_seed, self.classes = split_seed, classes
 
     def load(self) -> dict[str, ImageSet]:

@@ -26,6 +26,7 @@ from metaflowkit.seeding import seed_for, seeded
 from metaflowkit.types import Adapted, Call, Episode, Params, State, Tree, detached, refilled, tensors_of, tree_map
 
 Differentiated = Callable[[int, int], bool]
+Arguments = Callable[..., tuple[Any, ...]]
 
 
 class Stepper(Protocol):
@@ -149,7 +150,9 @@ class InnerLoop:
         """Whether the model draws random numbers."""
         return draws(self.learner.model)
 
-    def _call(self, stepper: Stepper, params: Params, task: Episode, inputs: tuple[Any, ...], purpose: str, step: int, features: bool = False) -> Any:
+    def _call(
+        self, stepper: Stepper, params: Params, task: Episode, inputs: tuple[Any, ...], purpose: str, step: int, arguments: Arguments | None = None
+    ) -> Any:
         """The model; its random numbers are the same in every engine, and when a step is computed again.
 
         Args:
@@ -159,13 +162,12 @@ class InnerLoop:
             inputs: it is called with.
             purpose: of the call; with ``step`` it seeds the random numbers.
             step: of the inner loop.
-            features: whether only the features are read.
+            arguments: of the model, in place of the learner's ``arguments``.
         """
-        arguments = (features and self.learner.feature_arguments) or self.learner.arguments
         random_state = seeded(seed_for(self.task.seed, purpose, step), next(iter(params.values())).device) if self.random else nullcontext()
         checkpoint_guard = no_recomputation() if torch.is_grad_enabled() else nullcontext()
         with random_state, after_steps(step if purpose.startswith("inner") else self.learner.steps), self.buffers.within(stepper.network), checkpoint_guard:
-            return stepper.call(params, arguments(task, *inputs))
+            return stepper.call(params, (arguments or self.learner.arguments)(task, *inputs))
 
     def _inner_call(self, stepper: Stepper, params: Params, step: int) -> Call:
         """The model in an inner step; a second call draws other random numbers than the first."""
@@ -219,7 +221,7 @@ class InnerLoop:
             return self._call(self.differentiable, params, self.task, inputs, "outer", 0)
 
         def call_for_features(params: Params, *inputs: Any) -> Any:
-            return self._call(self.differentiable, params, self.task, inputs, "outer", 0, features=True)
+            return self._call(self.differentiable, params, self.task, inputs, "outer", 0, self.learner.feature_arguments)
 
         def sample(params: Params, draw: int) -> Tree:
             return self._sampled(partial(call, params), self.task.query, draw)

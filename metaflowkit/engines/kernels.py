@@ -90,7 +90,7 @@ def _plain(*tensors: Tensor) -> bool:
 
 
 def _conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and input.dtype != torch.float64:  # which torch leaves as it is, too
         rounded = torch.get_autocast_dtype("cpu")
         input, weight, bias = input.to(rounded), weight.to(rounded), None if bias is None else bias.to(rounded)
     if isinstance(padding, str) or input.dim() != 4 or not input.numel() or not (_plain(input, weight) or input.dtype == weight.dtype == torch.bfloat16):

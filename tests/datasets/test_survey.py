@@ -65,6 +65,7 @@ def test_what_is_found_is_what_is_there(tmp_path) -> None:
         (20, 12, {"dataset.fractions": {"train": 0.5, "val": 0.25, "test": 0.25}, "evaluate.way": 5, "evaluate.query": 7, "tasks.way": 30}),
         (10, 30, {"dataset.split_by": "image", "dataset.fractions": None, "evaluate.way": 5, "evaluate.query": 5, "tasks.way": 30, "tasks.meta_batch": 2}),
         (3, 40, {"dataset.split_by": "image", "evaluate.way": 3, "evaluate.query": 7, "evaluate.shot": [1]}),
+        (10, 8, {"dataset.split_by": "class", "evaluate.way": 3, "evaluate.query": 7}),
         (10, 5, {"dataset.split_by": "class", "evaluate.way": 3, "evaluate.query": 4, "tasks.way": 10}),
         (3, 5, {"dataset.layout": "flat"}),
         (8, 1, {"dataset.layout": "flat"}),
