@@ -63,9 +63,10 @@ def spread(features: Tensor) -> dict[str, float]:
     Reference:
         O. Roy, M. Vetterli, The effective rank, EUSIPCO 2007, definition 1.
     """
-    z = unit(features.double())
+    features = features.double().cpu()  # in one transfer: singular values of so few numbers take a GPU longer, and it would be waited for at each
+    z = unit(features)
     centred = z - z.mean(0)
-    values = torch.linalg.svdvals(features.double() - features.double().mean(0))
+    values = torch.linalg.svdvals(features - features.mean(0))
     shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     rank = torch.special.entr(shares).sum().exp()
     metrics = dict(zip(("embedding_deviation", "effective_rank"), torch.stack([centred.square().mean(0).sum().sqrt(), rank]).tolist()))
