@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from metaflowkit.prediction.classifier import Classifier as Classifier
     from metaflowkit.reporting.train import train as train
     from metaflowkit.training.evaluate_run import load as load
+    from metaflowkit.trees import detached as detached
     from metaflowkit.types import Episode as Episode
-    from metaflowkit.types import detached as detached
 
 __version__ = "0.1.0"
 __all__ = [
@@ -66,7 +66,7 @@ _MODULES = {
     "evaluate_adaptation": "evaluation.adaptation",
     "meta_learner": "composition.from_python",
     "learned_settings": "composition.from_python",
-    "detached": "types",
+    "detached": "trees",
     "Classifier": "prediction.classifier",
     "MetaLearner": "engines.base",
     "Episode": "types",

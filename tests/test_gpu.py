@@ -40,7 +40,9 @@ def outcomes(engine: VectorizedEngine, built) -> list:
     return steps
 
 
-@pytest.mark.parametrize("settings", [{"graph": True}, {"graph": True, "chunk": 2}, pytest.param({"graph": True, "compile": True}, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"graph": True}, {"graph": True, "chunk": 2}, pytest.param({"graph": True, "compile": True}, marks=pytest.mark.slow)], ids=str
+)
 def test_a_replayed_graph_gives_what_the_engine_gives_while_the_parameters_move(settings) -> None:
     expected, replayed = (outcomes(VectorizedEngine(**chosen), flow("precision=float64")) for chosen in ({"chunk": settings.get("chunk")}, settings))
     for a, b in zip(expected, replayed):

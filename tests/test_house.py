@@ -13,6 +13,7 @@ LAYERS = [
     {"errors", "stages", "__main__"},
     {"allocator", "seeding", "memory", "distributed"},
     {"config"},
+    {"trees"},
     {"types"},
     {"distances", "criteria"},
     {"datasets", "augment", "models", "rules", "losses", "objectives"},

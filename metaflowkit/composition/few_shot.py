@@ -8,7 +8,8 @@ from torch import Tensor
 
 from metaflowkit.errors import ConfigError
 from metaflowkit.losses.base import Loss
-from metaflowkit.types import Call, Episode, Labelled, Outputs
+from metaflowkit.trees import Call
+from metaflowkit.types import Episode, Labelled, Outputs
 
 
 @dataclass(frozen=True)

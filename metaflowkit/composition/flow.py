@@ -31,7 +31,8 @@ from metaflowkit.seeding import seed_for
 from metaflowkit.tasks.base import MeasuredTasks, Tasks
 from metaflowkit.tasks.contract import check_episode, check_measured
 from metaflowkit.tasks.labelled import LabelledTasks
-from metaflowkit.types import Episode, ExampleSet, ImageSet, Labelled, task_count, tensors, tree_map
+from metaflowkit.trees import tensors, tree_map
+from metaflowkit.types import Episode, ExampleSet, ImageSet, Labelled, task_count
 
 
 @dataclass(frozen=True)

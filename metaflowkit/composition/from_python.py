@@ -25,7 +25,8 @@ from metaflowkit.orders import Order
 from metaflowkit.rules.base import Rule
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.rules.per_tensor import PerTensor
-from metaflowkit.types import Adapted, Call, Episode, Tree
+from metaflowkit.trees import Call, Tree
+from metaflowkit.types import Adapted, Episode
 
 
 def meta_learner(

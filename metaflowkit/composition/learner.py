@@ -27,7 +27,8 @@ from metaflowkit.rules.base import is_learnable, is_native
 from metaflowkit.rules.learned import Learned, LearnedSettings
 from metaflowkit.seeding import generator_for, seed_for
 from metaflowkit.stages import stage
-from metaflowkit.types import Call, Criterion, Tree
+from metaflowkit.trees import Call, Tree
+from metaflowkit.types import Criterion
 
 V = TypeVar("V")
 

@@ -26,7 +26,8 @@ from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.errors import ConfigError, MetaflowkitError
 from metaflowkit.orders import Exact
 from metaflowkit.rules.base import is_native
-from metaflowkit.types import Episode, Outcome, Params, first_tasks, task_count
+from metaflowkit.trees import Params
+from metaflowkit.types import Episode, Outcome, first_tasks, task_count
 
 CONVERGED = 0.05  # of an implicit gradient, against the one after more inner steps
 

@@ -14,7 +14,8 @@ from metaflowkit.doctor.branches import Branches, BranchMismatch
 from metaflowkit.doctor.findings import Tell
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Adapted, Episode, Params
+from metaflowkit.trees import Params
+from metaflowkit.types import Adapted, Episode
 
 CONVERGED = 1e-7  # relative spread between levels of Richardson's extrapolation, at which differences count as an oracle
 DISTANCES = (1e-4, 1e-5, 1e-6, 1e-3, 1e-7, 1e-8, 1e-9)  # along a direction of length 1, the most likely to converge first

@@ -20,7 +20,8 @@ from metaflowkit.engines.base import MetaLearner
 from metaflowkit.engines.safety import draws, exact_kernels
 from metaflowkit.models.normalisation import after_steps
 from metaflowkit.seeding import seed_for, seeded
-from metaflowkit.types import Adapted, Call, Episode, Outcome, Params, State, Tree, detached, task_count, task_of
+from metaflowkit.trees import Call, Params, State, Tree, detached
+from metaflowkit.types import Adapted, Episode, Outcome, task_count, task_of
 
 
 class PlainLoop:

@@ -16,7 +16,8 @@ from metaflowkit.doctor.findings import Finding, fact, wrong
 from metaflowkit.engines.base import MetaLearner
 from metaflowkit.errors import ConfigError
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Episode, first_tasks, task_count, tree_map
+from metaflowkit.trees import tree_map
+from metaflowkit.types import Episode, first_tasks, task_count
 
 MOST = {"way": 3, "shot": 2, "query": 2, "meta_batch": 2, "horizon": 30}
 LARGE = 1_000_000  # meta-parameters, above which one task of at most two inner steps is checked along one direction

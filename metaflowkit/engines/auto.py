@@ -12,7 +12,8 @@ from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.safety import draws, hooked, recurrent, unsafe
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.rules.base import is_native
-from metaflowkit.types import Adaptation, Episode, Outcome, Tree, task_count
+from metaflowkit.trees import Tree
+from metaflowkit.types import Adaptation, Episode, Outcome, task_count
 
 MANY = 4  # tasks from which a batch of small matrix products is faster than threads: measured on two cores with layers of 64
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, func
 
-from metaflowkit.types import Params
+from metaflowkit.trees import Params
 
 Function = Callable[[Params], Tensor]
 

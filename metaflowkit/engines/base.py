@@ -14,7 +14,8 @@ from metaflowkit.engines.contract import require_outcome
 from metaflowkit.orders import Exact, Order
 from metaflowkit.rules.base import Rule, is_learnable
 from metaflowkit.rules.learned import LearnedSettings
-from metaflowkit.types import Adaptation, Adapted, Call, Criterion, Episode, Outcome, Params, Tree, task_count
+from metaflowkit.trees import Call, Params, Tree
+from metaflowkit.types import Adaptation, Adapted, Criterion, Episode, Outcome, task_count
 
 V = TypeVar("V")
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from metaflowkit.errors import BrokenContract
-from metaflowkit.types import Outcome, Params, State
+from metaflowkit.trees import Params, State
+from metaflowkit.types import Outcome
 
 
 def require_scalar(value: Any, role: str, component: Any, what: str = "return") -> Tensor:

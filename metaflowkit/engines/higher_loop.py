@@ -23,7 +23,8 @@ from metaflowkit.engines.safety import WITHOUT_HIGHER, exact_kernels, refuse_hoo
 from metaflowkit.errors import ConfigError
 from metaflowkit.models.batch_statistics import AccurateNorms
 from metaflowkit.rules.base import Rule, is_native
-from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, task_of, tree_map, tree_stack
+from metaflowkit.trees import Params, State, Tree, tree_map, tree_stack
+from metaflowkit.types import Adaptation, Episode, Outcome, task_count, task_of
 
 
 class _Shell(torch.optim.Optimizer):

@@ -23,7 +23,8 @@ from metaflowkit.models.normalisation import after_steps, measured
 from metaflowkit.orders.base import Result
 from metaflowkit.rules.base import Rule
 from metaflowkit.seeding import seed_for, seeded
-from metaflowkit.types import Adapted, Call, Episode, Params, State, Tree, detached, refilled, tensors_of, tree_map
+from metaflowkit.trees import Call, Params, State, Tree, detached, refilled, tensors_of, tree_map
+from metaflowkit.types import Adapted, Episode
 
 Differentiated = Callable[[int, int], bool]
 Arguments = Callable[..., tuple[Any, ...]]

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from metaflowkit.engines.kernels import TRACED
 from metaflowkit.engines.recording import Computation
 from metaflowkit.stages import stage
-from metaflowkit.types import Tree, tensors, tree_map
+from metaflowkit.trees import Tree, tensors, tree_map
 
 ATEN = torch.ops.aten
 WARM_UP = 3  # calls before a recording, as torch's documentation of CUDA graphs asks for

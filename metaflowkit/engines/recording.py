@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NoReturn, Protocol
 
 from metaflowkit.errors import ConfigError
-from metaflowkit.types import Tree, tensors
+from metaflowkit.trees import Tree, tensors
 
 Computation = Callable[..., Tree]
 

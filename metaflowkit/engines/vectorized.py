@@ -26,7 +26,8 @@ from metaflowkit.engines.safety import TASK_BY_TASK, draws, exact_kernels, hooke
 from metaflowkit.engines.task_map import TaskMap
 from metaflowkit.errors import ConfigError
 from metaflowkit.rules.base import Rule
-from metaflowkit.types import Adaptation, Episode, Outcome, Params, State, Tree, task_count, tensors, tree_cat, tree_map
+from metaflowkit.trees import Params, State, Tree, tensors, tree_cat, tree_map
+from metaflowkit.types import Adaptation, Episode, Outcome, task_count
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.scores import AdaptationSetting, Score, joined
 from metaflowkit.seeding import seed_for
-from metaflowkit.types import Call, Episode, task_count
+from metaflowkit.trees import Call
+from metaflowkit.types import Episode, task_count
 
 BATCH = 20
 

@@ -21,7 +21,7 @@ from metaflowkit.errors import ConfigError, DataError
 from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.scores import ci95
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import State
+from metaflowkit.trees import State
 
 NONE, OWN = "none", "own"
 FINDABLE = 0.1  # share of the views whose own image pixels find, below which they no longer solve a task

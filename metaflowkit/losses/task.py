@@ -6,7 +6,8 @@ from torch import Tensor
 
 from metaflowkit.config.registry import LOSSES
 from metaflowkit.criteria import Classification
-from metaflowkit.types import Criterion, Outputs, Tree, scores_of
+from metaflowkit.trees import Tree
+from metaflowkit.types import Criterion, Outputs, scores_of
 
 
 @LOSSES.register("task")

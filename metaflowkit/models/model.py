@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from metaflowkit.errors import BrokenContract
 from metaflowkit.models.precision import bfloat16
-from metaflowkit.types import Episode, Labelled, Outputs, Tree
+from metaflowkit.trees import Tree
+from metaflowkit.types import Episode, Labelled, Outputs
 
 
 class Model(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metaflowkit.types import Adapted, Episode, Params, detached, scores_of
+from metaflowkit.trees import Params, detached
+from metaflowkit.types import Adapted, Episode, scores_of
 
 
 def require_steps(delta: int, last_delta: int | None, grounded: bool) -> None:

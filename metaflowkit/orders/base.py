@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from metaflowkit.types import Params, State
+from metaflowkit.trees import Params, State
 
 Result = tuple[Params, Tensor, dict[str, Tensor]]  # gradients by name, value of the objective, metrics
 

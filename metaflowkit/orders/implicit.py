@@ -11,7 +11,7 @@ from torch import Tensor
 from metaflowkit.config.registry import ORDERS
 from metaflowkit.config.schema import Count, Positive
 from metaflowkit.orders.base import Loop, Order, Result
-from metaflowkit.types import Params
+from metaflowkit.trees import Params
 
 Vector = list[Tensor]
 

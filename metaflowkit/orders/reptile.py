@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metaflowkit.config.registry import ORDERS
 from metaflowkit.orders.base import Loop, Order, Result
-from metaflowkit.types import Params
+from metaflowkit.trees import Params
 
 
 @ORDERS.register("reptile")

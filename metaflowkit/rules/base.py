@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from metaflowkit.types import Params, State
+from metaflowkit.trees import Params, State
 
 
 class Rule(Protocol):

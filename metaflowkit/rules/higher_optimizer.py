@@ -8,7 +8,7 @@ import torch
 
 from metaflowkit.config.registry import RULES
 from metaflowkit.errors import ConfigError
-from metaflowkit.types import Params, State
+from metaflowkit.trees import Params, State
 
 HIGHER_ENGINE_ONLY = "the optimisers of higher run in its engine alone; set inner.engine: higher, or auto"
 OPTIONS = {

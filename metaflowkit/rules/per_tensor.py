@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaflowkit.types import Params, State
+from metaflowkit.trees import Params, State
 
 TensorState = dict[str, Tensor]
 Value = float | Tensor

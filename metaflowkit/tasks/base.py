@@ -6,7 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from metaflowkit.types import Call, Criterion, Episode, Tree
+from metaflowkit.trees import Call, Tree
+from metaflowkit.types import Criterion, Episode
 
 
 class Tasks(Protocol):

@@ -12,7 +12,8 @@ from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
 from metaflowkit.criteria import Policy, mean_return, policy_examples
 from metaflowkit.seeding import generator_for, seed_for
-from metaflowkit.types import Call, Episode, Labelled
+from metaflowkit.trees import Call
+from metaflowkit.types import Episode, Labelled
 
 
 class Drawn(NamedTuple):

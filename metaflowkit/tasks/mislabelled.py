@@ -13,7 +13,8 @@ from metaflowkit.config.schema import Count, Fraction, Natural
 from metaflowkit.criteria import Classification
 from metaflowkit.errors import DataError
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Call, Episode, ExampleSet, Labelled
+from metaflowkit.trees import Call
+from metaflowkit.types import Episode, ExampleSet, Labelled
 
 
 @TASKS.register("mislabelled")

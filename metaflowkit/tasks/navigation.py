@@ -11,7 +11,8 @@ from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
 from metaflowkit.criteria import Policy, mean_return, policy_examples
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Call, Episode, Labelled
+from metaflowkit.trees import Call
+from metaflowkit.types import Episode, Labelled
 
 SIDE = 0.5  # of the square of goals, from the start to each side
 SPEED = 0.1  # an action's components are clipped to it

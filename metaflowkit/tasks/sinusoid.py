@@ -11,7 +11,8 @@ from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Examples, Natural
 from metaflowkit.criteria import Regression
 from metaflowkit.seeding import generator_for
-from metaflowkit.types import Call, Episode, Labelled
+from metaflowkit.trees import Call
+from metaflowkit.types import Episode, Labelled
 
 
 @TASKS.register("sinusoid")

@@ -17,7 +17,8 @@ from metaflowkit.distributed.world import World
 from metaflowkit.errors import ConfigError, RunError
 from metaflowkit.evaluation.precomputed import fingerprint
 from metaflowkit.training.versions import versions
-from metaflowkit.types import Episode, ExampleSet, task_count, tensors
+from metaflowkit.trees import tensors
+from metaflowkit.types import Episode, ExampleSet, task_count
 
 SAMPLED = 1000  # examples of a split that are compared
 SHOWN = 3  # differences in a message

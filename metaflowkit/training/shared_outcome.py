@@ -9,7 +9,8 @@ from torch import Tensor
 
 from metaflowkit.composition.flow import Flow
 from metaflowkit.engines.base import MetaLearner
-from metaflowkit.types import Episode, Outcome, task_count, tree_map
+from metaflowkit.trees import tree_map
+from metaflowkit.types import Episode, Outcome, task_count
 
 
 def shared_outcome(flow: Flow, learner: MetaLearner, episode: Episode, flag: bool = False) -> tuple[Outcome, bool]:

@@ -24,7 +24,8 @@ from metaflowkit.evaluation.embedding import embed
 from metaflowkit.objectives.base import Objective
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.training.shared_outcome import shared_outcome
-from metaflowkit.types import Call, Episode, Outcome, Tree, first_tasks
+from metaflowkit.trees import Call, Tree
+from metaflowkit.types import Episode, Outcome, first_tasks
 
 WINDOW = 10  # outer steps that a sign is averaged over
 EXAMPLES = 40  # of a task, at most, whose spread is measured: more would take a noticeable share of a step without inner loop

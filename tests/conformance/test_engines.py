@@ -21,7 +21,7 @@ from metaflowkit.config.choice import Choice
 from metaflowkit.engines.higher_loop import HigherEngine
 from metaflowkit.engines.vectorized import VectorizedEngine
 from metaflowkit.orders import First
-from metaflowkit.types import Params
+from metaflowkit.trees import Params
 from tests.oracles import Smooth, finite_difference, make_episode, make_learner, relative, scores
 
 RULES = [

@@ -21,7 +21,8 @@ from metaflowkit.models.heads.prototype import Prototype
 from metaflowkit.objectives.bootstrapped_kl import BootstrappedKL
 from metaflowkit.objectives.query_loss import QueryLoss
 from metaflowkit.rules.sgd import SGD
-from metaflowkit.types import Episode, tree_map
+from metaflowkit.trees import tree_map
+from metaflowkit.types import Episode
 from tests.oracles import Smooth, make_episode, make_learner, relative
 
 

@@ -18,7 +18,8 @@ from metaflowkit.models.model import Model
 from metaflowkit.objectives import BootstrappedKL, QueryLoss
 from metaflowkit.rules import SGD
 from metaflowkit.tasks.navigation import Navigation
-from metaflowkit.types import Episode, Outputs, task_of, tree_map
+from metaflowkit.trees import tree_map
+from metaflowkit.types import Episode, Outputs, task_of
 from tests.oracles import relative
 
 

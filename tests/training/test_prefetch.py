@@ -15,7 +15,7 @@ from metaflowkit.errors import Interrupted
 from metaflowkit.reporting.train import train
 from metaflowkit.training.outer_loop import OuterLoop
 from metaflowkit.training.prefetch import episodes
-from metaflowkit.types import tensors
+from metaflowkit.trees import tensors
 from tests.small import SMALL
 from tests.training.test_loop import EXACT
 

@@ -11,7 +11,7 @@ from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.distributed.world import ALONE, World
 from metaflowkit.training.shared_outcome import shared_outcome
-from metaflowkit.types import tree_map
+from metaflowkit.trees import tree_map
 from tests import small
 from tests.distributed.group import run_in_group
 
