@@ -30,6 +30,7 @@ import torch
 import yaml
 from optuna.trial import TrialState
 
+from metaflowkit.allocator import reuse_freed_memory
 from metaflowkit.config.pipeline import read
 from metaflowkit.search.study import join
 from metaflowkit.training.events import Validated
@@ -56,6 +57,7 @@ def resident() -> float:
 
 def train(engine: str, steps: int, every: int) -> None:
     """Print the outer step, resident memory and open files at every validation, as JSON."""
+    reuse_freed_memory()  # as mfk does
     samples = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "soak.yaml"

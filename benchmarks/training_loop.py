@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from metaflowkit.allocator import reuse_freed_memory
+from metaflowkit.composition.device import wait_for
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import read
 from metaflowkit.training.outer_loop import OuterLoop
@@ -26,10 +27,10 @@ NEVER = 1_000_000
 
 
 class Timed:
-    """Adds up the seconds that calls of an object's method take."""
+    """Adds up the seconds that calls of an object's method take, until ``wait`` returns."""
 
-    def __init__(self, inner: Any, method: str) -> None:
-        self.inner, self.method, self.seconds = inner, method, 0.0
+    def __init__(self, inner: Any, method: str, wait: Callable[[], None]) -> None:
+        self.inner, self.method, self.wait, self.seconds = inner, method, wait, 0.0
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
@@ -37,10 +38,12 @@ class Timed:
 
     def _clocked(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def clocked(*args: Any) -> Any:
+            self.wait()
             started = time.perf_counter()
             try:
                 return call(*args)
             finally:
+                self.wait()
                 self.seconds += time.perf_counter() - started
 
         return clocked
@@ -55,7 +58,7 @@ def main(pipeline: Path, overrides: tuple[str, ...], steps: int) -> None:
     reuse_freed_memory()
     chosen = read(pipeline, [*overrides, f"outer.steps={NEVER}", f"evaluate.every={NEVER}"])
     flow = build(chosen)
-    learner = Timed(flow.learner, "outcome")
+    learner = Timed(flow.learner, "outcome", lambda: wait_for(flow.device))
     with tempfile.TemporaryDirectory() as folder:
         loop = OuterLoop(replace(flow, learner=learner), open_run(Path(folder) / "run", chosen, False, False), Stop(), True)
         loop.run.metric_log.rewind(0)

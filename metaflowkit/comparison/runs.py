@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from metaflowkit.composition.device import wait_for
 from metaflowkit.composition.flow import Flow, build
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.registry import TASKS
@@ -113,6 +114,7 @@ def seconds_per_step(pipeline: Pipeline) -> float:
     for step in range(1, MEASURED_STEPS + 2):
         start = time.perf_counter()
         flow.learner.outcome(flow.episode(step))
+        wait_for(flow.device)
         durations.append(time.perf_counter() - start)
     return statistics.median(durations[1:])
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaflowkit.composition.device import wait_for
 from metaflowkit.composition.flow import Flow
 from metaflowkit.memory import peak_memory
 from metaflowkit.types import first_tasks, task_count
@@ -60,6 +61,5 @@ def _measured(run: Callable[[], Any], device: torch.device) -> tuple[float, floa
     memory = peak_memory(device=device) - before
     started = time.perf_counter()
     run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - started, memory

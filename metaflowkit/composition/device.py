@@ -23,6 +23,12 @@ def chosen_device(pipeline: Pipeline, world: World = ALONE) -> torch.device:
     return device
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has computed all that was launched on it, as before a clock is read; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _named(name: str, world: World) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metaflowkit.composition.augmentation import operations
-from metaflowkit.composition.device import chosen_device
+from metaflowkit.composition.device import chosen_device, wait_for
 from metaflowkit.composition.flow import FewShotFlow, build
 from metaflowkit.composition.learner import Interface, build_learner
 from metaflowkit.config.pipeline import read
@@ -384,3 +384,11 @@ def test_objectives_on_features_embed_each_view_once(engine, objective, write, m
     monkeypatch.setattr(Conv4, "forward", lambda self, x: embedded.append(len(x)) or self.blocks(x).flatten(1))
     flow.learner.outcome(flow.episode(1))
     assert embedded == [3 * (2 + 1)]
+
+
+def test_a_gpu_is_waited_for_and_a_cpu_is_not(monkeypatch) -> None:
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for name in ("cpu", "cuda:1"):
+        wait_for(torch.device(name))
+    assert waited == [torch.device("cuda:1")]
