@@ -173,25 +173,30 @@ def _measured(by_seed: dict[int, Path], metric: Metric) -> Measured:
 
 def lines(comparison: Comparison) -> list[str]:
     """The results as text."""
-    metric, count = comparison.metric, len(comparison.seeds)
+    metric, count, width = comparison.metric, len(comparison.seeds), _width(comparison)
     text = []
     for setting in comparison.settings:
-        text += [f"test {setting}, {metric.name}{metric.unit}", f"  {'':<24}{'untrained':>10}{'trained':>16}    gain over {comparison.baseline}"]
+        text += [f"test {setting}, {metric.name}{metric.unit}", f"  {'':<{width}}{'untrained':>10}{'trained':>16}    gain over {comparison.baseline}"]
         for name, of in comparison.measured.items():
             by_seed = of.trained[setting].mean(1)
             spread = metric.with_ci(by_seed.mean(), by_seed.std(ddof=1)) if count > 1 else metric.text(by_seed.mean())
-            text.append(f"  {name:<24}{metric.text(of.untrained[setting].mean()):>10}{spread:>16}    {_difference(comparison, name, setting)}".rstrip())
+            text.append(f"  {name:<{width}}{metric.text(of.untrained[setting].mean()):>10}{spread:>16}    {_difference(comparison, name, setting)}".rstrip())
     text.append(
         f"(trained: mean and standard deviation over {count} seed{'s' * (count > 1)}; differences: 95 % bootstrap interval over seeds and episodes, the same for all)"
     )
-    text += ["", f"{'over all settings':<26}{'interquartile mean':>26}{'better than ' + comparison.baseline:>34}"]
+    text += ["", f"{'over all settings':<{width + 2}}{'interquartile mean':>26}{'better than ' + comparison.baseline:>34}"]
     sign = 1 if metric.higher_is_better else -1
     for name in comparison.measured:
         middle, improvement = comparison.interquartile_mean(name), comparison.improvement(name)
         low, high = sorted((sign * middle.low, sign * middle.high))
         chance = "" if name == comparison.baseline else f"{100 * improvement.value:.0f} % [{100 * improvement.low:.0f}, {100 * improvement.high:.0f}]"
-        text.append(f"  {name:<24}{f'{metric.text(sign * middle.value)} [{metric.text(low)}, {metric.text(high)}]':>26}{chance:>34}".rstrip())
+        text.append(f"  {name:<{width}}{f'{metric.text(sign * middle.value)} [{metric.text(low)}, {metric.text(high)}]':>26}{chance:>34}".rstrip())
     return [*text, *_speed(comparison)]
+
+
+def _width(comparison: Comparison, least: int = 24) -> int:
+    """Of the column of names."""
+    return max(least, *(len(name) for name in comparison.measured))
 
 
 def _difference(comparison: Comparison, name: str, setting: str) -> str:
@@ -210,15 +215,15 @@ def _difference(comparison: Comparison, name: str, setting: str) -> str:
 
 
 def _speed(comparison: Comparison) -> list[str]:
-    levels, metric = comparison.levels(), comparison.metric
+    levels, metric, width = comparison.levels(), comparison.metric, _width(comparison, 36)
     if not levels:
         return []
-    text = ["", f"{'outer steps (seconds) to validation':<38}" + "".join(f"{metric.text(level) + metric.unit:>18}" for level in levels)]
+    text = ["", f"{'outer steps (seconds) to validation':<{width + 2}}" + "".join(f"{metric.text(level) + metric.unit:>18}" for level in levels)]
     for name, of in comparison.measured.items():
         cells = []
         for level in levels:
             step = comparison.reaching(name, level)
             seconds = f" ({step * of.pace:.0f} s)" if step is not None and of.pace is not None else ""
             cells.append(f"{'not reached' if step is None else f'{step}{seconds}':>18}")
-        text.append(f"  {name:<36}{''.join(cells)}")
+        text.append(f"  {name:<{width}}{''.join(cells)}")
     return text

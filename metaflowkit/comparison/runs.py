@@ -80,8 +80,9 @@ def contenders(paths: Sequence[Path], overrides: Sequence[str] = (), variations:
 
 
 def _name(variation: str) -> str:
-    """A change as the name of a folder: its last key and the value, such as ``delta=5``."""
+    """A change as the name of a folder: its last key and the value, such as ``delta=5`` or ``objective=bootstrapped_kl-delta=2``."""
     path, _, value = variation.partition("=")
+    value = re.sub(r"(\w)\s*:\s+", r"\1=", re.sub(r"^\{\s*name\s*:\s+", "", value))
     return re.sub(r"[^\w.=+-]+", "-", f"{path.rpartition('.')[2]}={value}").strip("-.")
 
 

@@ -15,7 +15,8 @@ from metaflowkit.types import Adapted, Episode, scores_of
 class BootstrappedL2:
     """Squared distance between the parameters of the target (delta steps further, no gradient) and of the student: sum_j (w~_j - w_j)^2.
 
-    Its scale follows the inner learning rate, so the outer one must be chosen anew.
+    Its scale follows the inner learning rate, so the outer one must be chosen anew for an outer optimiser to which scale matters. With delta = 1, grounded, and
+    steps w~ = w - lr g of plain SGD the gradient is that of ``query_loss`` times 2 lr; further inner steps add theirs.
 
     Args:
         delta: steps from the student to its target.

@@ -125,7 +125,7 @@ def test_one_pipeline_is_varied_by_each_change_in_turn(files, tmp_path, monkeypa
     assert [each.name for each in contenders(files[:1], [], ["augment.level=2", "augment=[]", "tasks={name: views, way: 3}"])] == [
         "level=2",
         "augment=",
-        "tasks=-name-views-way-3",
+        "tasks=views-way=3",
     ]
     assert "--vary: makes several pipelines out of one file, got 2 files; name one" in mfk(*files[:2], "--vary", "tasks.shot=2", code=2)
     assert "needs two pipelines at least, got 1; name them, the baseline first, or vary one with --vary" in mfk(files[0], "--vary", "tasks.shot=2", code=2)

@@ -78,3 +78,26 @@ def test_delta_changes_linearly_over_the_outer_steps() -> None:
         BootstrappedKL(2, last_delta=8)
     with pytest.raises(ValueError, match="delta must be at least 1, got 0"):
         BootstrappedKL(2, last_delta=0, outer_steps=4)
+
+
+def test_after_a_small_grounded_step_the_gradient_is_that_of_the_query_loss_times_the_curvature() -> None:
+    generator, rate = torch.Generator().manual_seed(1), 1e-6
+    x, w = torch.randn(4, 5, generator=generator, dtype=torch.float64), torch.randn(5, 3, generator=generator, dtype=torch.float64).requires_grad_()
+
+    def call(params, _):
+        return (x @ params["w"]).tanh()
+
+    def descend(params, state, loss):
+        leaf = params["w"].detach().requires_grad_()
+        (g,) = torch.autograd.grad(loss({"w": leaf}), leaf)
+        return {"w": leaf.detach() - rate * g}, state
+
+    student = Adapted({"w": w}, {}, call, lambda params, state, steps: (params, state), descend, lambda params, draw: QUERY, Classification(), None)
+    (gradient,) = torch.autograd.grad(BootstrappedKL(1)(student, Episode(QUERY, QUERY, 3))[0], w)
+    (of_loss,) = torch.autograd.grad(F.cross_entropy(call({"w": w}, None), QUERY.y), w)
+    scores, shift = torch.autograd.functional.jvp(lambda v: call({"w": v}, None), w.detach(), of_loss)
+    p = scores.softmax(1)
+    curved = p * shift - p * (p * shift).sum(1, keepdim=True)  # (diag p - p p') J g
+    (expected,) = torch.autograd.grad(call({"w": w}, None), w, curved / len(x))
+    assert (gradient - rate * expected).norm() < 1e-5 * (rate * expected).norm()
+    assert F.cosine_similarity(gradient.flatten(), of_loss.flatten(), 0) < 0.99
