@@ -65,7 +65,7 @@ def completions(*words: str) -> list[str]:
 
 def test_what_is_completed(tmp_path) -> None:
     assert completions("pre") == ["predict", "preview"]
-    assert completions("init", "omniglot_b") == ["omniglot_bmssl_20w1s", "omniglot_bmssl_5w1s"]
+    assert completions("init", "omniglot_b") == ["omniglot_bmssl_20w1s", "omniglot_bmssl_5w1s", "omniglot_bmssl_64w"]
     assert completions("init", "") == list(shipped())
     assert completions("components", "ob") == ["objective"]
     assert completions("components", "objective", "boot") == [name for name in KINDS["OBJECTIVES"].entries() if name.startswith("boot")]
