@@ -77,12 +77,14 @@ def run(command: list[str], path: str) -> tuple[Result, list[str]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
     lines, first, last = [], 0.0, 0.0
-    for line in process.stdout:
-        lines.append(line)
-        if STEP.match(line):
-            first, last = first or time.perf_counter(), time.perf_counter()
+    with process.stdout:
+        for line in process.stdout:
+            lines.append(line)
+            if STEP.match(line):
+                first, last = first or time.perf_counter(), time.perf_counter()
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
         raise click.ClickException(f"{' '.join(command)}: failed\n" + "".join(lines[-5:]))
     return Result(time.perf_counter() - started, last - first, usage.ru_maxrss / 1024, 0.0), lines
 
