@@ -17,9 +17,10 @@ from metaflowkit.types import Adapted, Episode, scores_of
 class BootstrappedKL:
     """KL between the predictions of the target (delta steps further, no gradient) and of the student, on the query set.
 
-    mean_i KL(pi_target(x_i) || pi_student(x_i)), whose gradient is, for a target that a step d leads to, -J' (diag pi - pi pi') J d to first order, with J the
-    derivative of the student's logits: the step, weighted by how much each direction changes the predictions. For classes pi = softmax(logits / temperature), for regression and policies see
-    :mod:`metaflowkit.criteria`. Where examples are drawn with the current parameters, the x_i are those drawn with the student's.
+    mean_i KL(pi_target(x_i) || pi_student(x_i)); for classes pi = softmax(logits / temperature), for regression and policies see
+    :mod:`metaflowkit.criteria`. For classes at temperature 1 the gradient is, to first order in the step d from the student's parameters to the target's,
+    -mean_i J_i' (diag pi - pi pi') J_i d with J_i the derivative of the logits of x_i: the step, weighted by how much each direction changes the predictions.
+    Where examples are drawn with the current parameters, the x_i are those drawn with the student's.
 
     Args:
         delta: steps from the student to its target; more look further ahead and are less stable.
