@@ -171,9 +171,9 @@ def library(engine: Any, steps: int | None = None, delta: int | None = None, gro
         learner = MetaLearner(problem.model, SGD(lr=LR), SupportLoss(CrossEntropy()), objective, inner, engine, arguments=Model.arguments)
 
         def run() -> None:
-            found = learner.outcome(Episode(support, query, case.way)).gradients
+            gradients = learner.outcome(Episode(support, query, case.way)).gradients
             for name, p in problem.model.named_parameters():
-                p.grad = found[name]
+                p.grad = gradients[name]
 
         return run
 
@@ -258,9 +258,9 @@ def torchopt_loop(problem: Problem) -> Callable[[], None]:
 def contenders(case: Case) -> Contenders:
     """What competes in a case, the reference first."""
     model = make(replace(case, tasks=1)).model
-    found = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
+    competing = {"plain higher": plain_higher, "functional_call": functional_loop, "this, auto": library(auto(model)), "this, higher": library(HigherEngine())}
     if case.backbone in ("conv4", "resnet12"):
-        found["plain higher, channels last"] = on_channels_last(plain_higher)
+        competing["plain higher, channels last"] = on_channels_last(plain_higher)
     if case.delta:  # the last step of a grounded target is on the larger query set
         engine = auto(model)
         return {
@@ -271,23 +271,23 @@ def contenders(case: Case) -> Contenders:
             f"{case.delta} more differentiated steps": library(engine, case.steps + case.delta),
         }
     if case.device != "cpu":
-        found.pop("plain higher, channels last", None)
+        competing.pop("plain higher, channels last", None)
         if case.backbone in ("conv4", "resnet12", "mlp"):
-            found["this, graph"] = library(VectorizedEngine(graph=True))
-            found["this, compiled, graph"] = compiled(VectorizedEngine(graph=True, compile=True))
+            competing["this, graph"] = library(VectorizedEngine(graph=True))
+            competing["this, compiled, graph"] = compiled(VectorizedEngine(graph=True, compile=True))
     elif case.backbone in ("conv4", "mlp"):
-        found |= {
+        competing |= {
             "this, vmap 4": library(VectorizedEngine(chunk=4)),
             "this, vmap all": library(VectorizedEngine()),
             "this, one worker": library(VectorizedEngine(1, 1)),
         }
     if case.device == "cpu" and case.backbone != "gru":
-        found["this, compiled"] = compiled(VectorizedEngine(None if case.backbone == "mlp" else 1, compile=True))
+        competing["this, compiled"] = compiled(VectorizedEngine(None if case.backbone == "mlp" else 1, compile=True))
     try:
         import torchopt  # noqa: F401
     except ImportError:
-        return found
-    return {**found, "TorchOpt": torchopt_loop}
+        return competing
+    return {**competing, "TorchOpt": torchopt_loop}
 
 
 def check(case: Case, chosen: Contenders) -> float | None:
@@ -299,11 +299,11 @@ def check(case: Case, chosen: Contenders) -> float | None:
     worst = 0.0
     for name, prepare in chosen.items():
         prepare(problem)()
-        found = {n: g.clone() for n, g in problem.gradients().items()}
+        gradients = {n: g.clone() for n, g in problem.gradients().items()}
         problem.model.zero_grad()
-        reference = reference or found
+        reference = reference or gradients
         scale = torch.stack([g.square().sum() for g in reference.values()]).sum().sqrt()
-        away = max(((found[n] - g).norm() / scale).item() for n, g in reference.items())
+        away = max(((gradients[n] - g).norm() / scale).item() for n, g in reference.items())
         if away > 1e-5:
             raise click.ClickException(f"{case.name}: {name} is {away:.1e} away from the reference")
         worst = max(worst, away)
@@ -333,14 +333,14 @@ def times(case: Case, chosen: Contenders, repeats: int) -> dict[str, list[float]
         for _ in range(2 * TRIALS if name.startswith("this") else 1):
             run()
         case.wait()
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    seconds_of: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             started = time.perf_counter()
             run()
             case.wait()
-            found[name].append(time.perf_counter() - started)
-    return found
+            seconds_of[name].append(time.perf_counter() - started)
+    return seconds_of
 
 
 def shares(case: Case, seconds: dict[str, list[float]]) -> str:
@@ -431,13 +431,13 @@ def main(
     for case in [known[name] for name in names or [case.name for case in CASES]]:
         chosen = {name: run for name, run in contenders(case).items() if case.delta or name in only or not (only or "compiled" in name)}
         away, rounded = check(case, chosen), float32_distances(case, chosen, tasks32)
-        found = times(case, chosen, repeats)
+        seconds_of = times(case, chosen, repeats)
         least = None if case.delta or device != "cpu" else floor(case)
-        reference = statistics.median(next(iter(found.values())))
+        reference = statistics.median(next(iter(seconds_of.values())))
         click.echo(f"\n{case.name}: " + ", ".join(f"{k} {v}" for k, v in asdict(case).items() if k != "name"))
         if away is not None:
             click.echo(f"gradients agree to {away:.0e} in float64" + (f"; floor {least:.2f} s" if least is not None else ""))
-        for name, seconds in found.items():
+        for name, seconds in seconds_of.items():
             middle, held = statistics.median(seconds), memory(case, name, processes)
             spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
             over = f"  {middle / least:4.1f} x floor" if least else ""
@@ -446,7 +446,7 @@ def main(
             facts = {"case": case.name, "contender": name, "seconds": seconds, "median": middle, "MiB": held, "floor": least}
             results.append({**facts, "agree": away, "float32": rounded.get(name)})
         if case.delta:
-            click.echo("  " + shares(case, found))
+            click.echo("  " + shares(case, seconds_of))
     if json_path is not None:
         json_path.write_text(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}, indent=1))
     if plot_path is not None:

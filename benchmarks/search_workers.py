@@ -32,11 +32,11 @@ def measured(pipeline: Path, overrides: tuple[str, ...], trials: int, workers: i
         sets = [word for override in overrides for word in ("--set", override)]
         command = [sys.executable, "-m", "metaflowkit", "search", str(file), *sets, "--study-dir", f"{folder}/study", "--workers", str(workers)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL)
-        found = join(f"{folder}/study").queue.trials(TrialState.COMPLETE)
-    if len(found) != trials:
-        raise click.ClickException(f"{len(found)} of {trials} trials are complete")
-    starts, ends = ([time.timestamp() for t in found if (time := getattr(t, name))] for name in ("datetime_start", "datetime_complete"))
-    return max(ends) - min(starts), sum(t.user_attrs["seconds"] for t in found)
+        complete = join(f"{folder}/study").queue.trials(TrialState.COMPLETE)
+    if len(complete) != trials:
+        raise click.ClickException(f"{len(complete)} of {trials} trials are complete")
+    starts, ends = ([time.timestamp() for t in complete if (time := getattr(t, name))] for name in ("datetime_start", "datetime_complete"))
+    return max(ends) - min(starts), sum(t.user_attrs["seconds"] for t in complete)
 
 
 @click.command(help=__doc__)
@@ -56,9 +56,9 @@ def main(pipeline: Path, overrides: tuple[str, ...], trials: int, repeats: int, 
             if (workers, threads) == (1, 1):
                 around.append(seconds / within - 1)
     reference = statistics.median(ways[1, 1])
-    for (workers, threads), found in ways.items():
-        middle = statistics.median(found)
-        rate = f"{3600 * trials / middle:6.0f} trials/h ({min(found):.1f} to {max(found):.1f} s for {trials})"
+    for (workers, threads), seconds in ways.items():
+        middle = statistics.median(seconds)
+        rate = f"{3600 * trials / middle:6.0f} trials/h ({min(seconds):.1f} to {max(seconds):.1f} s for {trials})"
         click.echo(f"workers {workers}, threads each {threads}: {rate}  {reference / middle:.2f} x")
     click.echo(f"the search around the runs takes {100 * statistics.median(around):.2f} % of their time (one worker, one thread)")
 

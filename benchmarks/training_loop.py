@@ -33,8 +33,8 @@ class Timed:
         self.inner, self.method, self.wait, self.seconds = inner, method, wait, 0.0
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.inner, name)
-        return self._clocked(found) if name == self.method else found
+        attribute = getattr(self.inner, name)
+        return self._clocked(attribute) if name == self.method else attribute
 
     def _clocked(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def clocked(*args: Any) -> Any:

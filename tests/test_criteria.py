@@ -21,12 +21,12 @@ def test_counted_by_hand(y, share) -> None:
 def test_leading_axes_stay_and_the_type_is_that_of_the_scores() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, y = torch.randn(2, 3, 7, 4, generator=generator, dtype=torch.float64), torch.randint(0, 4, (2, 3, 7), generator=generator)
-    found = accuracy(logits, y)
-    assert found.dtype == torch.float64
+    measured = accuracy(logits, y)
+    assert measured.dtype == torch.float64
     for i in range(2):
         for j in range(3):
             hits = sum(max(range(4), key=lambda k: logits[i, j, n, k].item()) == y[i, j, n].item() for n in range(7))
-            assert found[i, j].item() == pytest.approx(hits / 7)
+            assert measured[i, j].item() == pytest.approx(hits / 7)
 
 
 G = torch.Generator().manual_seed(1)

@@ -13,8 +13,8 @@ CODES = {"MetaflowkitError": 1, "ConfigError": 2, "DataError": 1, "RunError": 1,
 
 
 def test_every_exception_has_its_exit_code() -> None:
-    found = {name: cls.exit_code for name, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__}
-    assert found == CODES | {"BrokenContract": 2}
+    codes = {name: cls.exit_code for name, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__}
+    assert codes == CODES | {"BrokenContract": 2}
 
 
 def test_a_broken_contract_names_role_and_component() -> None:

@@ -53,13 +53,13 @@ def _for_data(data: Path, depth: int | None, folder: Path, as_json: bool) -> Non
     path = folder / f"{stem}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another folder, or remove it")
-    found = survey(data, depth)
-    lines = [f"{data}: {found.lines()[0]}", *found.lines()[1:]]
-    suggestion = suggest(found)
+    surveyed = survey(data, depth)
+    lines = [f"{data}: {surveyed.lines()[0]}", *surveyed.lines()[1:]]
+    suggestion = suggest(surveyed)
     written = write_new({path: with_schema(suggestion.to_yaml(path.name, lines), path.name)})
     if not as_json:
         say("\n".join([*lines, "", *suggestion.reasons, ""]))
-    _say_written(written, "run", as_json, found=lines, reasons=suggestion.reasons, unreadable=found.failures)
+    _say_written(written, "run", as_json, surveyed=lines, reasons=suggestion.reasons, unreadable=surveyed.failures)
 
 
 def _say_written(written: list[Path], command: str, as_json: bool, **more: Any) -> None:

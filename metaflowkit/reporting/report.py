@@ -23,6 +23,10 @@ from metaflowkit.training.run_directory import Run
 from metaflowkit.types import ExampleSet
 
 UNMEASURED = "test accuracy was not measured, since there are no test classes; mfk evaluate measures it on other images, in classes, given as --set dataset=..."
+ADVICE = (
+    "try fewer outer steps, a lower outer.optimizer.lr, milder augmentation, another objective (mfk compare PIPELINE --vary objective=query_loss), "
+    "or training images of more classes"
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,7 @@ class Report:
             lines.append(f"{self._chosen()}; {self.seconds:.0f} s in all")
         if self.worse():
             lines.append("WARNING: training made the network WORSE than it was before the first step:")
-            lines += [f"  {line}" for line in self.worse()]
-            lines.append("  try fewer outer steps, a lower outer.optimizer.lr, milder augmentation, or training images of more classes")
+            lines += [f"  {line}" for line in (*self.worse(), ADVICE)]
         lines.append(f"run directory: {self.folder}")
         lines.append(f"next: {self.following}")
         return lines
@@ -110,7 +113,7 @@ class Report:
             else [f"{UNMEASURED}."]
         )
         chosen = ["", f"{self._chosen()}."] if self.best is not None else []
-        warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in self.worse())] if self.worse() else []
+        warning = ["", "**Training made the network worse:**", "", *(f"- {line}" for line in (*self.worse(), ADVICE))] if self.worse() else []
         curve = "training objective" if self.untrained is None else f"validation {self.metric.name}"
         return "\n".join(["# Report", "", *table, self.protocol, *chosen, *warning, "", f"![{curve}](curve.png)", ""])
 

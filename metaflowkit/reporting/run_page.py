@@ -17,7 +17,7 @@ from metaflowkit.reporting import html as frame
 from metaflowkit.reporting.class_figures import DRAWS, SHOT, ShownClasses, confusion, confusion_figure, draw_classes, embedding_figures
 from metaflowkit.reporting.figures import metric_figures, metric_title, validation_figure
 from metaflowkit.reporting.preview import tasks_sheet
-from metaflowkit.reporting.report import Report, shown
+from metaflowkit.reporting.report import ADVICE, Report, shown
 from metaflowkit.reporting.run_record import RunRecord, read_record, record_of
 from metaflowkit.training.events import Finished
 from metaflowkit.training.metric_log import resume_command
@@ -109,7 +109,7 @@ def _result(record: RunRecord) -> Iterator[str]:
     for line in report.footnotes():
         yield frame.paragraph(line)
     if report.worse():
-        yield frame.warning("Training made the network worse than it was before the first step:", report.worse())
+        yield frame.warning("Training made the network worse than it was before the first step:", [*report.worse(), ADVICE])
 
 
 def _signs(record: RunRecord) -> Iterator[str]:

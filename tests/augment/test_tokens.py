@@ -16,12 +16,12 @@ X = torch.tensor([list(range(1, n + 1)) + [0] * (12 - n) for n in LENGTHS])  # t
 
 def texts(x: torch.Tensor) -> list[list[int]]:
     """The tokens of each text; behind the first 0 only 0 may stand."""
-    found = []
+    augmented = []
     for row in x.tolist():
         length = row.index(0) if 0 in row else len(row)
         assert not any(row[length:])
-        found.append(row[:length])
-    return found
+        augmented.append(row[:length])
+    return augmented
 
 
 def test_dropped_tokens_are_a_share_and_the_rest_keeps_its_order() -> None:

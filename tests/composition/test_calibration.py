@@ -36,15 +36,15 @@ def pipeline(write):
 
 
 def first_layer(flow, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    found = flow.learner.model.backbone.blocks[0].conv(x)
-    return found.mean((0, 2, 3)), found.var((0, 2, 3), correction=0)
+    activations = flow.learner.model.backbone.blocks[0].conv(x)
+    return activations.mean((0, 2, 3)), activations.var((0, 2, 3), correction=0)
 
 
 def test_per_step_statistics_are_those_of_training_tasks(pipeline) -> None:
     flow = build(pipeline())
     norm = stored_norms(flow.learner.model)[0]
     sets = [x for i in range(CALIBRATION) for x in flow.episode(-i).support.x]
-    means, variances = (torch.stack(found) for found in zip(*[first_layer(flow, x) for x in sets]))
+    means, variances = (torch.stack(activations) for activations in zip(*[first_layer(flow, x) for x in sets]))
     torch.testing.assert_close(norm.means[0], means.mean(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(norm.variances[0], variances.mean(0) + means.var(0, correction=0), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(norm.means[0], norm.means[2], rtol=1e-3)  # adaptation moves the activations

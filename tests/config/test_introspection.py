@@ -45,8 +45,8 @@ def test_registrations_hold_names_settings_defaults_and_tags(tmp_path) -> None:
     path.write_text(SOURCE)
     (rules, mine), (kind, made) = registrations(path)
     assert (rules, mine.name, mine.summary, mine.tags) == ("RULES", "mine", "Mine, in two lines.", {"trait": 3})
-    found = {s.name: (s.annotation, s.default, s.help) for s in mine.settings.values()}
-    assert found == {"a": (Count, REQUIRED, "first."), "b": (float, 0.75, ""), "c": (Any, (8, 9), ""), "d": (list[int] | None, None, "")}
+    read_settings = {s.name: (s.annotation, s.default, s.help) for s in mine.settings.values()}
+    assert read_settings == {"a": (Count, REQUIRED, "first."), "b": (float, 0.75, ""), "c": (Any, (8, 9), ""), "d": (list[int] | None, None, "")}
     assert (kind, made.name, made.settings["x"].default) == ("KIND", "function", "y")
 
 

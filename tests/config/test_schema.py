@@ -50,9 +50,9 @@ def node(text: str):
     ],
 )
 def test_fitting_values(text, annotation, value) -> None:
-    found = coerce(node(text), annotation, "at")
-    assert found == value
-    assert type(found) is type(value)
+    coerced = coerce(node(text), annotation, "at")
+    assert coerced == value
+    assert type(coerced) is type(value)
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def problems(text: str) -> list[str]:
     ],
 )
 def test_plain_scalars(text, value) -> None:
-    found = plain(f"a: {text}")["a"]
-    assert found == value
-    assert type(found) is type(value)
+    parsed = plain(f"a: {text}")["a"]
+    assert parsed == value
+    assert type(parsed) is type(value)
     assert resolve(text) == value
 
 
@@ -95,7 +95,7 @@ def test_marks_count_from_one_and_tell_keys_from_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "parsed"),
     [
         ("a: 1\nb: 2\na: 3", ["f.yaml:3:1: a: is given twice, first on line 1; keep one"]),
         ("{a: {b: 1, b: 2}}", ["f.yaml:1:12: b: is given twice, first on line 1; keep one"]),
@@ -109,8 +109,8 @@ def test_marks_count_from_one_and_tell_keys_from_values() -> None:
         ("a: *no", ["f.yaml:1:4: is not valid YAML, found undefined alias 'no'; check the indentation and brackets here"]),
     ],
 )
-def test_what_is_refused_and_where(text, found) -> None:
-    assert problems(text) == found
+def test_what_is_refused_and_where(text, parsed) -> None:
+    assert problems(text) == parsed
 
 
 @pytest.mark.parametrize("text", ["a: [", "a: 'x", "a:\n\t- 1", "a: 1\n---\nb: 2", "a: 1\n b: 2", "a: @x"])

@@ -192,7 +192,7 @@ def test_adapt_equals_a_loop_of_torch_sgd(engine) -> None:
     learner = parts_of(RULES[1], "cross_entropy", HEADS[0], Choice("query_loss"))
     episode = make_episode()
     shown = make_episode(shot=3, seed=5).support
-    found = engine.adapt(learner, shown, episode, query_scores)
+    adaptation = engine.adapt(learner, shown, episode, query_scores)
     for t in range(2):
         model = copy.deepcopy(learner.model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -202,7 +202,7 @@ def test_adapt_equals_a_loop_of_torch_sgd(engine) -> None:
             torch.nn.functional.cross_entropy(out.logits, shown.y[t]).backward()
             optimizer.step()
         support = type(shown)(episode.support.x[t], episode.support.y[t])
-        torch.testing.assert_close(found.read[t], model(support, episode.query.x[t], 3).logits, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(adaptation.read[t], model(support, episode.query.x[t], 3).logits, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES.values()), ids=list(ENGINES))

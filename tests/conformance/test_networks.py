@@ -153,8 +153,8 @@ def test_bootstrapped_gradients_agree(name, engine) -> None:
     if name in OWN_MASKS and engine == "all at once":
         pytest.skip("its masks are others")
     learner, episode = parts_of(name, BootstrappedKL(2)), make_episode()
-    found = [ENGINES[e].outcome(learner, episode).gradients for e in (engine, "higher")]
-    assert relative(*found) < 1e-9
+    by_engine = [ENGINES[e].outcome(learner, episode).gradients for e in (engine, "higher")]
+    assert relative(*by_engine) < 1e-9
 
 
 @each_engine

@@ -76,8 +76,8 @@ def test_orders_that_unroll_equal_a_plain_loop(engine, order, kept) -> None:
 
 def test_orders_differ() -> None:
     episode = make_episode(tasks=1)
-    found = [ENGINES["one by one"].outcome(parts_of(steps=3, order=order), episode).gradients for order in (First(), Truncate(1), Truncate(2), Exact())]
-    for a, b in itertools.pairwise(found):
+    by_order = [ENGINES["one by one"].outcome(parts_of(steps=3, order=order), episode).gradients for order in (First(), Truncate(1), Truncate(2), Exact())]
+    for a, b in itertools.pairwise(by_order):
         assert relative(a, b) > 1e-3
 
 

@@ -38,11 +38,11 @@ def distances(rule: Choice, name: str, order: str) -> dict[str, float | None]:
     )
     episode = make_episode(shape=(1, 8, 8) if name in NETWORKS else (1, 16, 16))._replace(seed=3)
     reference = HigherEngine().outcome(learner, episode).gradients
-    found: dict[str, float | None] = {}
+    distance_of: dict[str, float | None] = {}
     for engine, runs in ENGINES.items():
         left_out = unsafe(learner.model, vmap=runs.batches, second=True) or (name in OWN_MASKS and runs.batches)
-        found[engine] = None if left_out else relative(runs.outcome(learner, episode).gradients, reference)
-    return found
+        distance_of[engine] = None if left_out else relative(runs.outcome(learner, episode).gradients, reference)
+    return distance_of
 
 
 def worst(values: list[float | None]) -> str:
@@ -56,13 +56,15 @@ def row(title: str, cells: list[str]) -> str:
 
 @pytest.mark.slow
 def test_the_whole_product() -> None:
-    found = {(str(rule), name, order): distances(rule, name, order) for rule in RULES for name in [*NETWORKS, *SHIPPED] for order in ORDERS}
+    distance_of = {(str(rule), name, order): distances(rule, name, order) for rule in RULES for name in [*NETWORKS, *SHIPPED] for order in ORDERS}
     for place, title in ((0, "rule, over networks and engines"), (1, "network, over rules and engines")):
         print("\n" + row(title, list(ORDERS)))
-        for key in dict.fromkeys(k[place] for k in found):
-            print(row(key, [worst([v for k, e in found.items() if k[place] == key and k[2] == order for v in e.values()]) for order in ORDERS]))
+        for key in dict.fromkeys(k[place] for k in distance_of):
+            print(row(key, [worst([v for k, e in distance_of.items() if k[place] == key and k[2] == order for v in e.values()]) for order in ORDERS]))
     print("\n" + row("engine, over rules and networks", list(ORDERS)))
     for engine in ENGINES:
-        print(row(engine, [worst([e[engine] for k, e in found.items() if k[2] == order]) for order in ORDERS]))
-    print(f"{sum(v is not None for e in found.values() for v in e.values())} compared, {sum(v is None for e in found.values() for v in e.values())} refused")
-    assert all(v is None or v < 1e-8 for e in found.values() for v in e.values())
+        print(row(engine, [worst([e[engine] for k, e in distance_of.items() if k[2] == order]) for order in ORDERS]))
+    print(
+        f"{sum(v is not None for e in distance_of.values() for v in e.values())} compared, {sum(v is None for e in distance_of.values() for v in e.values())} refused"
+    )
+    assert all(v is None or v < 1e-8 for e in distance_of.values() for v in e.values())

@@ -65,7 +65,7 @@ def double():
 
 @each_case
 def test_twenty_steps_equal_those_of_torch(name, settings, oracle, renamed, double) -> None:
-    found = run(built(name, settings), {n: p.requires_grad_() for n, p in start().items()}, 20)
+    params_after = run(built(name, settings), {n: p.requires_grad_() for n, p in start().items()}, 20)
     expected = {n: p.requires_grad_() for n, p in start().items()}
     options = {renamed.get(key, key): value for key, value in settings.items() if not key.startswith("beta")}
     if "beta1" in settings:
@@ -76,7 +76,7 @@ def test_twenty_steps_equal_those_of_torch(name, settings, oracle, renamed, doub
         loss(expected).backward()
         optimizer.step()
     for n in expected:
-        torch.testing.assert_close(found[n], expected[n], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(params_after[n], expected[n], rtol=1e-12, atol=1e-12)
 
 
 @each_case
@@ -122,10 +122,10 @@ def test_settings_of_each_tensor_by_name(name, settings, oracle, renamed) -> Non
     params = start()
     grads = {n: p.cos() for n, p in params.items()}
     lr = {"w": settings["lr"] * 2, "b": torch.tensor(settings["lr"] / 2, dtype=torch.float64)}
-    found, _ = rule.replace(lr=lr).update(grads, rule.init(params), params)
+    params_after, _ = rule.replace(lr=lr).update(grads, rule.init(params), params)
     for n in params:
         expected, _ = built(name, {**settings, "lr": float(lr[n])}).update(grads, rule.init(params), params)
-        torch.testing.assert_close(found[n], expected[n], rtol=1e-14, atol=0.0)
+        torch.testing.assert_close(params_after[n], expected[n], rtol=1e-14, atol=0.0)
 
 
 @each_case

@@ -96,8 +96,8 @@ def test_damage_of_any_sort_is_noticed(folder, damage) -> None:
     cached({}, images, "x")
     (entry,) = folder.iterdir()
     entry.write_bytes(damage(entry.read_bytes()))
-    found = cached({}, lambda: (IMAGES + 1, torch.tensor([1, 1, 1, 1]), ["new"]), "x")
-    assert found[2] == ["new"]
+    stored = cached({}, lambda: (IMAGES + 1, torch.tensor([1, 1, 1, 1]), ["new"]), "x")
+    assert stored[2] == ["new"]
     assert torch.equal(cached({}, images, "x")[0], IMAGES + 1)
 
 

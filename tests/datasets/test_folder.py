@@ -54,14 +54,14 @@ def test_a_zip_equals_its_tree(fields, tree) -> None:
 
 
 def test_pixels_are_those_of_the_files(fields) -> None:
-    found = everything(Folder(str(fields), depth=2, image_size=32).load())
+    stored = everything(Folder(str(fields), depth=2, image_size=32).load())
     from PIL import Image
 
     with zipfile.ZipFile(fields) as archive:
         for c in CLASSES:
             names = sorted(n for n in archive.namelist() if f"/{c}/" in n)
             images = np.stack([np.asarray(Image.open(archive.open(n))) for n in names])
-            assert torch.equal(found[f"EuroSAT_RGB/{c}"], torch.from_numpy(images).movedim(-1, 1))
+            assert torch.equal(stored[f"EuroSAT_RGB/{c}"], torch.from_numpy(images).movedim(-1, 1))
 
 
 def test_mode_size_and_invert(fields) -> None:
@@ -138,9 +138,9 @@ def test_one_class_is_too_few(fields, tmp_path) -> None:
 
 def test_a_top_folder_that_holds_everything_does_not_count(fields, tree) -> None:
     for root in (fields, tree.parent, tree):
-        found = everything(Folder(str(root), image_size=8).load())
-        assert sorted(found) == CLASSES
-        assert torch.equal(found["Class3"], everything(Folder(str(fields), depth=2, image_size=8).load())["EuroSAT_RGB/Class3"])
+        stored = everything(Folder(str(root), image_size=8).load())
+        assert sorted(stored) == CLASSES
+        assert torch.equal(stored["Class3"], everything(Folder(str(fields), depth=2, image_size=8).load())["EuroSAT_RGB/Class3"])
 
 
 def tones(root: Path, *names: str) -> Path:
@@ -341,13 +341,13 @@ def test_changed_files_are_decoded_again(tree) -> None:
 
 def test_real_eurosat(data) -> None:
     splits = Folder(str(data / "eurosat" / "eurosat_2000.zip"), depth=2, image_size=64).load()
-    found = everything(splits)
+    stored = everything(splits)
     assert {split: len(images.classes) for split, images in splits.items()} == {"train": 6, "val": 2, "test": 2}
-    assert {name.split("/")[1] for name in found} == {
+    assert {name.split("/")[1] for name in stored} == {
         "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop", "Residential", "River", "SeaLake",
     }  # fmt: skip
-    assert {tuple(x.shape) for x in found.values()} == {(200, 3, 64, 64)}
-    means = {name.split("/")[1]: x.float().mean((0, 2, 3)) for name, x in found.items()}
+    assert {tuple(x.shape) for x in stored.values()} == {(200, 3, 64, 64)}
+    means = {name.split("/")[1]: x.float().mean((0, 2, 3)) for name, x in stored.items()}
     assert means["SeaLake"][2] > means["SeaLake"][0]  # water is more blue than red
     assert means["Industrial"].mean() > means["Forest"].mean()
 

@@ -85,14 +85,14 @@ def test_letters_that_are_drawn_alike_are_left_out_and_single_images_where_they_
         labels = [label for label, values in enumerate(letters.values()) for _ in values]
         return ImageSet(torch.tensor(pixels, dtype=torch.uint8)[:, None, None, None], torch.tensor(labels), tuple(letters))
 
-    found = _without_duplicates(
+    kept = _without_duplicates(
         {
             "train": images({"a": [1, 2, 3, 3]}),
             "val": images({"half": [1, 2, 11, 12], "one": [3, 13, 14, 15]}),
             "test": images({"of val": [14, 21, 22], "own": [31, 31, 32], "twin": [31, 32, 41], "of the left out": [11, 12, 51], "whole": [1, 2]}),
         }
     )
-    by_class = {split: {name: images.x[images.y == i].flatten().tolist() for i, name in enumerate(images.classes)} for split, images in found.items()}
+    by_class = {split: {name: images.x[images.y == i].flatten().tolist() for i, name in enumerate(images.classes)} for split, images in kept.items()}
     assert by_class == {
         "train": {"a": [1, 2, 3, 3]},
         "val": {"one": [13, 14, 15]},

@@ -75,16 +75,16 @@ def test_smaller_images_are_block_means_of_the_central_square() -> None:
     wide = np.pad(GREY, ((0, 0), (4, 4)), constant_values=255)
     means = GREY.reshape(4, 2, 4, 2).mean((1, 3))
     for array in (GREY, wide, wide.T):
-        found = to_array(Image.fromarray(np.ascontiguousarray(array)), Decoding(4, "grey"))[0]
-        assert np.abs(found - (means.T if array is not GREY and array.shape[0] > 8 else means)).max() <= 1
+        decoded = to_array(Image.fromarray(np.ascontiguousarray(array)), Decoding(4, "grey"))[0]
+        assert np.abs(decoded - (means.T if array is not GREY and array.shape[0] > 8 else means)).max() <= 1
 
 
 def test_larger_images_keep_their_range_and_mean() -> None:
-    found = to_array(Image.fromarray(GREY), Decoding(32, "grey"))[0]
-    assert found.shape == (32, 32)
-    assert found.min() >= GREY.min()
-    assert found.max() <= GREY.max()
-    assert abs(found.mean() - GREY.mean()) < 3
+    decoded = to_array(Image.fromarray(GREY), Decoding(32, "grey"))[0]
+    assert decoded.shape == (32, 32)
+    assert decoded.min() >= GREY.min()
+    assert decoded.max() <= GREY.max()
+    assert abs(decoded.mean() - GREY.mean()) < 3
 
 
 def big_endian_tiff(pixels: np.ndarray) -> bytes:
@@ -133,8 +133,8 @@ def test_the_orientation_of_a_photograph_is_applied(read, orientation) -> None:
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = read(Image.fromarray(np.ascontiguousarray(stored)), "photo.png", IN_COLOR, exif=exif)
-    assert np.array_equal(found, upright.transpose(2, 0, 1))
+    decoded = read(Image.fromarray(np.ascontiguousarray(stored)), "photo.png", IN_COLOR, exif=exif)
+    assert np.array_equal(decoded, upright.transpose(2, 0, 1))
 
 
 def transparent(ink: int) -> Image.Image:
@@ -166,16 +166,16 @@ def test_a_drawing_that_its_ground_hides_is_refused_and_a_blank_is_not(read) -> 
 
 def test_a_single_transparent_colour_of_a_png_shows_the_ground(read) -> None:
     array = np.where(np.arange(8)[:, None] < 4, 40, 90).astype(np.uint8) * np.ones((1, 8), np.uint8)
-    found = read(Image.fromarray(array), "key.png", transparency=40)
-    assert np.array_equal(found[0], np.where(array == 40, 255, 90))
+    decoded = read(Image.fromarray(array), "key.png", transparency=40)
+    assert np.array_equal(decoded[0], np.where(array == 40, 255, 90))
 
 
 def test_cmyk_is_converted(read) -> None:
     ink = np.zeros((8, 8, 4), np.uint8)
     ink[..., 0] = 255  # cyan alone
     for name in ("print.jpg", "print.tif"):
-        found = read(Image.fromarray(ink, "CMYK"), name, IN_COLOR)
-        assert np.abs(found.astype(int) - np.array([0, 255, 255])[:, None, None]).max() <= 3
+        decoded = read(Image.fromarray(ink, "CMYK"), name, IN_COLOR)
+        assert np.abs(decoded.astype(int) - np.array([0, 255, 255])[:, None, None]).max() <= 3
 
 
 @pytest.mark.parametrize("name", ["frames.gif", "frames.tif"])

@@ -46,13 +46,13 @@ def test_what_is_found_is_what_is_there(tmp_path) -> None:
     (root / "class02" / "elsewhere.png").write_bytes((root / "class05" / "4.png").read_bytes())
     (root / "class03" / "cut.png").write_bytes((root / "class03" / "3.png").read_bytes()[:300])
     (root / "class04" / "no image.jpg").write_text("text")
-    found = survey(root)
-    assert (found.kind, found.images, found.sizes, found.grey) == ("classes", 7 * 12 + 3, (20, 20, 30), False)
-    assert found.counts == {**{f"class{c:02d}": 12 for c in range(7)}, "class06": 13, "class01": 13, "class02": 13}
-    assert [line.partition(":")[0] for line in found.failures] == ["class03/cut.png", "class04/no image.jpg"]
-    assert found.duplicates == (("class01/3.png", "class01/again.png"), ("class02/elsewhere.png", "class05/4.png"))
-    assert found.across == found.duplicates[1:]
-    text = "\n".join(found.lines())
+    surveyed = survey(root)
+    assert (surveyed.kind, surveyed.images, surveyed.sizes, surveyed.grey) == ("classes", 7 * 12 + 3, (20, 20, 30), False)
+    assert surveyed.counts == {**{f"class{c:02d}": 12 for c in range(7)}, "class06": 13, "class01": 13, "class02": 13}
+    assert [line.partition(":")[0] for line in surveyed.failures] == ["class03/cut.png", "class04/no image.jpg"]
+    assert surveyed.duplicates == (("class01/3.png", "class01/again.png"), ("class02/elsewhere.png", "class05/4.png"))
+    assert surveyed.across == surveyed.duplicates[1:]
+    text = "\n".join(surveyed.lines())
     assert "87 images, colour, shorter side 20 to 30 (median 20) pixels" in text
     assert "7 classes of 12 to 13 images" in text
     assert "2 files repeat the content of another, such as class01/3.png = class01/again.png" in text
@@ -98,9 +98,9 @@ def test_grey_ink_on_paper_in_splits(tmp_path) -> None:
             for i in range(6):
                 drawing[(c + i) % 28, i : i + 9] = 0
                 Image.fromarray(drawing).save(folder / f"{i}.png")
-    found = survey(tmp_path / "ink")
-    assert (found.kind, found.grey, found.ink_on_paper) == ("splits", True, True)
-    assert {split: len(counts) for split, counts in found.splits.items()} == {"train": 4, "val": 2, "test": 2}
+    surveyed = survey(tmp_path / "ink")
+    assert (surveyed.kind, surveyed.grey, surveyed.ink_on_paper) == ("splits", True, True)
+    assert {split: len(counts) for split, counts in surveyed.splits.items()} == {"train": 4, "val": 2, "test": 2}
     mfk("init", "--data", tmp_path / "ink", tmp_path)
     dataset = read(tmp_path / "ink.yaml").plain()["dataset"]
     assert (dataset["mode"], dataset["invert"], dataset["fractions"]) == ("grey", True, None)
@@ -142,11 +142,11 @@ def test_files_of_every_kind(tmp_path, monkeypatch) -> None:
     (root / "class05" / "bomb.png").write_bytes(bomb.getvalue())
     os.symlink(root, root / "class05" / "loop")
     (root / "class05" / "a\n\x1b[31mb.png").write_bytes((root / "class05" / "0.png").read_bytes())
-    found = survey(root)
-    assert found.images == 6 * 3 + 5 + 1
-    assert [line.partition(":")[0] for line in found.failures] == ["class05/bomb.png"]
-    assert "decompression bomb" in found.failures[0]
-    assert found.sizes == (20, 20, 1_000)
+    surveyed = survey(root)
+    assert surveyed.images == 6 * 3 + 5 + 1
+    assert [line.partition(":")[0] for line in surveyed.failures] == ["class05/bomb.png"]
+    assert "decompression bomb" in surveyed.failures[0]
+    assert surveyed.sizes == (20, 20, 1_000)
     text = mfk("init", "--data", root, tmp_path)
     assert "\x1b" not in text
     written = tmp_path / "odd.yaml"

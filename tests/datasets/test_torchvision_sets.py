@@ -138,10 +138,10 @@ def write_mnist(root, rng) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def test_mnist_from_its_raw_files(tmp_path) -> None:
     parts = write_mnist(tmp_path, np.random.default_rng(0))
     splits = TorchvisionSet("MNIST", root=str(tmp_path), mode="grey", fractions={"train": 0.5, "test": 0.5}).load()
-    found = {name: images.x[images.y == i][:, 0] for images in splits.values() for i, name in enumerate(images.classes)}
-    assert len(found) == 10
-    assert "7 - seven" in found
-    for name, x in found.items():
+    stored = {name: images.x[images.y == i][:, 0] for images in splits.values() for i, name in enumerate(images.classes)}
+    assert len(stored) == 10
+    assert "7 - seven" in stored
+    for name, x in stored.items():
         expected = np.stack([images[labels == int(name[0])][0] for images, labels in parts.values()])
         assert torch.equal(x, torch.from_numpy(expected))
 

@@ -248,8 +248,8 @@ def check(pipeline, *overrides) -> list[Finding]:
 
 def test_a_second_derivative_that_is_wrong_by_a_thousandth_is_found(pipeline, planted, quick) -> None:
     findings = check(pipeline, *planted("Layer(lambda x: Square.apply(x, 1e-3))"))
-    (found,) = [text for text in texts(findings) if text.startswith(DIFFER)]
-    assert "do not train with it: an operation has a wrong derivative" in found
+    (findings_text,) = [text for text in texts(findings) if text.startswith(DIFFER)]
+    assert "do not train with it: an operation has a wrong derivative" in findings_text
     right = check(pipeline, *planted("Layer(lambda x: Square.apply(x, 0.0))"))
     assert texts(right) == []
 
@@ -263,21 +263,21 @@ def test_a_detached_inner_gradient_is_found_in_the_engine_that_detaches_it(pipel
         "grad",
         lambda self, f, params, create_graph: {n: g.detach() if n.endswith("bias") else g for n, g in grad(self, f, params, create_graph).items()},
     )
-    found = texts(check(pipeline, *planted("Layer()")))
-    assert [text.partition(":")[0] for text in found] == ["engine auto (the pipeline's)", "engine vectorized, chunk 1"]
-    assert all("this engine computes something else than the model as it is called plainly: choose another inner.engine" in text for text in found)
+    findings_text = texts(check(pipeline, *planted("Layer()")))
+    assert [text.partition(":")[0] for text in findings_text] == ["engine auto (the pipeline's)", "engine vectorized, chunk 1"]
+    assert all("this engine computes something else than the model as it is called plainly: choose another inner.engine" in text for text in findings_text)
 
 
 def test_an_engine_whose_gradients_are_scaled_is_named(pipeline, planted, quick) -> None:
-    (found,) = texts(check(pipeline, *planted("Layer()"), "inner.engine=scaled"))
-    assert found.startswith("engine scaled (the pipeline's): its value is 0e+00 and its meta-gradient 1e-03 (relative) away from those of a plain loop")
+    (findings_text,) = texts(check(pipeline, *planted("Layer()"), "inner.engine=scaled"))
+    assert findings_text.startswith("engine scaled (the pipeline's): its value is 0e+00 and its meta-gradient 1e-03 (relative) away from those of a plain loop")
 
 
 def test_an_engine_that_leaves_a_hook_out_is_named_or_refuses(pipeline, planted, quick) -> None:
     findings = check(pipeline, *planted("Hooked()"), "inner.engine=higher")
-    found = texts(findings)
-    assert found
-    assert all(text.startswith("engine higher") or "hook" in text for text in found)
+    findings_text = texts(findings)
+    assert findings_text
+    assert all(text.startswith("engine higher") or "hook" in text for text in findings_text)
     assert any(text.startswith(DIFFER) for text in texts(findings, Verdict.PASSED))
 
 
@@ -321,9 +321,9 @@ def test_a_deep_network_of_relus_gives_no_alarm(pipeline) -> None:
 def test_where_differences_do_not_converge_the_doctor_cannot_tell(pipeline, planted, quick) -> None:
     findings = check(pipeline, *planted("Layer(lambda x: Bent.apply(x.double()).to(x))"))
     assert texts(findings) == []
-    (found,) = texts(findings, Verdict.UNDECIDED)
-    assert "finite differences do not converge" in found
-    assert "try smooth activations" in found
+    (findings_text,) = texts(findings, Verdict.UNDECIDED)
+    assert "finite differences do not converge" in findings_text
+    assert "try smooth activations" in findings_text
 
 
 @pytest.mark.parametrize(
@@ -342,11 +342,11 @@ def test_where_differences_do_not_converge_the_doctor_cannot_tell(pipeline, plan
 )
 @pytest.mark.filterwarnings("ignore:.*use_reentrant", "ignore:None of the inputs")
 def test_what_torch_refuses_to_differentiate_is_a_finding_and_no_traceback(pipeline, planted, quick, fault, says) -> None:
-    found = texts(check(pipeline, *planted(fault)))
-    assert any(says in text for text in found)
+    findings_text = texts(check(pipeline, *planted(fault)))
+    assert any(says in text for text in findings_text)
     if "checkpoint" in fault:
-        assert any("set inner.remat: true" in text for text in found)
-    assert "Traceback" not in "\n".join(found)
+        assert any("set inner.remat: true" in text for text in findings_text)
+    assert "Traceback" not in "\n".join(findings_text)
 
 
 def test_a_bug_in_a_forward_is_one_message_with_its_place(write, planted) -> None:
@@ -373,24 +373,26 @@ def test_a_bug_in_an_objective_is_one_message_with_its_place(pipeline, planted, 
 
 
 def test_features_that_do_not_depend_on_the_image_are_found(pipeline, planted, quick) -> None:
-    found = texts(check(pipeline, *planted("Layer(lambda x: 0 * x + 1)")))
-    assert found[0] == "the features are the same for all images, so nothing can be learned; see that the backbone's output depends on its input"
-    assert any(text.startswith("the objective learns 0 of 2 meta-parameters") for text in found)
+    findings_text = texts(check(pipeline, *planted("Layer(lambda x: 0 * x + 1)")))
+    assert findings_text[0] == "the features are the same for all images, so nothing can be learned; see that the backbone's output depends on its input"
+    assert any(text.startswith("the objective learns 0 of 2 meta-parameters") for text in findings_text)
 
 
 def test_a_gradient_that_is_not_a_number_is_found(pipeline, planted, quick) -> None:
-    found = texts(check(pipeline, *planted("Layer(lambda x: (x - x).norm(dim=1, keepdim=True).sqrt() + x)")))
-    assert found[-1].startswith("the meta-gradient, first in backbone.layer.layer.weight, is not finite; lower inner.rule.lr")
+    findings_text = texts(check(pipeline, *planted("Layer(lambda x: (x - x).norm(dim=1, keepdim=True).sqrt() + x)")))
+    assert findings_text[-1].startswith("the meta-gradient, first in backbone.layer.layer.weight, is not finite; lower inner.rule.lr")
 
 
 def test_an_inner_loop_that_moves_nothing_is_found(pipeline, quick) -> None:
-    found = texts(diagnose(pipeline("model.head=linear", "inner.adapt=['head.*']", "evaluate.way=5", "evaluate.readouts=[prototype]")))
-    assert any(text.startswith("the inner loop cannot be run: inner loss: Contrastive depends on no parameter that the inner loop moves") for text in found)
+    findings_text = texts(diagnose(pipeline("model.head=linear", "inner.adapt=['head.*']", "evaluate.way=5", "evaluate.readouts=[prototype]")))
+    assert any(
+        text.startswith("the inner loop cannot be run: inner loss: Contrastive depends on no parameter that the inner loop moves") for text in findings_text
+    )
 
 
 def test_a_target_that_is_the_student_is_found(pipeline, quick) -> None:
-    found = texts(diagnose(pipeline("objective={name: bootstrapped_kl, delta: 0, grounded: false}")))
-    assert any(text.startswith("the objective learns 0 of 12 meta-parameters") and "raise objective.delta" in text for text in found)
+    findings_text = texts(diagnose(pipeline("objective={name: bootstrapped_kl, delta: 0, grounded: false}")))
+    assert any(text.startswith("the objective learns 0 of 12 meta-parameters") and "raise objective.delta" in text for text in findings_text)
 
 
 @pytest.mark.slow
@@ -406,9 +408,9 @@ def test_an_inner_loop_that_amplifies_rounding_gives_no_alarm(pipeline, planted,
 @pytest.mark.slow
 def test_an_implicit_gradient_before_convergence_is_found(pipeline, planted, quick) -> None:
     choice = (*planted("Layer()"), "inner.order={name: implicit, iterations: 30}", "inner.proximal=20.0")
-    (found,) = texts(check(pipeline, *choice, "inner.steps=2", "inner.rule.lr=0.01"))
-    assert re.search(r"order implicit: its gradient has the cosine .* and \de-\d\d away from its own after 8 inner steps", found)
-    assert "the inner loop has not converged, raise inner.steps or inner.proximal" in found
+    (findings_text,) = texts(check(pipeline, *choice, "inner.steps=2", "inner.rule.lr=0.01"))
+    assert re.search(r"order implicit: its gradient has the cosine .* and \de-\d\d away from its own after 8 inner steps", findings_text)
+    assert "the inner loop has not converged, raise inner.steps or inner.proximal" in findings_text
     assert texts(check(pipeline, *choice, "inner.steps=60", "inner.rule.lr=0.01")) == []
 
 

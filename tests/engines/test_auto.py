@@ -67,10 +67,10 @@ def test_few_tasks_are_not_batched(tasks, batched, monkeypatch) -> None:
     run = VectorizedEngine._results
     monkeypatch.setattr(VectorizedEngine, "_results", lambda self, *rest, **named: used.append(self.batches) or run(self, *rest, **named))
     engine = auto(learner.model)
-    found = engine.outcome(learner, episode)
+    result = engine.outcome(learner, episode)
     engine.adapt(learner, episode.support, episode)
     assert used == [batched, batched]
-    assert relative(found.gradients, HigherEngine().outcome(learner, episode).gradients) < 1e-12
+    assert relative(result.gradients, HigherEngine().outcome(learner, episode).gradients) < 1e-12
 
 
 @pytest.mark.parametrize(("tasks", "order", "again"), [(2, Exact(), True), (1, Exact(), False), (2, First(), False)])
@@ -81,7 +81,7 @@ def test_recurrent_steps_are_computed_again_side_by_side(tasks, order, again, mo
     used = []
     back = InnerLoop._rematerialised
     monkeypatch.setattr(InnerLoop, "_rematerialised", lambda *args: used.append(1) or back(*args))
-    found = auto(learner.model).outcome(learner, episode).gradients
+    result = auto(learner.model).outcome(learner, episode).gradients
     assert bool(used) == again
     reference = VectorizedEngine(1, 2).outcome(learner, episode).gradients
-    assert all(torch.equal(g, reference[name]) for name, g in found.items())
+    assert all(torch.equal(g, reference[name]) for name, g in result.items())

@@ -45,7 +45,7 @@ def test_a_value_that_depends_on_nothing_has_zero_gradients(autodiff) -> None:
 @each
 def test_gradients_at_constants_leave_the_arguments_alone(autodiff) -> None:
     with torch.no_grad():
-        found = autodiff.grad(cube, {"x": X}, create_graph=False)
-    torch.testing.assert_close(found["x"], 3 * X * X)
-    assert not found["x"].requires_grad
+        at_x = autodiff.grad(cube, {"x": X}, create_graph=False)
+    torch.testing.assert_close(at_x["x"], 3 * X * X)
+    assert not at_x["x"].requires_grad
     assert not X.requires_grad

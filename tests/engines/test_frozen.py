@@ -78,9 +78,9 @@ def test_freezing_changes_the_gradient_of_the_rest(way) -> None:
 )
 def test_a_bootstrapped_target_leaves_them_too(rule, remat) -> None:
     learner, episode = frozen(parts_of(rule, BootstrappedKL(2), remat=remat)), make_episode()
-    found = [engine.outcome(learner, episode).gradients for engine in ENGINES.values()]
-    assert all(gradients.keys() == found[0].keys() and relative(gradients, found[0]) < 1e-9 for gradients in found)
-    assert not FROZEN & found[0].keys()
+    by_engine = [engine.outcome(learner, episode).gradients for engine in ENGINES.values()]
+    assert all(gradients.keys() == by_engine[0].keys() and relative(gradients, by_engine[0]) < 1e-9 for gradients in by_engine)
+    assert not FROZEN & by_engine[0].keys()
 
 
 def test_an_optimiser_of_higher_leaves_them_too() -> None:

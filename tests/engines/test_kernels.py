@@ -54,9 +54,9 @@ def test_the_same_derivatives_as_torch(pool, bias, gamma, layout, size, wanted) 
     inputs = [v for v in (x, *net.parameters()) if v.requires_grad]
     expected = derivatives(net, x, inputs)
     with FastKernels():
-        found = derivatives(net, x, inputs)
+        results = derivatives(net, x, inputs)
     size_of = max(e.norm() for e in expected[1 + len(inputs) :])
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(results, expected, strict=True):
         assert (a - b).norm() < 1e-11 * (b.norm() + size_of)
 
 
@@ -133,12 +133,12 @@ def test_no_graph_where_none_is_asked_for() -> None:
 
 def functions(tensor: torch.Tensor) -> set[str]:
     """Names of what made a tensor."""
-    found, left = set(), [tensor.grad_fn]
+    results, left = set(), [tensor.grad_fn]
     while left:
         node = left.pop()
-        found.add(type(node).__name__)
+        results.add(type(node).__name__)
         left += [parent for parent, _ in node.next_functions if parent is not None]
-    return found
+    return results
 
 
 @pytest.mark.parametrize("second", [True, False])
@@ -147,21 +147,21 @@ def test_what_is_replaced(second) -> None:
     x, plain = torch.randn(2, 3, 12, 12), Blocks(True, True, (0.2, 1.0))
     with FastKernels(second):
         result = plain(x)
-    found = functions(result)
-    assert "_NormaliseBackward" in found
-    assert not found & {"NativeBatchNormBackward0", "MaxPool2DWithIndicesBackward0"}
-    assert ("_ConvolveBackward" in found, "ConvolutionBackward0" in found) == (second, not second)
+    results = functions(result)
+    assert "_NormaliseBackward" in results
+    assert not results & {"NativeBatchNormBackward0", "MaxPool2DWithIndicesBackward0"}
+    assert ("_ConvolveBackward" in results, "ConvolutionBackward0" in results) == (second, not second)
 
 
 def test_convolutions_have_the_same_bits_with_and_without_second_derivatives() -> None:
     torch.manual_seed(0)
     net, x = nn.Conv2d(3, 4, 3, padding=1), torch.randn(5, 3, 12, 12)
-    found = []
+    results = []
     for second in (True, False):
         with FastKernels(second):
             value = net(x)
-        found.append([value, *torch.autograd.grad(value.sin().sum(), list(net.parameters()))])
-    assert all(torch.equal(a, b) for a, b in zip(*found))
+        results.append([value, *torch.autograd.grad(value.sin().sum(), list(net.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_places_of_a_large_image_are_kept_whole() -> None:
@@ -174,8 +174,8 @@ def test_places_of_a_large_image_are_kept_whole() -> None:
 
     expected = derivatives()
     with FastKernels():
-        found = derivatives()
-    for a, b in zip(found, expected, strict=True):
+        results = derivatives()
+    for a, b in zip(results, expected, strict=True):
         assert (a - b).norm() < 1e-11 * b.norm()
 
 

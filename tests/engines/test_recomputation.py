@@ -72,12 +72,12 @@ def test_nothing_is_refused_where_nothing_is_differentiated(reentrant) -> None:
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not reentrant", "reentrant"])
 def test_other_threads_may_go_on_with_it(reentrant) -> None:
     x = torch.ones(2, requires_grad=True)
-    found = []
+    gradients = []
 
     def work() -> None:
         y = checkpoint(torch.sin, x, use_reentrant=reentrant) + checkpoint_sequential([torch.sin, torch.cos], 2, x, use_reentrant=reentrant)
         y.sum().backward()
-        found.append(x.grad)
+        gradients.append(x.grad)
 
     with no_recomputation():
         with pytest.raises(ConfigError), no_recomputation():
@@ -87,5 +87,5 @@ def test_other_threads_may_go_on_with_it(reentrant) -> None:
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    torch.testing.assert_close(found[0], x.cos() - x.sin().sin() * x.cos())
+    torch.testing.assert_close(gradients[0], x.cos() - x.sin().sin() * x.cos())
     work()

@@ -19,13 +19,13 @@ def test_chunks_agree_and_leave_the_model_and_the_generator_alone(chunk) -> None
     learner, episode = make_learner(SGD(), Contrastive(), BootstrappedKL(2), Prototype()), make_episode(tasks=4)
     before = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
     state = torch.get_rng_state()
-    found = VectorizedEngine(chunk).outcome(learner, episode)
+    result = VectorizedEngine(chunk).outcome(learner, episode)
     adapted = VectorizedEngine(chunk).adapt(learner, episode.support, episode, query_scores)
     reference = VectorizedEngine(1).outcome(learner, episode)
-    assert relative(found.gradients, reference.gradients) < 1e-12
+    assert relative(result.gradients, reference.gradients) < 1e-12
     assert adapted.read.shape == (4, 6, 3)
     assert torch.equal(torch.get_rng_state(), state)
     for n, p in learner.model.named_parameters():
         assert torch.equal(p, before[n])
         assert p.grad is None
-        assert not found.gradients[n].requires_grad
+        assert not result.gradients[n].requires_grad

@@ -21,5 +21,5 @@ def test_against_the_loop(metric, temperature) -> None:
             product = torch.dot(x[i], c) / c.norm()
             scores.append({"cosine": product / x[i].norm(), "euclidean": -(x[i] - c).square().sum(), "semi_normalised": product}[metric])
         total -= (torch.stack(scores) / temperature).log_softmax(0)[y[i]].item()
-    found = PrototypeLoss(metric)(Outputs(x, torch.zeros(7, 3)), torch.tensor(y))
-    assert found.item() == pytest.approx(total / 7, rel=1e-9)
+    value = PrototypeLoss(metric)(Outputs(x, torch.zeros(7, 3)), torch.tensor(y))
+    assert value.item() == pytest.approx(total / 7, rel=1e-9)

@@ -29,21 +29,21 @@ X = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
 @pytest.mark.parametrize(("head", "calls"), [(Prototype(), 2), (Linear(4, 2), 1)], ids=["prototype", "linear"])
 def test_scores_of_other_examples(head, calls) -> None:
     backbone = Counted()
-    found = Model(backbone, head)(SUPPORT, X, 2)
+    outputs = Model(backbone, head)(SUPPORT, X, 2)
     assert backbone.calls == calls  # a head that does not read the support set does not pay for it
-    torch.testing.assert_close(found.features, backbone(X))
-    torch.testing.assert_close(found.logits, head(backbone(X), Labelled(backbone(SUPPORT.x), SUPPORT.y), 2))
+    torch.testing.assert_close(outputs.features, backbone(X))
+    torch.testing.assert_close(outputs.logits, head(backbone(X), Labelled(backbone(SUPPORT.x), SUPPORT.y), 2))
 
 
 @pytest.mark.parametrize("head", [Prototype(), Linear(4, 2)], ids=["prototype", "linear"])
 def test_the_support_set_itself_is_embedded_once(head) -> None:
     backbone = Counted()
     model = Model(backbone, head)
-    found = model(SUPPORT, None, 2)
+    outputs = model(SUPPORT, None, 2)
     assert backbone.calls == 1
     same = model(SUPPORT, SUPPORT.x, 2)
-    torch.testing.assert_close(found.features, same.features)
-    torch.testing.assert_close(found.logits, same.logits)
+    torch.testing.assert_close(outputs.features, same.features)
+    torch.testing.assert_close(outputs.logits, same.logits)
 
 
 def test_parameters_carry_the_names_of_their_part() -> None:

@@ -20,8 +20,8 @@ def product(vector):
 
 @pytest.mark.parametrize("order", [Implicit("cg", 5), Implicit("cg", 50), Implicit("neumann", 3000, rate=0.1)], ids=["exact in five", "long after", "neumann"])
 def test_solution(order) -> None:
-    found = torch.cat([x.flatten() for x in solve(product, [RIGHT[:2], RIGHT[2:].reshape(3, 1)], order)])
-    torch.testing.assert_close(found, torch.linalg.solve(A, RIGHT), rtol=1e-8, atol=1e-10)
+    solution = torch.cat([x.flatten() for x in solve(product, [RIGHT[:2], RIGHT[2:].reshape(3, 1)], order)])
+    torch.testing.assert_close(solution, torch.linalg.solve(A, RIGHT), rtol=1e-8, atol=1e-10)
 
 
 def test_a_zero_right_side_gives_zero() -> None:

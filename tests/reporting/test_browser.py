@@ -73,14 +73,14 @@ def pages(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("width", [420, 1200])
 @pytest.mark.parametrize("sort", ["a run", "two runs", "a comparison"])
 def test_pages(pages, sort, width) -> None:
-    found = visit(pages[sort], width)
-    assert found["errors"] == []
-    assert found["images"]
-    assert all(alt and loaded for alt, loaded in found["images"]), found["images"]
-    assert found["fetched"] == 0
-    assert not found["injected"]
-    assert found["overflow"] <= 0
-    assert [fault for fault in found["faults"] if fault[0] in ("serious", "critical")] == []
+    page_facts = visit(pages[sort], width)
+    assert page_facts["errors"] == []
+    assert page_facts["images"]
+    assert all(alt and loaded for alt, loaded in page_facts["images"]), page_facts["images"]
+    assert page_facts["fetched"] == 0
+    assert not page_facts["injected"]
+    assert page_facts["overflow"] <= 0
+    assert [fault for fault in page_facts["faults"] if fault[0] in ("serious", "critical")] == []
 
 
 def test_the_test_sees_faults(tmp_path) -> None:
@@ -88,9 +88,9 @@ def test_the_test_sees_faults(tmp_path) -> None:
     page.write_text(
         f"<!doctype html><html><head><title>x</title></head><body style='width: 3000px'><img src='data:image/png;base64,AAAA'>{SCRIPT}<script>nowhere()</script></body></html>"
     )
-    found = visit(page, 420)
-    assert found["errors"]
-    assert found["injected"]
-    assert found["overflow"] > 0
-    assert found["images"] == [["", False]]
-    assert {"image-alt", "html-has-lang"} <= {fault[1] for fault in found["faults"] if fault[0] in ("serious", "critical")}
+    page_facts = visit(page, 420)
+    assert page_facts["errors"]
+    assert page_facts["injected"]
+    assert page_facts["overflow"] > 0
+    assert page_facts["images"] == [["", False]]
+    assert {"image-alt", "html-has-lang"} <= {fault[1] for fault in page_facts["faults"] if fault[0] in ("serious", "critical")}

@@ -71,42 +71,44 @@ def test_there_is_no_difference_without_the_same_episodes(before, after) -> None
 
 
 def test_lines_show_both_scores_the_difference_the_place_and_the_next_command() -> None:
-    found = report(score(0.613), score(0.754, 0.14), Difference(0.1, 0.02))
-    lines = found.lines()
+    result = report(score(0.613), score(0.754, 0.14), Difference(0.1, 0.02))
+    lines = result.lines()
     row = ["5-way", "1-shot,", "prototype", "61.3", "±", "0.6", "%", "->", "75.4", "±", "1.2", "%", "+14.1", "±", "1.1"]
     assert any(line.split() == row for line in lines)
     assert "best validation accuracy at step 50, +10.0 ± 2.0 against the untrained network; 61 s in all" in lines
     assert any("difference: trained minus untrained, episode by episode; protocol)" in line for line in lines)
     assert lines[-2:] == ["run directory: runs/x", "next: mfk evaluate runs/x --way 10 --shot 1"]
     assert not any("WORSE" in line or "unresolved" in line for line in lines)
-    assert "| test accuracy | untrained | trained | difference |\n|---|---|---|---|\n" in found.markdown()
-    assert "| 5-way 1-shot, prototype | 61.3 ± 0.6 % | 75.4 ± 1.2 % | +14.1 ± 1.1 |" in found.markdown()
+    assert "| test accuracy | untrained | trained | difference |\n|---|---|---|---|\n" in result.markdown()
+    assert "| 5-way 1-shot, prototype | 61.3 ± 0.6 % | 75.4 ± 1.2 % | +14.1 ± 1.1 |" in result.markdown()
 
 
 def test_a_fall_that_the_episodes_do_not_resolve_is_unresolved_and_not_worse() -> None:
-    found = report(score(0.845, 0.3, 1), score(0.832, 0.3, 2), Difference(-0.01, 0.02), best=0.59)
-    text = "\n".join(found.lines())
-    assert found.worse() == []
+    result = report(score(0.845, 0.3, 1), score(0.832, 0.3, 2), Difference(-0.01, 0.02), best=0.59)
+    text = "\n".join(result.lines())
+    assert result.worse() == []
     assert "WORSE" not in text
-    assert "worse" not in found.markdown()
+    assert "worse" not in result.markdown()
     assert "-1.3 ± 3.3, unresolved\n" in text
     assert "unresolved where its interval contains 0" in text
-    assert "| -1.3 ± 3.3, unresolved |" in found.markdown()
+    assert "| -1.3 ± 3.3, unresolved |" in result.markdown()
     assert "best validation accuracy at step 50, -1.0 ± 2.0, unresolved against the untrained network" in text
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("result", "says"),
     [
         (report(score(0.6), score(0.59, 0.05)), "test 5w1s prototype: 60.0 ± 0.6 % -> 59.0 ± 0.7 %, -1.0 ± 0.4"),
         (report(score(0.5), score(0.6), Difference(-0.1, 0.03), best=0.5), "validation: 60.0 % -> 50.0 %, -10.0 ± 3.0"),
     ],
     ids=["test", "validation"],
 )
-def test_worse_than_untrained_is_said_loudly_where_it_is_resolved(found, says) -> None:
-    text = "\n".join(found.lines())
+def test_worse_than_untrained_is_said_loudly_where_it_is_resolved(result, says) -> None:
+    text = "\n".join(result.lines())
     assert "WARNING: training made the network WORSE than it was before the first step:\n  " + says in text
-    assert f"**Training made the network worse:**\n\n- {says}" in found.markdown()
+    assert f"**Training made the network worse:**\n\n- {says}" in result.markdown()
+    for written in (text, result.markdown()):
+        assert "another objective (mfk compare PIPELINE --vary objective=query_loss)" in written
 
 
 def test_before_its_first_step_an_initialisation_may_be_worse() -> None:
@@ -118,26 +120,26 @@ def test_before_its_first_step_an_initialisation_may_be_worse() -> None:
 
 
 def test_a_run_that_never_validated_does_not_speak_of_validation(write, tmp_path) -> None:
-    found = train(read(write(SMALL), ["dataset.val_fraction=0.0", "outer.steps=2"]), tmp_path / "run")
-    text = "\n".join(found.lines())
+    result = train(read(write(SMALL), ["dataset.val_fraction=0.0", "outer.steps=2"]), tmp_path / "run")
+    text = "\n".join(result.lines())
     assert "no validation classes, so the weights of the last step, 2, were kept; " in text
-    assert "best validation" not in text + found.markdown()
-    assert "![training objective](curve.png)" in found.markdown()
-    assert (found.untrained, found.validation) == (None, None)
+    assert "best validation" not in text + result.markdown()
+    assert "![training objective](curve.png)" in result.markdown()
+    assert (result.untrained, result.validation) == (None, None)
 
 
 def test_the_differences_of_a_run_are_those_of_its_episodes_also_after_a_resume(write, tmp_path) -> None:
     pipeline = read(write(SMALL), ["evaluate.val_episodes=20", "evaluate.episodes=20"])
-    found = train(pipeline, tmp_path / "run")
-    assert found.validation is not None
-    assert found.validation.mean == pytest.approx(found.best["value"] - found.untrained)
-    assert found.validation.ci95 > 0
-    for before, after, difference in zip(found.before, found.after, found.differences(), strict=True):
+    result = train(pipeline, tmp_path / "run")
+    assert result.validation is not None
+    assert result.validation.mean == pytest.approx(result.best["value"] - result.untrained)
+    assert result.validation.ci95 > 0
+    for before, after, difference in zip(result.before, result.after, result.differences(), strict=True):
         assert difference.mean == pytest.approx(after.value - before.value)
     (tmp_path / "run" / "checkpoints" / "step-0000004.pt").unlink()  # goes on from step 2, in a process that has not seen step 0
     again = train(pipeline, tmp_path / "run", resume=True)
-    assert again.validation == found.validation
-    assert again.differences() == found.differences()
+    assert again.validation == result.validation
+    assert again.differences() == result.differences()
 
 
 @pytest.mark.parametrize(
@@ -199,9 +201,9 @@ def test_the_next_command_works(channels, overrides, command, write, tmp_path, m
     folder_of(tmp_path / "shapes", channels)
     text = SMALL.replace("name: glyphs, train: [cyrillic], test: [georgian], val_script: cyrillic", "name: folder, root: shapes, mode: grey, image_size: 16")
     fractions = [] if any("fractions" in override for override in overrides) else ["dataset.fractions={train: 0.4, val: 0.3, test: 0.3}"]
-    found = train(read(write(text), [*fractions, "outer.steps=1", *overrides]), tmp_path / "run")
-    assert found.following == "mfk " + command.replace("RUN", str(tmp_path / "run"))
-    done = CliRunner().invoke(main, shlex.split(found.following)[1:], catch_exceptions=False)
+    result = train(read(write(text), [*fractions, "outer.steps=1", *overrides]), tmp_path / "run")
+    assert result.following == "mfk " + command.replace("RUN", str(tmp_path / "run"))
+    done = CliRunner().invoke(main, shlex.split(result.following)[1:], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     if command.startswith("evaluate"):
         last = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])

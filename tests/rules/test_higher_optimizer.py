@@ -48,7 +48,7 @@ def test_gradients_equal_finite_differences(rule) -> None:
 @each
 def test_steps_equal_those_of_torch(rule) -> None:
     learner, episode = make_learner(rule, CrossEntropy(), QueryLoss(), Prototype(), steps=3), make_episode(tasks=1)
-    found = ENGINE.adapt(learner, episode.support, episode).params
+    adapted = ENGINE.adapt(learner, episode.support, episode).params
     model = copy.deepcopy(learner.model)
     optimizer = rule.over(list(model.parameters()))
     shown = type(episode.support)(episode.support.x[0], episode.support.y[0])
@@ -57,11 +57,11 @@ def test_steps_equal_those_of_torch(rule) -> None:
         torch.nn.functional.cross_entropy(model(shown, None, 3).logits, shown.y).backward()
         optimizer.step()
     if rule.kind is torch.optim.Adam:  # its eps stands elsewhere, as the documentation says
-        assert all((found[name][0] - p.detach()).abs().max() > 1e-4 for name, p in model.named_parameters())
+        assert all((adapted[name][0] - p.detach()).abs().max() > 1e-4 for name, p in model.named_parameters())
         return
     close = 1e-7 if rule.kind in (torch.optim.ASGD, torch.optim.Adagrad) else 1e-11  # a step size in float32 in torch or in higher
     for name, p in model.named_parameters():
-        torch.testing.assert_close(found[name][0], p.detach(), rtol=close, atol=close)
+        torch.testing.assert_close(adapted[name][0], p.detach(), rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("objective", [QueryLoss(), BootstrappedKL(3)], ids=["query", "bootstrap"])

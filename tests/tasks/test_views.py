@@ -78,8 +78,8 @@ def test_training_labels_cannot_be_read(write, monkeypatch) -> None:
     expected = clean.learner.outcome(clean.episode(1))
     monkeypatch.setattr(Glyphs, "load", poisoned)
     flow = build(pipeline)
-    found = flow.learner.outcome(flow.episode(1))
+    result = flow.learner.outcome(flow.episode(1))
     assert "train" not in flow.splits
-    assert all(torch.equal(g, expected.gradients[name]) for name, g in found.gradients.items())
+    assert all(torch.equal(g, expected.gradients[name]) for name, g in result.gradients.items())
     with pytest.raises(AssertionError, match="training labels were read"):
         build(read(write(SMALL), ["tasks.name=labelled", "evaluate.readouts=[prototype]"]))

@@ -69,11 +69,11 @@ def test_run_json_says_what_ran_when_and_with_what(folder, pipeline, monkeypatch
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/mfk", "run", "small.yaml", "--set", "seed=5"])
     before = datetime.now().replace(microsecond=0)
     open_run(folder, pipeline)
-    found = facts(folder)
-    assert (found["pipeline"], found["seed"], found["command"]) == ("small", 5, "mfk run small.yaml --set seed=5")
-    assert before <= datetime.strptime(found["started"], "%Y-%m-%d %H:%M:%S") <= datetime.now()
-    assert found["python"] == platform.python_version()
-    assert found["versions"] == {"metaflowkit": __version__, **{package: version(package) for package in PACKAGES}}
+    recorded = facts(folder)
+    assert (recorded["pipeline"], recorded["seed"], recorded["command"]) == ("small", 5, "mfk run small.yaml --set seed=5")
+    assert before <= datetime.strptime(recorded["started"], "%Y-%m-%d %H:%M:%S") <= datetime.now()
+    assert recorded["python"] == platform.python_version()
+    assert recorded["versions"] == {"metaflowkit": __version__, **{package: version(package) for package in PACKAGES}}
     assert {"torch", "kornia", "higher", "scikit-learn"} <= set(PACKAGES)
 
 

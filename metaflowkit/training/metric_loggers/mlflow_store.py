@@ -72,9 +72,9 @@ class MLflow:
             self.run_id = stored["run"]
             self.client.update_run(self.run_id, status="RUNNING")
             return
-        found = self.client.get_experiment_by_name(self.experiment)
+        known = self.client.get_experiment_by_name(self.experiment)
         artifacts = (started.folder / "mlflow").resolve().as_uri() if uri == own else None
-        experiment = found.experiment_id if found is not None else self.client.create_experiment(self.experiment, artifact_location=artifacts)
+        experiment = known.experiment_id if known is not None else self.client.create_experiment(self.experiment, artifact_location=artifacts)
         self.run_id = self.client.create_run(experiment, run_name=started.folder.name).info.run_id
         settings = leaves(started.flow.pipeline.plain())
         self.client.log_batch(self.run_id, params=[Param(_name(key), value[:LONGEST]) for key, value in settings.items()])

@@ -13,8 +13,8 @@ def test_layers_and_inputs_of_any_shape() -> None:
     x = torch.rand(7, 2, 3)
     (w1, b1, w2, b2) = model.parameters()
     expected = (x.flatten(1) @ w1.T + b1).relu() @ w2.T + b2
-    found = model(x)
-    assert torch.allclose(found, expected) or torch.allclose(found, expected.relu())
+    embedded = model(x)
+    assert torch.allclose(embedded, expected) or torch.allclose(embedded, expected.relu())
     assert model.features == 4
 
 

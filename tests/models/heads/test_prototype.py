@@ -16,10 +16,10 @@ S, Q, Y = torch.randn(6, 4, generator=G), torch.randn(5, 4, generator=G), torch.
     ("metric", "temperature", "used"), [("cosine", None, 0.1), ("euclidean", None, 1.0), ("semi_normalised", None, 1.0), ("cosine", 0.5, 0.5)]
 )
 def test_scores(metric, temperature, used) -> None:
-    found = Prototype(metric, temperature)(Q, Labelled(S, Y), 3)
+    scores = Prototype(metric, temperature)(Q, Labelled(S, Y), 3)
     for i, q in enumerate(Q):
         for k in range(3):
             c = torch.stack([s for s, y in zip(S, Y) if y == k]).mean(0)
             product = torch.dot(q, c) / c.norm()
             score = {"cosine": product / q.norm(), "euclidean": -((q - c) ** 2).sum(), "semi_normalised": product}[metric]
-            assert found[i, k].item() == pytest.approx(score.item() / used, rel=1e-5)
+            assert scores[i, k].item() == pytest.approx(score.item() / used, rel=1e-5)
