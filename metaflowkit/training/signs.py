@@ -29,6 +29,7 @@ from metaflowkit.types import Episode, Outcome, first_tasks
 
 WINDOW = 10  # outer steps that a sign is averaged over
 EXAMPLES = 40  # of a task, at most, whose spread is measured: more would take a noticeable share of a step without inner loop
+FOLLOWED = 10  # inner steps up to which the loss is measured after each one: every measurement starts from the initialisation
 COLLAPSED = 0.05  # of the deviation that spread-out embeddings have
 RANKED = 5  # the largest possible effective rank from which on it says something
 FLAT = 1.5  # effective rank below which all embeddings lie on a line
@@ -93,12 +94,15 @@ def costly_metrics(flow: Flow, episode: Episode, outcome: Outcome) -> dict[str, 
         outcome: of these tasks with the current weights.
 
     Returns:
-        ``inner_loss_before`` and ``inner_loss_after`` the inner steps, and ``cosine_to_query_loss``, of the meta-gradient with that of the loss
-        on the query, where the objective is a bootstrapped one. The inner loss is measured by the first process alone.
+        ``inner_loss_before`` and ``inner_loss_after`` the inner steps, ``inner_loss_after_k`` for each k between where there are at most ten, and
+        ``cosine_to_query_loss``, of the meta-gradient with that of the loss on the query, where the objective is a bootstrapped one. The inner
+        loss is measured by the first process alone.
     """
     learner, metrics = flow.learner, {}
     if learner.steps and learner.sample is None and flow.world.first:
-        metrics = {f"inner_loss_{when}": _inner_loss(learner, episode, steps) for when, steps in (("before", 0), ("after", learner.steps))}
+        between = range(1, learner.steps) if learner.steps <= FOLLOWED else ()
+        after = {"inner_loss_before": 0, **{f"inner_loss_after_{k}": k for k in between}, "inner_loss_after": learner.steps}
+        metrics = {name: _inner_loss(learner, episode, steps) for name, steps in after.items()}
     if cast(Objective, learner.objective).further_steps:
         plain = shared_outcome(flow, dataclasses.replace(learner, objective=QueryLoss()), episode)[0].gradients
         a, b = (torch.cat([g.flatten().double() for g in gradients.values()]) for gradients in (outcome.gradients, plain))

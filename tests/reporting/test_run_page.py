@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from metaflowkit.cli import main
 from metaflowkit.config.pipeline import pipeline_of, read
+from metaflowkit.reporting.figures import metric_figures
+from metaflowkit.reporting.run_record import read_record
 from metaflowkit.reporting.train import train
 from metaflowkit.training.loop import events
 from tests.conformance.test_metric_loggers import TINY
@@ -49,6 +51,21 @@ def test_a_run_writes_its_page_with_everything(run) -> None:
     assert (folder / "pipeline.yaml").read_text() in text
     assert "torch 2." in text
     assert not re.search(r"(src|href)=.(?!data:)", text)  # it opens offline
+
+
+def test_inner_losses_are_drawn_against_the_inner_steps_at_their_first_and_last_measurement(tmp_path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    train(read(tmp_path / "small.yaml", ["inner.steps=3", "evaluate.every=1"]), tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    figures = metric_figures(record)
+    assert not {"train/inner_loss_after_1", "train/inner_loss_after_2"} & set(figures)
+    first, last = ([line for line in record.lines if "train/inner_loss_after" in line][i] for i in (0, -1))
+    (axes,) = figures["inner loss by inner step"].axes
+    for curve, line in zip(axes.lines, (first, last), strict=True):
+        names = ("before", "after_1", "after_2", "after")
+        assert curve.get_xydata().tolist() == [[k, line[f"train/inner_loss_{name}"]] for k, name in enumerate(names)]
+        assert curve.get_label() == f"outer step {line['step']}"
+    assert "alt='inner loss by inner step'" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_tasks_with_their_own_measurement(tmp_path) -> None:

@@ -42,23 +42,31 @@ def test_the_rank_of_few_embeddings_says_nothing() -> None:
     assert set(spread(torch.randn(6, 5))) == {"embedding_deviation", "effective_rank"}
 
 
-def test_inner_loss_and_cosine_are_those_of_the_steps_by_hand() -> None:
-    flow = build(pipeline_of(yaml.safe_load(SMALL), ["inner.rule.lr=0.5", "inner.steps=2"]))
+def test_inner_losses_and_cosine_are_those_of_the_steps_by_hand() -> None:
+    flow = build(pipeline_of(yaml.safe_load(SMALL), ["inner.rule.lr=0.5", "inner.steps=3"]))
     learner, episode = flow.learner, flow.episode(1)
     measured = costly_metrics(flow, episode, learner.outcome(episode))
     params, support = {name: p.detach().clone() for name, p in flow.model.named_parameters()}, episode.support
     losses = []
-    for _ in range(3):
+    for _ in range(4):
         params = {name: p.requires_grad_() for name, p in params.items()}
         outputs = torch.func.functional_call(flow.model, params, (type(support)(support.x[0], support.y[0]), None, 3))
         losses.append(learner.loss.loss(outputs, support.y[0]))
         gradients = torch.autograd.grad(losses[-1], list(params.values()), allow_unused=True)
         params = {name: (p - 0.5 * g).detach() if g is not None else p.detach() for (name, p), g in zip(params.items(), gradients)}
-    assert measured["inner_loss_before"] == pytest.approx(losses[0].item(), rel=1e-4)
-    assert measured["inner_loss_after"] == pytest.approx(losses[2].item(), rel=1e-3)
+    names = ["inner_loss_before", "inner_loss_after_1", "inner_loss_after_2", "inner_loss_after"]
+    assert list(measured) == [*names, "cosine_to_query_loss"]
+    assert [measured[name] for name in names] == pytest.approx([loss.item() for loss in losses], rel=1e-3)
+    assert len(set(losses)) == 4
     plain = dataclasses.replace(learner, objective=QueryLoss()).outcome(episode).gradients
     a, b = (torch.cat([g.flatten() for g in gradients.values()]) for gradients in (learner.outcome(episode).gradients, plain))
     assert measured["cosine_to_query_loss"] == pytest.approx(nn.functional.cosine_similarity(a, b, dim=0).item(), abs=1e-5)
+
+
+def test_of_many_inner_steps_the_loss_is_measured_before_and_after_them_alone() -> None:
+    flow = build(pipeline_of(yaml.safe_load(SMALL), ["inner.steps=11", "objective=query_loss"]))
+    episode = flow.episode(1)
+    assert set(costly_metrics(flow, episode, flow.learner.outcome(episode))) == {"inner_loss_before", "inner_loss_after"}
 
 
 def test_a_plain_objective_has_no_cosine_and_no_inner_loop_no_inner_loss() -> None:
