@@ -21,6 +21,7 @@ from metaflowkit.training.run_directory import Run
 
 SHOWN = 8  # images of the picture
 COLLIDING = 1.0  # other images of its own class in a task, from which an image is told apart
+COLLIDING_SHARE = 0.1  # of all others in the task: at 0.016 (64 classes) more ways still pay, at 0.25 (four classes) training does harm (RESULTS.md)
 PICTURE, NUMBERS = "views.png", "consistency.json"
 
 
@@ -98,8 +99,8 @@ def collisions(y: Tensor, way: int, nouns: str) -> str:
     """
     same = chance(y)
     others = same * (way - 1)
-    text = f"in a task of {way} {nouns}, each has {others:.2g} others of its own class on average"
-    if others < COLLIDING:
+    text = f"in a task of {way} {nouns}, each has {others:.2g} others of its own class on average ({100 * same:.2g} % of the others)"
+    if others < COLLIDING or same < COLLIDING_SHARE:
         return text
     return (
         f"{text}, from which it is told apart: lower tasks.way to {max(2, int(COLLIDING / same))}, take data of more classes, or subtract them with "

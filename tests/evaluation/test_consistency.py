@@ -81,10 +81,12 @@ def test_collisions_of_pseudo_classes() -> None:
     others = ((drawn[:, :, None] == drawn[:, None]).double().sum((1, 2)) / 10 - 1).mean().item()
     text = collisions(y, 10, "images")
     assert text.startswith(
-        f"in a task of 10 images, each has {others:.2g} others of its own class on average, from which it is told apart: lower tasks.way to 4"
+        f"in a task of 10 images, each has {others:.2g} others of its own class on average (25 % of the others), from which it is told apart: lower tasks.way to 4"
     )
     assert text.endswith("or subtract them with same_class: 0.25 in a contrastive loss")
-    assert collisions(y, 4, "texts") == "in a task of 4 texts, each has 0.74 others of its own class on average"
+    assert collisions(y, 4, "texts") == "in a task of 4 texts, each has 0.74 others of its own class on average (25 % of the others)"
+    many = torch.arange(64).repeat_interleave(200)
+    assert collisions(many, 128, "images") == "in a task of 128 images, each has 2 others of its own class on average (1.6 % of the others)"
 
 
 def test_texts_are_compared_by_their_words(questions) -> None:
