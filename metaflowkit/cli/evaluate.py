@@ -27,7 +27,13 @@ from metaflowkit.errors import ConfigError
 @click.option("--steps", multiple=True, type=click.IntRange(0), help="Inner steps, for tasks without classes; may be repeated.")
 @click.option("--episodes", type=click.IntRange(2), help="Number of episodes.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option(
+    "--weights",
+    type=click.Choice(["best", "last", "untrained"]),
+    default="best",
+    show_default=True,
+    help="Best by validation, of the newest checkpoint, or before the first outer step.",
+)
 @click.option(
     "--readout",
     "readouts",

@@ -59,7 +59,7 @@ def _for_data(data: Path, depth: int | None, folder: Path, as_json: bool) -> Non
     written = write_new({path: with_schema(suggestion.to_yaml(path.name, lines), path.name)})
     if not as_json:
         say("\n".join([*lines, "", *suggestion.reasons, ""]))
-    _say_written(written, "run", as_json, surveyed=lines, reasons=suggestion.reasons, unreadable=surveyed.failures)
+    _say_written(written, "run", as_json, found=lines, reasons=suggestion.reasons, unreadable=surveyed.failures)
 
 
 def _say_written(written: list[Path], command: str, as_json: bool, **more: Any) -> None:

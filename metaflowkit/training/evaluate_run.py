@@ -23,13 +23,16 @@ from metaflowkit.evaluation.scores import Score
 from metaflowkit.training import checkpoint
 from metaflowkit.training.run_directory import Run
 
+WEIGHTS = ("best", "last", "untrained")
+
 
 def load(folder: str | Path, weights: str = "best", overrides: Sequence[str] = ()) -> Flow:
     """The flow of a run with the weights that it learned, as :func:`metaflowkit.evaluate` takes it.
 
     Args:
         folder: the run directory.
-        weights: ``best`` by validation accuracy, or ``last``, those of the newest checkpoint.
+        weights: ``best`` by validation accuracy, ``last``, those of the newest checkpoint, or ``untrained``, those before the first outer step, for
+            which the run's own data set is read.
         overrides: changes to the run's pipeline, such as another data set for evaluation across domains.
 
     Returns:
@@ -63,18 +66,19 @@ def _load(run: Run, pipeline: Pipeline, weights: str, data: bool = True) -> tupl
     Args:
         run: the run.
         pipeline: that of the run, with overrides.
-        weights: ``best`` or ``last``.
+        weights: ``best``, ``last`` or ``untrained``.
         data: whether the flow holds the pipeline's data set, whose images are converted to the shape of the training images where it is another
             data set than the run's.
     """
-    if weights not in ("best", "last"):
-        raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, ['best', 'last'])}")
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights: there is no {weights!r}; {nearest(weights, list(WEIGHTS))}")
     path = run.checkpoints / "best.pt" if weights == "best" else run.latest_path()
     snapshot = run.load_checkpoint(path)
     flow = build(pipeline, False, _conversion(run.pipeline(), pipeline, snapshot.shape), weights=False) if data else _without_data(pipeline, snapshot.shape)
     checkpoint.require_fit(snapshot, path, flow.learner.model, "keep model, inner.steps, image size and channels as in the run")
-    flow.learner.model.load_state_dict(snapshot.model)
-    return with_features(flow), snapshot.step
+    untrained = weights == "untrained"
+    flow.learner.model.load_state_dict(build(run.pipeline()).learner.model.state_dict() if untrained else snapshot.model)
+    return with_features(flow), 0 if untrained else snapshot.step
 
 
 def _conversion(trained: Pipeline, measured: Pipeline, shape: list[int]) -> tuple[int, ...] | None:
@@ -95,7 +99,7 @@ def evaluate_run(
         folder: the run directory.
         overrides: changes to its pipeline, such as another data set for evaluation across domains.
         split: ``train``, ``val`` or ``test``.
-        weights: ``best`` or ``last``.
+        weights: ``best``, ``last`` or ``untrained``.
         readouts: see :func:`metaflowkit.evaluation.episodes.evaluate`; None for all, without ``adapted`` where the pipeline cannot adapt to these sizes, and
             without those on augmented images that the pipeline does not name.
         sizes: any of the numbers in ``evaluate``, such as way, shot, query, steps, episodes; the rest come from the pipeline.
@@ -125,7 +129,7 @@ def evaluate_run_on_one_shot_runs(
         folder: the run directory; its data set is not read.
         root: folder or zip of the one-shot runs, see :func:`metaflowkit.datasets.one_shot_runs.read_one_shot_runs`.
         overrides: changes to the run's pipeline.
-        weights: ``best`` or ``last``.
+        weights: ``best``, ``last`` or ``untrained``.
         readouts: their names; None for ``prototype``.
         invert: whether black and white are swapped, since the files are ink on paper and Omniglot is read as white on black.
 

@@ -40,7 +40,7 @@ def read_final_scores(run: Path, metric: Metric) -> FinalScores:
     pipeline = read_yaml(run / "pipeline.yaml").plain()
     scores: dict[str, dict[str, Score]] = {}
     for line in MetricLog(run / "evaluations.jsonl").read():
-        if line["split"] == "test" and line["weights"] in ("untrained", "best"):
+        if line["split"] == "test" and line["weights"] in ("untrained", "best") and "overrides" not in line:  # which repeated measurements have
             score = Score.read(line, metric)
             scores.setdefault(str(score.setting), {}).setdefault(line["weights"], score)
     return FinalScores((pipeline["dataset"], pipeline["tasks"]["name"], pipeline["evaluate"]["seed"]), scores)

@@ -24,6 +24,7 @@ from metaflowkit.evaluation.embedding import embed
 from metaflowkit.evaluation.episodes import evaluate
 from metaflowkit.evaluation.measurement import protocol
 from metaflowkit.evaluation.scores import Score
+from metaflowkit.reporting.run_record import read_record
 from metaflowkit.reporting.train import train
 from metaflowkit.training import checkpoint
 from metaflowkit.training.evaluate_run import evaluate_run, evaluate_run_on_one_shot_runs, load
@@ -83,6 +84,26 @@ def test_best_and_last_weights_are_those_of_their_files(run) -> None:
     assert best == [direct(run, "best.pt")]
     assert last == [direct(run, "step-0000004.pt")]
     assert best[0].value != last[0].value
+
+
+@pytest.mark.parametrize("norm", ["batch", "per_step", "frozen"])
+def test_untrained_weights_score_as_the_run_measured_them_before_its_first_step(tmp_path, norm) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    report = train(read(tmp_path / "small.yaml", ["model.backbone={name: conv4, width: 4, norm: " + norm + "}"]), tmp_path / "run")
+    scores, _ = evaluate_run(tmp_path / "run", [], "test", "untrained", ["prototype"], {})
+    assert scores == [score for score in report.before if score.setting.readout == "prototype"]
+    assert scores != [score for score in report.after if score.setting.readout == "prototype"]
+    line = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert (line["weights"], line["step"]) == ("untrained", 0)
+    (elsewhere,) = measure(tmp_path / "run", "dataset=digits", weights="untrained", way=10)
+    assert 0.1 < elsewhere.value < 1
+
+
+def test_repeated_measurements_do_not_enter_the_report(run) -> None:
+    text = read_record(run).report.markdown()
+    for weights in ("untrained", "best"):
+        measure(run, "dataset=digits", weights=weights, way=9)
+    assert read_record(run).report.markdown() == text
 
 
 @pytest.mark.parametrize(("weights", "name"), [("best", "best.pt"), ("last", "step-0000004.pt")])
