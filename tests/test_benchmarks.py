@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from click import ClickException
 from click.testing import CliRunner
 from PIL import Image
 
+from metaflowkit.composition.flow import build
+from metaflowkit.config.pipeline import pipeline_of
 from metaflowkit.datasets.images import Decoding
 from metaflowkit.datasets.one_shot_runs import read_one_shot_runs
 from metaflowkit.errors import DataError
+from metaflowkit.evaluation.embedding import embed
+from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]
 
@@ -192,3 +197,30 @@ def test_a_run_that_differs_from_its_reference_is_refused(tmp_path, monkeypatch)
     (tmp_path / "b" / "metrics.jsonl").write_text("other")
     with pytest.raises(ClickException, match=r"b: metrics.jsonl differs"):
         require_equal(tmp_path / "b", tmp_path / "a")
+
+
+@pytest.mark.slow
+def test_the_stages_of_a_whole_program_add_up(run) -> None:
+    settings = ["--set", "outer.steps=4", "--set", "evaluate.every=2", "--set", "evaluate.episodes=40", "--set", "evaluate.val_episodes=20"]
+    lines = run(ROOT / "pipelines" / "quickstart.yaml", "--rounds", 1, *settings, script="program_stages.py").splitlines()
+    seconds = {line[:12].strip(): float(line[12:].split()[0]) for line in lines}
+    assert list(seconds) == ["start-up", "outer steps", "validations", "tests", "report", "end", "in all"]
+    whole = seconds.pop("in all")
+    assert sum(seconds.values()) == pytest.approx(whole, abs=0.4)  # each is rounded to a tenth
+    assert all(value > 0 for name, value in seconds.items() if name != "end")
+    for line in lines:
+        if line.startswith(("validations", "tests")):
+            assert 0 < float(line.rsplit(maxsplit=1)[1]) <= seconds[line[:12].strip()] + 0.1
+
+
+def test_a_projection_is_trained_and_is_no_part_of_the_embedding(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    settings = ["plugins=[projection_head]", "model.head={name: projected_prototype, width: 8}", "objective=query_loss", "inner.steps=0"]
+    flow = build(pipeline_of(yaml.safe_load(SMALL), settings))
+    episode = flow.episode(1)
+    gradients = flow.learner.outcome(episode).gradients
+    assert all(gradients[f"head.project.{layer}.weight"].norm() > 0 for layer in (0, 2))
+    before = embed(flow.model, episode.query.x)
+    with torch.no_grad():
+        flow.model.head.project[2].weight.mul_(2)
+    assert torch.equal(embed(flow.model, episode.query.x), before)
