@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -41,6 +42,16 @@ def key_text(key: str) -> str:
 def _line(text: str) -> str:
     text = printable(text)
     return text if len(text) <= LINE else f"{text[: LINE // 2]} ... ({len(text) - LINE * 3 // 4:,} characters left out) ... {text[-LINE // 4 :]}"
+
+
+def require_extra(module: str, extra: str) -> None:
+    """Refuse a component whose package, one of this package's extras, is not there.
+
+    Raises:
+        ValueError: the module is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(f"needs {module}, which is not installed; pip install 'metaflowkit[{extra}]'")
 
 
 class MetaflowkitError(Exception):

@@ -11,6 +11,7 @@ from torch import Tensor
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Count, Examples, Fraction, Natural
 from metaflowkit.criteria import Policy, mean_return, policy_examples
+from metaflowkit.errors import require_extra
 from metaflowkit.seeding import generator_for, seed_for
 from metaflowkit.trees import Call
 from metaflowkit.types import Episode, Labelled
@@ -150,10 +151,9 @@ class GymnasiumTasks:
 
     def _made(self, size: int, physics: Tensor) -> Any:
         """``size`` environments with these attributes, stepped together."""
-        try:
-            import gymnasium
-        except ImportError:
-            raise ValueError("gymnasium is not installed; install it with pip install 'metaflowkit[gymnasium]'") from None
+        require_extra("gymnasium", "gymnasium")
+        import gymnasium
+
         try:
             environment = gymnasium.make_vec(self.env, num_envs=size)
         except gymnasium.error.Error as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +73,9 @@ def test_continuous_actions() -> None:
 def test_refused(settings, says) -> None:
     with pytest.raises(ValueError, match=says):
         GymnasiumTasks(0, **settings)
+
+
+def test_without_gymnasium_one_line_says_so(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(ValueError, match=r"needs gymnasium, which is not installed; pip install 'metaflowkit\[gymnasium\]'$"):
+        GymnasiumTasks(0)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from metaflowkit.config.registry import BACKBONES
 from metaflowkit.config.schema import Side, nearest
+from metaflowkit.errors import require_extra
 from metaflowkit.models.backbones.foreign import IMAGENET_MEAN, IMAGENET_STD, ForeignNetwork
 
 
@@ -40,10 +41,9 @@ class TimmNetwork(ForeignNetwork):
         std: list[float] | None = None,
         pretrained: bool = False,
     ) -> None:
-        try:
-            import timm
-        except ImportError:
-            raise ValueError("needs timm, which is not installed; pip install 'metaflowkit[timm]'") from None
+        require_extra("timm", "timm")
+        import timm
+
         if not timm.is_model(architecture):
             raise ValueError(f"architecture: timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}")
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from typing import Any
 from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.types import leaves
 from metaflowkit.config.yaml import write_atomic
+from metaflowkit.errors import require_extra
 from metaflowkit.training.events import Event, Finished, Started, Stepped
 from metaflowkit.training.metric_loggers.scalars import scalars
 
@@ -34,8 +34,7 @@ class MLflow:
     """
 
     def __init__(self, uri: str | None = None, experiment: str = "metaflowkit") -> None:
-        if importlib.util.find_spec("mlflow") is None:
-            raise ValueError("needs MLflow, which is not installed; pip install 'metaflowkit[mlflow]'")
+        require_extra("mlflow", "mlflow")
         self.uri, self.experiment = uri, experiment
         self.client: Any = None
         self.run_id = ""

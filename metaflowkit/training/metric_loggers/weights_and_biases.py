@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from typing import Any, Literal
 
 from metaflowkit.config.registry import METRIC_LOGGERS
 from metaflowkit.config.yaml import write_atomic
+from metaflowkit.errors import require_extra
 from metaflowkit.training.events import Event, Finished, Started
 from metaflowkit.training.metric_loggers.scalars import scalars
 
@@ -27,8 +27,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, project: str = "metaflowkit", mode: Literal["online", "offline"] = "online") -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise ValueError("needs wandb, which is not installed; pip install 'metaflowkit[wandb]'")
+        require_extra("wandb", "wandb")
         self.project, self.mode = project, mode
         self.run: Any = None
 

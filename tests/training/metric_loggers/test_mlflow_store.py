@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -10,7 +11,6 @@ from mlflow.tracking import MlflowClient
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
 from metaflowkit.reporting.train import train
-from metaflowkit.training.metric_loggers import mlflow_store
 from tests.small import SMALL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database layer
@@ -56,7 +56,7 @@ def test_a_resumed_run_goes_on_in_the_same_one_and_others_beside_it(write, tmp_p
 
 
 def test_without_mlflow_one_line_says_so(write, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(mlflow_store.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"loggers\.0: needs MLflow, which is not installed; pip install 'metaflowkit\[mlflow\]'$"):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match=r"loggers\.0: needs mlflow, which is not installed; pip install 'metaflowkit\[mlflow\]'$"):
         train(read(write(SMALL), ["loggers=[mlflow]"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -11,7 +12,6 @@ import pytest
 from metaflowkit.config.pipeline import read
 from metaflowkit.errors import ConfigError
 from metaflowkit.reporting.train import train
-from metaflowkit.training.metric_loggers import weights_and_biases
 from tests.small import SMALL
 
 
@@ -29,9 +29,9 @@ def calls(monkeypatch) -> list[tuple[str, dict]]:
         )
 
     module = ModuleType("wandb")
+    module.__spec__ = ModuleSpec("wandb", None)
     module.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr(weights_and_biases.importlib.util, "find_spec", lambda name: module)
     return made
 
 
@@ -54,6 +54,6 @@ def test_calls_of_a_run_and_of_its_resumption(calls, write, tmp_path) -> None:
 
 
 def test_without_wandb_one_line_says_so(write, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(weights_and_biases.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"loggers\.0: needs wandb, which is not installed; pip install 'metaflowkit\[wandb\]'$"):
         train(read(write(SMALL), ["loggers=[wandb]"]), tmp_path / "run")
