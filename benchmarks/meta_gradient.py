@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaflowkit.composition.device import wait_for
 from metaflowkit.composition.few_shot import SupportLoss
 from metaflowkit.composition.inputs import channels_last
 from metaflowkit.datasets.glyphs import Glyphs
@@ -89,8 +90,7 @@ class Case:
 
     def wait(self) -> None:
         """Wait until the device has computed all."""
-        if self.device != "cpu":
-            torch.cuda.synchronize()
+        wait_for(torch.device(self.device))
 
 
 CASES = [
