@@ -15,7 +15,7 @@ from metaflowkit.errors import printable
 SIDES = (16, 20, 24, 28, 32, 48, 64)  # of the images that a network sees; conv4 halves them four times
 LEVEL = 3  # of augmentation
 WAY = 128
-COLLIDING = 3.0  # other images of its own class, among those that an image is told apart from in a task
+COLLIDING = 3.0  # other images of its own class, among those that an image is told apart from in a task; at 2, on CIFAR-FS, more ways still pay (RESULTS.md)
 SPEED = 700_000  # pixels per second that conv4-64 trains on with two CPU cores, roughly
 MINUTES = 10
 VALIDATIONS = 8
@@ -74,8 +74,8 @@ def suggest(images: Survey) -> Suggestion:
     training, measured = _split(images, dataset, made)
     count, same = sum(training.values()), sum((n / sum(training.values())) ** 2 for n in training.values()) if len(training) > 1 else 0.0
     way = max(2, min(WAY, count // 2))
-    if same * (way - 1) >= COLLIDING:
-        way = min(way, int(COLLIDING / same) + 1)
+    if way > widest(same):
+        way = widest(same)
         made.because(
             f"way {way}: training images are of {len(training)} classes, so that of more images in a task many would be of one class, and telling those apart "
             "teaches the wrong thing; images of more classes would help most"
@@ -98,6 +98,11 @@ def suggest(images: Survey) -> Suggestion:
         "evaluate": {"every": max(1, steps // VALIDATIONS), **_evaluation(measured, made)},
     }
     return made
+
+
+def widest(same: float) -> int:
+    """The most ways of a task at which an image is told apart from no more than three of its own class, where two images are of one with probability ``same``."""
+    return int(COLLIDING / max(same, 1e-9)) + 1
 
 
 def _elastic(side: int) -> dict[str, Any]:

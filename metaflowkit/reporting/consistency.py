@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import build
+from metaflowkit.composition.suggestion import widest
 from metaflowkit.config.pipeline import read
 from metaflowkit.config.yaml import write_atomic
 from metaflowkit.errors import RunError
@@ -20,8 +21,6 @@ from metaflowkit.training.evaluate_run import load
 from metaflowkit.training.run_directory import Run
 
 SHOWN = 8  # images of the picture
-COLLIDING = 1.0  # other images of its own class in a task, from which an image is told apart
-COLLIDING_SHARE = 0.1  # of all others in the task: at 0.016 (64 classes) more ways still pay, at 0.25 (four classes) training does harm (RESULTS.md)
 PICTURE, NUMBERS = "views.png", "consistency.json"
 
 
@@ -98,14 +97,10 @@ def collisions(y: Tensor, way: int, nouns: str) -> str:
         nouns: what the examples are.
     """
     same = chance(y)
-    others = same * (way - 1)
-    text = f"in a task of {way} {nouns}, each has {others:.2g} others of its own class on average ({100 * same:.2g} % of the others)"
-    if others < COLLIDING or same < COLLIDING_SHARE:
+    text = f"in a task of {way} {nouns}, each has {same * (way - 1):.2g} others of its own class on average"
+    if way <= widest(same):
         return text
-    return (
-        f"{text}, from which it is told apart: lower tasks.way to {max(2, int(COLLIDING / same))}, take data of more classes, or subtract them with "
-        f"same_class: {same:.2g} in a contrastive loss"
-    )
+    return f"{text}, from which it is told apart: lower tasks.way to {widest(same)}, take data of more classes, or subtract them with same_class: {same:.2g} in a contrastive loss"
 
 
 def picture(drawn: Views) -> bytes:
