@@ -55,7 +55,7 @@ def test_a_run_writes_its_page_with_everything(run) -> None:
 
 def test_inner_losses_are_drawn_against_the_inner_steps_at_their_first_and_last_measurement(tmp_path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
-    train(read(tmp_path / "small.yaml", ["inner.steps=3", "evaluate.every=1"]), tmp_path / "run")
+    list(events(read(tmp_path / "small.yaml", ["inner.steps=3", "evaluate.every=1"]), tmp_path / "run", test=False))
     record = read_record(tmp_path / "run")
     figures = metric_figures(record)
     assert not {"train/inner_loss_after_1", "train/inner_loss_after_2"} & set(figures)
@@ -65,7 +65,6 @@ def test_inner_losses_are_drawn_against_the_inner_steps_at_their_first_and_last_
         names = ("before", "after_1", "after_2", "after")
         assert curve.get_xydata().tolist() == [[k, line[f"train/inner_loss_{name}"]] for k, name in enumerate(names)]
         assert curve.get_label() == f"outer step {line['step']}"
-    assert "alt='inner loss by inner step'" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_tasks_with_their_own_measurement(tmp_path) -> None:
