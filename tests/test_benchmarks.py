@@ -21,6 +21,7 @@ from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import pipeline_of
 from metaflowkit.datasets.images import Decoding
 from metaflowkit.datasets.one_shot_runs import read_one_shot_runs
+from metaflowkit.distances import prototypes, similarity
 from metaflowkit.errors import DataError
 from metaflowkit.evaluation.embedding import embed
 from tests.small import SMALL
@@ -215,7 +216,7 @@ def test_the_stages_of_a_whole_program_add_up(run) -> None:
 
 def test_a_projection_is_trained_and_is_no_part_of_the_embedding(monkeypatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    settings = ["plugins=[projection_head]", "model.head={name: projected_prototype, width: 8}", "objective=query_loss", "inner.steps=0"]
+    settings = ["plugins=[contrastive_ingredients]", "model.head={name: projected_prototype, width: 8}", "objective=query_loss", "inner.steps=0"]
     flow = build(pipeline_of(yaml.safe_load(SMALL), settings))
     episode = flow.episode(1)
     gradients = flow.learner.outcome(episode).gradients
@@ -224,3 +225,16 @@ def test_a_projection_is_trained_and_is_no_part_of_the_embedding(monkeypatch) ->
     with torch.no_grad():
         flow.model.head.project[2].weight.mul_(2)
     assert torch.equal(embed(flow.model, episode.query.x), before)
+
+
+def test_queued_prototypes_are_wrong_answers_of_the_tasks_before(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    settings = ["plugins=[contrastive_ingredients]", "objective={name: queued_prototypes, tasks: 2}", "inner.steps=0", "tasks.meta_batch=1"]
+    flow = build(pipeline_of(yaml.safe_load(SMALL), settings))
+    values = [flow.learner.outcome(flow.episode(1)).value for _ in range(4)]
+    (support, support_y), (query, y) = ((x[0], y[0]) for x, y in flow.episode(1)[:2])
+    z = flow.model.backbone(torch.cat([support, query]))
+    own = prototypes(z[: len(support)], support_y, 3)
+    for kept, value in zip((0, 1, 2, 2), values, strict=True):  # the same task again: its prototypes stand beside themselves
+        scores = similarity(z[len(support) :], torch.cat([own] * (1 + kept)), "semi_normalised")
+        torch.testing.assert_close(value, torch.nn.functional.cross_entropy(scores, y), rtol=1e-4, atol=1e-5)
