@@ -44,14 +44,14 @@ def _line(text: str) -> str:
     return text if len(text) <= LINE else f"{text[: LINE // 2]} ... ({len(text) - LINE * 3 // 4:,} characters left out) ... {text[-LINE // 4 :]}"
 
 
-def require_extra(module: str, extra: str) -> None:
-    """Refuse a component whose package, one of this package's extras, is not there.
+def require_extra(module: str) -> None:
+    """Refuse a component whose package, which the extra of the same name brings, is not there.
 
     Raises:
         ValueError: the module is not installed.
     """
     if importlib.util.find_spec(module) is None:
-        raise ValueError(f"needs {module}, which is not installed; pip install 'metaflowkit[{extra}]'")
+        raise ValueError(f"needs {module}, which is not installed; pip install 'metaflowkit[{module}]'")
 
 
 class MetaflowkitError(Exception):

@@ -151,7 +151,7 @@ class GymnasiumTasks:
 
     def _made(self, size: int, physics: Tensor) -> Any:
         """``size`` environments with these attributes, stepped together."""
-        require_extra("gymnasium", "gymnasium")
+        require_extra("gymnasium")
         import gymnasium
 
         try:

@@ -126,7 +126,7 @@ def evaluate_run_on_one_shot_runs(
     """Measure the weights of a run on one-shot runs in Lake's format, and append the scores to its ``evaluations.jsonl``.
 
     Args:
-        folder: the run directory; its data set is not read.
+        folder: the run directory; its data set is read for ``untrained`` weights alone.
         root: folder or zip of the one-shot runs, see :func:`metaflowkit.datasets.one_shot_runs.read_one_shot_runs`.
         overrides: changes to the run's pipeline.
         weights: ``best``, ``last`` or ``untrained``.

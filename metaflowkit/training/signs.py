@@ -101,8 +101,8 @@ def costly_metrics(flow: Flow, episode: Episode, outcome: Outcome) -> dict[str, 
     learner, metrics = flow.learner, {}
     if learner.steps and learner.sample is None and flow.world.first:
         between = range(1, learner.steps) if learner.steps <= FOLLOWED else ()
-        after = {"inner_loss_before": 0, **{f"inner_loss_after_{k}": k for k in between}, "inner_loss_after": learner.steps}
-        metrics = {name: _inner_loss(learner, episode, steps) for name, steps in after.items()}
+        steps_of = {"inner_loss_before": 0, **{f"inner_loss_after_{k}": k for k in between}, "inner_loss_after": learner.steps}
+        metrics = {name: _inner_loss(learner, episode, steps) for name, steps in steps_of.items()}
     if cast(Objective, learner.objective).further_steps:
         plain = shared_outcome(flow, dataclasses.replace(learner, objective=QueryLoss()), episode)[0].gradients
         a, b = (torch.cat([g.flatten().double() for g in gradients.values()]) for gradients in (outcome.gradients, plain))

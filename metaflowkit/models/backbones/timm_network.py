@@ -41,7 +41,7 @@ class TimmNetwork(ForeignNetwork):
         std: list[float] | None = None,
         pretrained: bool = False,
     ) -> None:
-        require_extra("timm", "timm")
+        require_extra("timm")
         import timm
 
         if not timm.is_model(architecture):

@@ -34,7 +34,7 @@ class MLflow:
     """
 
     def __init__(self, uri: str | None = None, experiment: str = "metaflowkit") -> None:
-        require_extra("mlflow", "mlflow")
+        require_extra("mlflow")
         self.uri, self.experiment = uri, experiment
         self.client: Any = None
         self.run_id = ""

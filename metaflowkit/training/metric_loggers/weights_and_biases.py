@@ -27,7 +27,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, project: str = "metaflowkit", mode: Literal["online", "offline"] = "online") -> None:
-        require_extra("wandb", "wandb")
+        require_extra("wandb")
         self.project, self.mode = project, mode
         self.run: Any = None
 
