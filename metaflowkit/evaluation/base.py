@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, cast
@@ -23,20 +24,20 @@ class Shown:
         episode: the tasks, as the model reads them, on the device.
         purpose: random stream of a readout's augmentation.
         index: of the batch.
-        features: of support and query, where they are known already; None to compute them when they are asked for.
+        features: gives those of support and query from what is known of a split's examples already; None to embed them.
     """
 
     flow: FewShotFlow
     episode: Episode
     purpose: str
     index: int
-    features: tuple[Tensor, Tensor] | None = None
+    features: Callable[[], tuple[Tensor, Tensor]] | None = None
 
     @cached_property
     def embedded(self) -> tuple[Tensor, Tensor]:
         """Features of support and query [T, n, D] by the unadapted backbone."""
         if self.features is not None:
-            return self.features
+            return self.features()
         support, query = (embed(self.flow.model, examples.x) for examples in (self.episode.support, self.episode.query))
         return support, query
 

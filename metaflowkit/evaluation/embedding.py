@@ -7,6 +7,8 @@ from its modules, so the first and the last set of the first pass are also embed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from metaflowkit.engines.buffers import TaskBuffers
 from metaflowkit.engines.kernels import FastKernels
 from metaflowkit.engines.safety import exact_convolutions, hooked, without_dropout
-from metaflowkit.models.batch_statistics import batch_norm_by, is_channels_last, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import batch_norm_by, is_channels_last, moments_of_sets, norm_then_pool
 from metaflowkit.models.model import Model
 from metaflowkit.models.normalisation import measured
 
@@ -31,13 +33,32 @@ def embed(model: Model, x: Tensor) -> Tensor:
 
     Values do not depend on which sets share a pass, except for rounding.
     """
-    sets = min(len(x), max(1, VALUES // max(1, x[0].numel())))
-    with exact_convolutions(), measured(), without_dropout(model):
+    sets = sets_of_a_pass(len(x), x[0].numel())
+    with as_measured(model):
         if sets > 1 and not hooked(model):
             features = _batched_features(model, x, sets)
             if features is not None:
                 return features
         return torch.cat([_features(model, single) for single in torch.split(x, 1)])
+
+
+def sets_of_a_pass(sets: int, values: int) -> int:
+    """How many of some sets, of so many values of input each, go through a network together."""
+    return min(sets, max(1, VALUES // max(1, values)))
+
+
+@contextmanager
+def as_measured(model: nn.Module) -> Iterator[None]:
+    """Within this context a model computes as its accuracy is measured."""
+    with exact_convolutions(), measured(), without_dropout(model):
+        yield
+
+
+@contextmanager
+def as_sets(model: nn.Module, sets: int) -> Iterator[None]:
+    """Within this context a batch is this many sets of equal size, of which batch normalisation takes each by itself; what the model writes to its buffers is dropped."""
+    with TaskBuffers(model).within(model), _PerSetStatistics(sets):
+        yield
 
 
 def depend_on_their_set(model: Model, x: Tensor) -> bool:
@@ -64,7 +85,7 @@ def _batched_features(model: Model, x: Tensor, sets: int) -> Tensor | None:
 
 
 def _features(model: Model, x: Tensor) -> Tensor:
-    with TaskBuffers(model).within(model), _PerSetStatistics(len(x)):
+    with as_sets(model, len(x)):
         features: Tensor = model.embed(_as_one(x))
         return features.reshape(*x.shape[:2], *features.shape[1:])
 
@@ -77,10 +98,7 @@ def _as_one(x: Tensor) -> Tensor:
 
 
 class _PerSetStatistics(FastKernels):
-    """Within this context a batch is this many sets of equal size, one after the other, and batch normalisation normalises each by itself.
-
-    Without graph; running statistics are not updated.
-    """
+    """See :func:`as_sets`; without graph, and running statistics are not updated."""
 
     def __init__(self, sets: int) -> None:
         super().__init__(second=False)
@@ -90,38 +108,41 @@ class _PerSetStatistics(FastKernels):
 
 
 def _batch_norm(sets: int, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    return _scaled(input, *_scale_and_shift(sets, input, weight, bias, eps))
+    return scaled(input, *scale_and_shift(*moments_of_sets(input, sets), weight, bias, eps))
 
 
 def _norm_then_pool(sets: int, x: Tensor, norm: Any) -> Tensor:
-    plain = type(norm) is nn.BatchNorm2d and norm.running_mean is None and norm.affine and not hooked(norm)
-    if plain and is_channels_last(x) and min(x.shape[2:]) > 1 and norm.weight.min().item() >= 0:  # then pooling and normalising commute
-        return _scaled(_largest(x), *_scale_and_shift(sets, x, norm.weight, norm.bias, norm.eps))
+    if commutes_with_pooling(norm) and is_channels_last(x) and min(x.shape[2:]) > 1:
+        return scaled(largest_of_four(x), *scale_and_shift(*moments_of_sets(x, sets), norm.weight, norm.bias, norm.eps))
     with _PerSetStatistics(sets):
         return F.max_pool2d(norm(x), 2)
 
 
-def _scale_and_shift(sets: int, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """[sets, C] each, with which a set x is normalised as scale * x + shift."""
-    statistics: Any = zip(*(moments(group) for group in x.view(sets, -1, *x.shape[1:])))
-    mean, variance = map(torch.stack, statistics)
+def commutes_with_pooling(norm: Any) -> bool:
+    """Whether this layer normalises by the statistics of the current set alone, and by no negative scale."""
+    plain = type(norm) is nn.BatchNorm2d and norm.running_mean is None and norm.affine and not hooked(norm)
+    return plain and norm.weight.min().item() >= 0
+
+
+def scale_and_shift(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """[sets, C] each, with which a set x of this mean and variance, [sets, C], is normalised as scale * x + shift."""
     scale = (variance + eps).rsqrt_()
     if weight is not None:
         scale *= weight
     shift = -mean * scale
     if bias is not None:
         shift += bias
-    return scale.to(x.dtype), shift.to(x.dtype)
+    return scale, shift
 
 
-def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """scale * x + shift, set by set."""
     per_set = x.view(len(scale), -1, *x.shape[1:])
-    scale, shift = (v.view(len(v), 1, -1, *[1] * (x.dim() - 2)) for v in (scale, shift))
+    scale, shift = (v.to(x.dtype).view(len(v), 1, -1, *[1] * (x.dim() - 2)) for v in (scale, shift))
     return torch.addcmul(shift, per_set, scale).flatten(0, 1)
 
 
-def _largest(x: Tensor) -> Tensor:
+def largest_of_four(x: Tensor) -> Tensor:
     """2x2 max-pooling; faster than torch's, which also computes indices."""
     height, width = (size // 2 * 2 for size in x.shape[2:])
     rows = torch.maximum(x[:, :, 0:height:2, :width], x[:, :, 1:height:2, :width])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow, Flow
@@ -77,7 +75,8 @@ def evaluate(
             raise ConfigError(f"{argument}: must be at least {least}, got {value}; raise it")
     batches = math.ceil(episodes / BATCH)
     with normalising(flow, statistics), stage(f"measuring {split} {way}-way {shot}-shot", len(flow.world.share(batches))) as advance:
-        measured = accuracies(flow, chosen, shown_tasks(flow, split, way, shot, query, episodes), batches, advance)
+        tasks = shown_tasks(flow, split, way, shot, query, episodes, embedded=not all(readout.adapts for readout in chosen.values()))
+        measured = accuracies(flow, chosen, tasks, batches, advance)
     return [Score.of(split, FewShot(way, shot, query, name, statistics), ACCURACY, values) for name, values in measured.items()]
 
 
@@ -108,21 +107,18 @@ def accuracies(
     return {name: joined([batch[name] for batch in values]) for name in chosen}
 
 
-def shown_tasks(flow: FewShotFlow, split: str, way: int, shot: int, query: int, episodes: int) -> Callable[[int], Shown]:
-    """The episodes of a measurement by the number of their batch, with their features where these are computed once for all."""
-    examples, purpose = flow.splits[split], f"{split}/{way}w{shot}s"
-    tasks = LabelledTasks(examples, flow.pipeline.evaluate.seed, way, shot, query, BATCH)
-    rows = LabelledTasks(dataclasses.replace(examples, x=torch.arange(len(examples.x))), tasks.seed, way, shot, query, BATCH)  # the same draws
-    table = feature_table(flow, split, episodes * way * (shot + query))
+def shown_tasks(flow: FewShotFlow, split: str, way: int, shot: int, query: int, episodes: int, embedded: bool = True) -> Callable[[int], Shown]:
+    """The episodes of a measurement by the number of their batch; where they will be ``embedded``, with what can be computed once for all."""
+    purpose = f"{split}/{way}w{shot}s"
+    tasks = LabelledTasks(flow.splits[split], flow.pipeline.evaluate.seed, way, shot, query, BATCH)
+    table = feature_table(flow, split, episodes * way * (shot + query)) if embedded else None
 
     def batch(i: int) -> Shown:
-        count = min(BATCH, episodes - i * BATCH)
-        drawn, features = tasks.episode(i, purpose), None
-        support, query = (Labelled(flow.inputs(s.x[:count]), s.y[:count].to(flow.device)) for s in (drawn.support, drawn.query))
-        if table is not None:
-            chosen = rows.episode(i, purpose)
-            features = (table[chosen.support.x[:count].to(table.device)], table[chosen.query.x[:count].to(table.device)])
-        return Shown(flow, Episode(support, query, way, seed_for(tasks.seed, f"inner/{purpose}", i)), f"evaluate/{split}", i, features)
+        rows = [of_set[: episodes - i * BATCH] for of_set in tasks.drawn(i, purpose)]
+        drawn = tasks.of_rows(*rows)
+        support, query = (Labelled(flow.inputs(s.x), s.y.to(flow.device)) for s in (drawn.support, drawn.query))
+        known = None if table is None else lambda: (table(rows[0]), table(rows[1]))
+        return Shown(flow, Episode(support, query, way, seed_for(tasks.seed, f"inner/{purpose}", i)), f"evaluate/{split}", i, known)
 
     return batch
 

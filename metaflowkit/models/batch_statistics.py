@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +39,40 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     pixels = _pixels(x)
     if pixels is None:
         return torch.batch_norm_update_stats(x, None, None, 0.0)
-    of_shares = torch.batch_norm_update_stats(pixels, None, None, 0.0)
-    means, variances = (v.view(-1, x.shape[1]).double() for v in of_shares)
-    mean = means.mean(0)
-    variance = (means - mean).square_().add_(variances).mean(0)
-    return mean.to(of_shares[0].dtype), variance.to(of_shares[0].dtype)
+    means, variances = torch.batch_norm_update_stats(pixels, None, None, 0.0)
+    return joint_moments(means.view(-1, x.shape[1]), variances.view(-1, x.shape[1]))
+
+
+def moments_of_sets(x: Tensor, sets: int) -> tuple[Tensor, Tensor]:
+    """:func:`moments` of each of some sets of equal size.
+
+    Args:
+        x: the sets, one after the other, [sets * n, C, ...].
+        sets: their number.
+
+    Returns:
+        Mean and variance, [sets, C] each, without graph.
+    """
+    values = [pixels if (pixels := _pixels(each)) is not None else each for each in x.view(sets, -1, *x.shape[1:])]
+    of_shares: Any = zip(*(torch.batch_norm_update_stats(v, None, None, 0.0) for v in values))
+    means, variances = (torch.stack(each).view(sets, -1, x.shape[1]) for each in of_shares)
+    return joint_moments(means, variances)
+
+
+def joint_moments(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel of k shares of equal size together, computed in float64.
+
+    Args:
+        means: of each share, [..., k, C].
+        variances: of each share, biased, [..., k, C].
+
+    Returns:
+        mean_i m_i and mean_i (v_i + (m_i - mean)^2), [..., C] each.
+    """
+    shares = means.double()
+    mean = shares.mean(-2)
+    variance = (shares - mean.unsqueeze(-2)).square_().add_(variances).mean(-2)
+    return mean.to(means.dtype), variance.to(means.dtype)
 
 
 def gradient_sums(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +138,20 @@ def norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:
     if has_torch_function((x,)):
         return handle_torch_function(norm_then_pool, (x,), x, norm)
     return F.max_pool2d(norm(x), 2)
+
+
+class FirstBlock(NamedTuple):
+    """How a network of images begins: its features are ``rest(norm_then_pool(convolution(x), norm))``.
+
+    Attributes:
+        convolution: images [n, C, H, W] -> [n, C', H', W'], each by itself.
+        norm: a normalisation layer.
+        rest: what follows the pooling -> features [n, D].
+    """
+
+    convolution: Callable[[Tensor], Tensor]
+    norm: nn.Module
+    rest: Callable[[Tensor], Tensor]
 
 
 def _norm_then_pool(x: Tensor, norm: nn.Module) -> Tensor:

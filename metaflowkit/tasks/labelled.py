@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from metaflowkit.config.registry import TASKS
 from metaflowkit.config.schema import Examples, Natural, Ways
@@ -42,6 +43,10 @@ class LabelledTasks:
 
     def episode(self, step: int, purpose: str = "train") -> Episode:
         """The episodes of an index; pure in (seed, purpose, step), where ``purpose`` separates train, val and test. Shapes as in :meth:`Views.episode`."""
+        return self.of_rows(*self.drawn(step, purpose))
+
+    def drawn(self, step: int, purpose: str = "train") -> tuple[Tensor, Tensor]:
+        """The rows of the split that support [T, N * S] and query [T, N * Q] of an index consist of, class by class."""
         generator = generator_for(self.seed, f"tasks/{purpose}", step)
         support, query = [], []
         for _ in range(self.meta_batch):
@@ -49,9 +54,12 @@ class LabelledTasks:
             rows_by_class = [self.rows[c][torch.randperm(len(self.rows[c]), generator=generator)[: self.shot + self.query]] for c in classes.tolist()]
             support.append(torch.cat([rows[: self.shot] for rows in rows_by_class]))
             query.append(torch.cat([rows[self.shot :] for rows in rows_by_class]))
+        return torch.stack(support), torch.stack(query)
 
-        def labelled(rows: list[torch.Tensor], count: int) -> Labelled:
-            y = torch.arange(self.way).repeat_interleave(count).expand(self.meta_batch, -1)
-            return Labelled(self.images.x[torch.stack(rows)], y)
+    def of_rows(self, support: Tensor, query: Tensor) -> Episode:
+        """The episodes of drawn rows."""
+
+        def labelled(rows: Tensor, count: int) -> Labelled:
+            return Labelled(self.images.x[rows], torch.arange(self.way).repeat_interleave(count).expand(len(rows), -1))
 
         return Episode(labelled(support, self.shot), labelled(query, self.query), self.way)

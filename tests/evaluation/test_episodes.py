@@ -51,13 +51,13 @@ def flow(make) -> Flow:
 def drawn(monkeypatch) -> list:
     """The batches of episodes that evaluations draw, in their order."""
     batches: list = []
-    episode = LabelledTasks.episode
+    of_rows = LabelledTasks.of_rows
 
-    def recorded(self, *arguments):
-        batches.append(episode(self, *arguments))
+    def recorded(self, *rows):
+        batches.append(of_rows(self, *rows))
         return batches[-1]
 
-    monkeypatch.setattr(LabelledTasks, "episode", recorded)
+    monkeypatch.setattr(LabelledTasks, "of_rows", recorded)
     return batches
 
 

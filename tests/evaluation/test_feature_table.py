@@ -1,4 +1,4 @@
-"""Features computed once for all episodes: the same scores as episode by episode, fewer images through the network, and only where sets do not matter."""
+"""Features computed once for all episodes: the same scores as episode by episode, and fewer images through the network."""
 
 from __future__ import annotations
 
@@ -59,19 +59,18 @@ def test_each_image_goes_through_the_network_once(seen) -> None:
 
 def test_other_weights_are_other_features() -> None:
     flow = flow_of("group")
-    before = feature_table(flow, "test", MANY)
+    before, every = feature_table(flow, "test", MANY), torch.arange(len(flow.splits["test"].x))[None]
     assert feature_table(flow, "test", MANY) is before
     with torch.no_grad():
         flow.model.backbone.blocks[0].conv.weight.data.mul_(1.5)  # ``data`` leaves no trace in torch's version counters
     after = feature_table(flow, "test", MANY)
-    assert not torch.allclose(before, after, atol=1e-4)
-    assert feature_table(flow, "val", MANY).shape[0] == len(flow.splits["val"].x)
-    torch.testing.assert_close(after[7:9], flow.model.backbone(flow.inputs(flow.splits["test"].x[7:9])), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before(every), after(every), atol=1e-4)
+    assert feature_table(flow, "val", MANY)(every[:, :3]).shape == (1, 3, flow.model.backbone.features)
+    torch.testing.assert_close(after(every[:, 7:9])[0], flow.model.backbone(flow.inputs(flow.splits["test"].x[7:9])), rtol=1e-4, atol=1e-5)
 
 
-def test_where_sets_matter_or_few_images_are_shown_there_is_none() -> None:
-    batch, stored = flow_of("batch"), flow_of("per_step")
-    assert feature_table(batch, "test", MANY) is None
+def test_where_few_images_are_shown_or_hooks_run_there_is_none() -> None:
+    stored = flow_of("per_step")
     assert feature_table(stored, "test", len(stored.splits["test"].x) - 1) is None
     assert feature_table(stored, "test", MANY) is not None
     scores = {statistics: evaluate(stored, "test", 5, 1, 10, 40, ["prototype"], statistics)[0] for statistics in ("stored", "current")}

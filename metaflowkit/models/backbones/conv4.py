@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metaflowkit.config.registry import BACKBONES
 from metaflowkit.config.schema import Width
-from metaflowkit.models.batch_statistics import norm_then_pool
+from metaflowkit.models.batch_statistics import FirstBlock, norm_then_pool
 from metaflowkit.models.normalisation import build_norm
 
 
@@ -53,3 +53,10 @@ class Conv4(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed images [n, C, H, W] as [n, D]."""
         return self.blocks(x).flatten(1)  # type: ignore[no-any-return]
+
+    def first_block(self) -> FirstBlock:
+        """The first convolution and normalisation, and what follows their pooling."""
+        first, *others = self.blocks
+        assert isinstance(first, _ConvBlock)
+        rest = nn.Sequential(nn.ReLU(), *others, nn.Flatten())
+        return FirstBlock(first.conv, first.norm, rest)
