@@ -7,7 +7,7 @@
 
 Contenders are this library's engines and, on the network as it is written by hand, plain ``higher`` as its own MAML example uses
 it, the same on channels-last images (where torch's normalisation loses digits), a loop of ``functional_call`` and
-``torch.autograd``, and, where installed, TorchOpt's MetaSGD. Images are letters of matplotlib's typefaces. Before anything is timed, their
+``torch.autograd``, and, where installed, TorchOpt's MetaSGD. One contender is this library in a process that keeps freed memory, as ``mfk run`` does; the others run here, with glibc as it is. Images are letters of matplotlib's typefaces. Before anything is timed, their
 gradients are compared in float64, and each in float32 with float64 on single tasks. The delta cases compare a bootstrap with the student alone and with differentiated steps instead.
 Times are medians of interleaved repeats, to be read as ratios; run it on a quiet machine. Peak memory is that of a process of
 its own for each contender, less what it held before. The floor is the time that convolutions and matrix products alone would
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaflowkit.allocator import reuse_freed_memory
 from metaflowkit.composition.device import wait_for
 from metaflowkit.composition.few_shot import SupportLoss
 from metaflowkit.composition.inputs import channels_last
@@ -58,6 +59,7 @@ from metaflowkit.rules.sgd import SGD
 from metaflowkit.types import Episode, Labelled
 
 LR = 0.1
+KEPT = "this, freed memory kept"
 
 
 class Recurrent(nn.Module):
@@ -192,6 +194,35 @@ def compiled(engine: VectorizedEngine) -> Callable[[Problem], Callable[[], None]
     return prepared
 
 
+class InARun:
+    """This library's engine in a process that keeps freed memory, as that of ``mfk run`` does; its gradients stay there."""
+
+    def __init__(self, problem: Problem) -> None:
+        command = [sys.executable, __file__, "--case", problem.case.name, "--serve"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self) -> None:
+        """Compute the meta-gradient once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(file=self._process.stdin, flush=True)
+        if not self._process.stdout.readline():
+            raise click.ClickException(f"{KEPT}: its process has ended")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def serve(case: Case) -> None:
+    """Compute a meta-gradient whenever a line comes, and answer by a line."""
+    reuse_freed_memory()
+    run = library(auto(make(replace(case, tasks=1)).model))(make(case))
+    for _ in sys.stdin:
+        run()
+        print(flush=True)
+
+
 def on_channels_last(prepare: Callable[[Problem], Callable[[], None]]) -> Callable[[Problem], Callable[[], None]]:
     """A contender on images with channels last, for which torch's normalisation is inaccurate."""
 
@@ -281,6 +312,8 @@ def contenders(case: Case) -> Contenders:
             "this, vmap all": library(VectorizedEngine()),
             "this, one worker": library(VectorizedEngine(1, 1)),
         }
+    if case.device == "cpu":
+        competing[KEPT] = InARun
     if case.device == "cpu" and case.backbone != "gru":
         competing["this, compiled"] = compiled(VectorizedEngine(None if case.backbone == "mlp" else 1, compile=True))
     try:
@@ -340,6 +373,9 @@ def times(case: Case, chosen: Contenders, repeats: int) -> dict[str, list[float]
             run()
             case.wait()
             seconds_of[name].append(time.perf_counter() - started)
+    for run in runs.values():
+        if isinstance(run, InARun):
+            run.close()
     return seconds_of
 
 
@@ -357,7 +393,7 @@ def shares(case: Case, seconds: dict[str, list[float]]) -> str:
 
 def memory(case: Case, name: str, processes: int) -> float:
     """Peak memory in MiB of a contender, less what it held before: the median of processes of its own; not a number without any."""
-    if processes == 0:
+    if processes == 0 or name == KEPT:
         return float("nan")
     command = [sys.executable, __file__, "--case", case.name, "--device", case.device, "--memory-of", name]
     return statistics.median(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(processes))
@@ -398,6 +434,7 @@ def _fastest(run: Callable[[], Any]) -> float:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the figures.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Where to draw the ratios.")
 @click.option("--memory-of", hidden=True)
+@click.option("--serve", "serves", is_flag=True, hidden=True)
 def main(
     names: tuple[str, ...],
     only: tuple[str, ...],
@@ -408,6 +445,7 @@ def main(
     json_path: Path | None,
     plot_path: Path | None,
     memory_of: str | None,
+    serves: bool,
 ) -> None:
     """Run the cases and print the table."""
     known = {case.name: replace(case, device=device) for case in [*CASES, SMALL]}
@@ -416,6 +454,9 @@ def main(
     every = {name for case in known.values() for name in contenders(case)} if only else set()
     if missing := [name for name in only if name not in every]:
         raise click.BadParameter(f"there is no contender {missing[0]!r}; use one of {', '.join(sorted(every))}")
+    if serves:
+        serve(known[names[0]])
+        return
     if memory_of is not None:
         case = known[names[0]]
         small = replace(case, tasks=min(case.tasks, 4), width=2, query=1, steps=1)
@@ -430,7 +471,8 @@ def main(
     click.echo(f"torch {torch.__version__}, " + (torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"))
     for case in [known[name] for name in names or [case.name for case in CASES]]:
         chosen = {name: run for name, run in contenders(case).items() if case.delta or name in only or not (only or "compiled" in name)}
-        away, rounded = check(case, chosen), float32_distances(case, chosen, tasks32)
+        here = {name: prepare for name, prepare in chosen.items() if name != KEPT}
+        away, rounded = check(case, here), float32_distances(case, here, tasks32)
         seconds_of = times(case, chosen, repeats)
         least = None if case.delta or device != "cpu" else floor(case)
         reference = statistics.median(next(iter(seconds_of.values())))
