@@ -83,8 +83,6 @@ def _run(
             raise ConfigError("--max-restarts: a restart would not find the run; name its directory with --run-dir")
         definition = read(path, overrides)
     with loading():
-        import torch._dynamo  # noqa: F401, which torch.optim imports when it is used first
-
         from metaflowkit.reporting.terminal import choose_progress
         from metaflowkit.reporting.train import train
 

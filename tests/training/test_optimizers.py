@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -38,10 +42,61 @@ def test_settings_reach_torch(name, settings, cls, arguments) -> None:
     p, q = (torch.tensor([1.0, -2.0], requires_grad=True) for _ in range(2))
     optimizer = OPTIMIZERS.build(Choice(name, settings), parameters=[p])
     other = cls([q], **arguments)
-    assert type(optimizer) is cls
+    assert isinstance(optimizer, cls)
+    assert type(optimizer).__name__ == cls.__name__
     assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == {k: v for k, v in other.param_groups[0].items() if k != "params"}
     assert optimizer.param_groups[0]["params"][0] is p
     assert torch.equal(descend(optimizer, p), descend(other, q))
+
+
+@pytest.mark.parametrize(("name", "settings", "cls", "arguments"), CASES[:3], ids=str)
+def test_state_goes_on_in_torch_and_back(name, settings, cls, arguments) -> None:
+    p, q = (torch.tensor([1.0, -2.0], requires_grad=True) for _ in range(2))
+    optimizer, other = OPTIMIZERS.build(Choice(name, settings), parameters=[p]), cls([q], **arguments)
+    descend(optimizer, p)
+    q.data.copy_(p.data)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    descend(other, q)
+    again = OPTIMIZERS.build(Choice(name, settings), parameters=[p])
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert torch.equal(descend(again, p), q)
+
+
+def test_a_step_takes_no_gradient_calls_hooks_and_runs_a_closure() -> None:
+    p, seen = torch.tensor([1.0, -2.0], requires_grad=True), []
+    optimizer = OPTIMIZERS.build(Choice("sgd", {"lr": 0.5, "momentum": 0.0}), parameters=[p])
+    optimizer.register_step_post_hook(lambda *arguments: seen.append(torch.is_grad_enabled()))
+
+    def closure():
+        optimizer.zero_grad()
+        value = p.square().sum()
+        value.backward()
+        return value
+
+    assert optimizer.step(closure) == 5
+    assert p.tolist() == [0, 0]
+    assert p.is_leaf
+    assert seen == [True]
+
+
+ALONE = """
+import sys, torch
+from metaflowkit.training.optimizers import adam, adamw, sgd
+
+for build in (adam, adamw, sgd):
+    p = torch.ones(2, requires_grad=True)
+    optimizer = build([p])
+    p.sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+print([name for name in sys.modules if name.startswith("torch._dynamo")])
+"""
+
+
+def test_no_compiler_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_class_of_torch_with_its_own_constructor_is_an_optimizer(write, tmp_path, monkeypatch) -> None:
