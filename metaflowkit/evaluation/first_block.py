@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from metaflowkit.composition.flow import FewShotFlow
+from metaflowkit.engines.contract import kind_of
+from metaflowkit.errors import BrokenContract
 from metaflowkit.evaluation.embedding import CLOSE, as_measured, as_sets, commutes_with_pooling, embed, largest_of_four, scale_and_shift, scaled, sets_of_a_pass
 from metaflowkit.evaluation.parallel import in_parallel
 from metaflowkit.models.batch_statistics import FirstBlock, is_channels_last, joint_moments, moments_of_sets
@@ -80,11 +82,17 @@ def first_block_table(flow: FewShotFlow, x: Tensor) -> FirstBlockTable | None:
     Returns:
         None where the backbone does not say how it begins, begins with another normalisation, computes in bfloat16 or on a GPU, or where the features would be others, or the
         table too large.
+
+    Raises:
+        BrokenContract: the backbone's ``first_block`` returns something else.
     """
     model, begins = flow.model, getattr(flow.model.backbone, "first_block", None)
     if begins is None or model.precision == "bf16" or flow.device.type != "cpu":
         return None
     block = begins()
+    if not isinstance(block, FirstBlock):
+        text = f"must return FirstBlock(convolution, norm, rest) from first_block, got {kind_of(block)}; return one, or leave the method out"
+        raise BrokenContract("model.backbone", type(model.backbone).__name__, text)
     with as_measured(model):
         convolved = block.convolution(flow.inputs(x[:1]))
         if not (commutes_with_pooling(block.norm) and is_channels_last(convolved) and min(convolved.shape[2:]) > 1):
@@ -106,7 +114,8 @@ def first_block_table(flow: FewShotFlow, x: Tensor) -> FirstBlockTable | None:
 
 def _agrees(table: FirstBlockTable, flow: FewShotFlow, x: Tensor) -> bool:
     """Whether the features of two sets are those of the whole network."""
-    sets = torch.stack([torch.arange(TRIED) % len(x), -1 - torch.arange(TRIED) % len(x)])
+    first = torch.arange(TRIED) % len(x)
+    sets = torch.stack([first, len(x) - 1 - first])
     features, expected = table(sets), embed(flow.model, flow.inputs(x[sets]))
     return features.shape == expected.shape and bool((features - expected).abs().max() <= CLOSE * expected.abs().max())
 

@@ -11,6 +11,7 @@ from torch import nn
 from metaflowkit.composition.flow import build
 from metaflowkit.config.pipeline import pipeline_of
 from metaflowkit.config.yaml import parse_yaml
+from metaflowkit.errors import BrokenContract
 from metaflowkit.evaluation import first_block
 from metaflowkit.evaluation.episodes import evaluate
 from metaflowkit.evaluation.feature_table import feature_table
@@ -147,3 +148,10 @@ def test_a_network_from_outside_may_name_its_first_block() -> None:
     table, rows = feature_table(flow, "test", MANY), rows_of(flow, 4, 10)
     assert isinstance(table, FirstBlockTable)
     torch.testing.assert_close(table(rows).double(), apart(flow, rows), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_first_block_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(Conv4, "first_block", lambda self: (self.blocks[0].conv, self.blocks[0].norm))
+    text = r"model.backbone: Conv4 must return FirstBlock\(convolution, norm, rest\) from first_block, got a tuple of 2; return one, or leave the method out"
+    with pytest.raises(BrokenContract, match=text):
+        evaluate(flow_of(), "test", 5, 1, 5, 200, ["prototype"])
