@@ -8,6 +8,7 @@ variance v_i of all values, which give those of the set (:func:`metaflowkit.mode
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from metaflowkit.composition.flow import FewShotFlow
 from metaflowkit.engines.contract import kind_of
 from metaflowkit.errors import BrokenContract
 from metaflowkit.evaluation.embedding import CLOSE, as_measured, as_sets, commutes_with_pooling, embed, largest_of_four, scale_and_shift, scaled, sets_of_a_pass
+from metaflowkit.evaluation.parallel import in_parallel
 from metaflowkit.models.batch_statistics import FirstBlock, is_channels_last, joint_moments, moments_of_sets
 from metaflowkit.models.model import Model
 
@@ -99,11 +101,14 @@ def first_block_table(flow: FewShotFlow, x: Tensor) -> FirstBlockTable | None:
         shape = (len(x), height // 2, width // 2, channels)
         if math.prod(shape) * convolved.element_size() > MEMORY:
             return None
-        table = FirstBlockTable(
-            model, block, x[0].numel(), *(torch.empty(size, dtype=convolved.dtype) for size in (shape, (len(x), channels), (len(x), channels)))
-        )
-        for start in range(0, len(x), CHUNK):
-            table.fill(start, flow.inputs(x[start : start + CHUNK]))
+        table = FirstBlockTable(model, block, x[0].numel(), *(_shared(size, convolved.dtype) for size in (shape, (len(x), channels), (len(x), channels))))
+        chunks = torch.split(x, CHUNK)
+
+        def fill(i: int) -> dict[str, Tensor]:
+            table.fill(i * CHUNK, flow.inputs(chunks[i]))
+            return {}
+
+        in_parallel(fill, model, len(chunks))
     return table if _agrees(table, flow, x) else None
 
 
@@ -113,3 +118,8 @@ def _agrees(table: FirstBlockTable, flow: FewShotFlow, x: Tensor) -> bool:
     sets = torch.stack([first, len(x) - 1 - first])
     features, expected = table(sets), embed(flow.model, flow.inputs(x[sets]))
     return features.shape == expected.shape and bool((features - expected).abs().max() <= CLOSE * expected.abs().max())
+
+
+def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor in memory that forked processes share."""
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
