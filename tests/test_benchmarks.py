@@ -121,6 +121,21 @@ def test_the_loop_around_the_meta_gradient(run) -> None:
     assert re.search(r"meta-gradient 0\.\d+ s; around it \d+\.\d % more \(median of 2 steps\)", out)
 
 
+def test_a_first_block_computed_once(run) -> None:
+    small = [
+        "model.backbone.width=2",
+        "dataset.train=[cyrillic]",
+        "dataset.val_script=cyrillic",
+        "dataset.test=[georgian]",
+        "evaluate.episodes=200",
+        "evaluate.shot=[1, 5]",
+    ]
+    settings = [word for override in small for word in ("--set", override)]
+    lines = run(ROOT / "pipelines" / "quickstart.yaml", *settings, "--rounds", 1, script="first_block.py").splitlines()
+    text = r"5-way (\d)-shot, 200 episodes: set by set [\d.]+ s \(.*\), first block once [\d.]+ s \(.*\): [\d.]+ x as fast; accuracy differs in [0-3] of 200"
+    assert [re.fullmatch(text, line)[1] for line in lines] == ["1", "5"]
+
+
 def test_shares_of_a_targets_steps(monkeypatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from meta_gradient import CASES, shares

@@ -25,6 +25,7 @@ from metaflowkit.models.normalisation import stored_norms
 
 TRIED = 8  # examples on which it is tried whether features depend on the set
 CHUNK = 100  # examples in a pass
+SHOWINGS = 2  # of an image, on the average, from which on a table of first blocks pays
 
 Features = Callable[[Tensor], Tensor]  # rows of a split [T, n] -> features [T, n, D] of these sets, each by itself
 
@@ -47,18 +48,21 @@ def feature_table(flow: FewShotFlow, split: str, shown: int) -> Features | None:
     stored = _TABLES.pop(model, None)
     if stored is None or stored[0] != key or stored[1] is not x:
         del stored  # the memory of one table at a time
-        stored = (key, x, _table(flow, x))
+        if not depend_on_their_set(model, flow.inputs(x[:TRIED])):
+            stored = (key, x, _of_each(flow, x))
+        elif SHOWINGS * len(x) <= shown:
+            stored = (key, x, first_block_table(flow, x))
+        else:
+            return None
     _TABLES[model] = stored
     return stored[2]
 
 
-def _table(flow: FewShotFlow, x: Tensor) -> Features | None:
-    model = flow.model
-    if depend_on_their_set(model, flow.inputs(x[:TRIED])):
-        return first_block_table(flow, x)
+def _of_each(flow: FewShotFlow, x: Tensor) -> Features:
+    """The features of each example, by its row."""
     chunks = torch.split(x, CHUNK)
     share = flow.world.share(len(chunks))
     with flow.world.together():
-        own = in_parallel(lambda i: embed(model, flow.inputs(chunks[share[i]])[None])[0].cpu(), model, len(share))
+        own = in_parallel(lambda i: embed(flow.model, flow.inputs(chunks[share[i]])[None])[0].cpu(), flow.model, len(share))
     table = torch.cat(flow.world.interleaved(own)).to(flow.device)
     return lambda rows: table[rows.to(table.device)]

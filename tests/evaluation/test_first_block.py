@@ -115,8 +115,10 @@ def test_elsewhere_there_is_none(change, monkeypatch) -> None:
 def test_a_measurement_of_few_images_makes_none() -> None:
     flow = flow_of()
     count = len(flow.splits["test"].x)
-    assert feature_table(flow, "test", count - 1) is None
-    assert isinstance(feature_table(flow, "test", count), FirstBlockTable)
+    assert feature_table(flow, "test", 2 * count - 1) is None
+    table = feature_table(flow, "test", 2 * count)
+    assert isinstance(table, FirstBlockTable)
+    assert feature_table(flow, "test", 2 * count - 1) is table  # since it is there
 
 
 def test_of_other_precisions() -> None:
