@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaflowkit.engines.kernels import FastKernels
-from metaflowkit.models.batch_statistics import AccurateNorms, gradient_sums, is_channels_last, moments, norm_then_pool
+from metaflowkit.models.batch_statistics import AccurateNorms, gradient_sums, is_channels_last, joint_moments, moments, moments_of_sets, norm_then_pool
 
 ACCURATE = 3e-6
 
@@ -40,6 +40,24 @@ def test_mean_and_variance(shape, layout) -> None:
     mean, variance = moments(x)
     assert ((mean - x.double().mean(axes)).abs() / x.double().std(axes)).max() < ACCURATE
     assert (variance / x.double().var(axes, correction=0) - 1).abs().max() < ACCURATE
+
+
+@pytest.mark.parametrize("layout", [last, Tensor.contiguous], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_mean_and_variance_of_each_set(shape, layout) -> None:
+    sets = [layout(strokes(*shape, seed=seed) * (1 + seed) - seed) for seed in range(3)]
+    means, variances = moments_of_sets(layout(torch.cat(sets)), 3)
+    for x, mean, variance in zip(sets, means, variances, strict=True):
+        expected = moments(x)
+        torch.testing.assert_close(mean, expected[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(variance, expected[1], rtol=1e-6, atol=0)
+
+
+def test_moments_of_shares_are_those_of_all() -> None:
+    x = torch.randn(2, 5, 40, 3, dtype=torch.float64) + torch.arange(5.0)[:, None, None]  # two times five shares of 40 values, three channels
+    mean, variance = joint_moments(x.mean(2), x.var(2, correction=0))
+    torch.testing.assert_close(mean, x.mean((1, 2)))
+    torch.testing.assert_close(variance, x.var((1, 2), correction=0))
 
 
 def off(sums: tuple[Tensor, Tensor], g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> float:
