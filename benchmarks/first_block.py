@@ -1,7 +1,7 @@
 """What a measurement saves where a network's first block is computed once for each image: the same episodes with and without it.
 
     python benchmarks/first_block.py pipelines/quickstart.yaml
-    python benchmarks/first_block.py pipelines/cifar_fs_protoclr.yaml --set dataset.root=data/cifar_fs --set evaluate.readouts=[prototype]
+    python benchmarks/first_block.py pipelines/omniglot_bmssl_5w1s.yaml --set dataset.root=data/omniglot --set evaluate.readouts=[prototype]
 
 Both by turns, each from nothing, so that the time of the table is part of it; the network is the untrained one. Episodes whose accuracy differs are counted: their scores are
 so near each other that rounding decides.
