@@ -98,7 +98,7 @@ def _as_one(x: Tensor) -> Tensor:
 
 
 class _PerSetStatistics(FastKernels):
-    """See :func:`as_sets`; without graph, and running statistics are not updated."""
+    """Within this context batch normalisation takes each set of a batch by itself (:func:`as_sets`); without graph, and running statistics are not updated."""
 
     def __init__(self, sets: int) -> None:
         super().__init__(second=False)
