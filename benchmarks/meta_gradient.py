@@ -7,8 +7,9 @@
 
 Contenders are this library's engines and, on the network as it is written by hand, plain ``higher`` as its own MAML example uses
 it, the same on channels-last images (where torch's normalisation loses digits), a loop of ``functional_call`` and
-``torch.autograd``, and, where installed, TorchOpt's MetaSGD. One contender is this library in a process that keeps freed memory, as ``mfk run`` does; the others run here, with glibc as it is. Images are letters of matplotlib's typefaces. Before anything is timed, their
-gradients are compared in float64, and each in float32 with float64 on single tasks. The delta cases compare a bootstrap with the student alone and with differentiated steps instead.
+``torch.autograd``, and, where installed, TorchOpt's MetaSGD. Images are letters of matplotlib's typefaces. Before anything is timed, their
+gradients are compared in float64, and each in float32 with float64 on single tasks. One more contender is ``this, auto`` in a process that keeps freed
+memory, as ``mfk run`` does, of which only the time is measured; the others run here, with glibc as it is. The delta cases compare a bootstrap with the student alone and with differentiated steps instead.
 Times are medians of interleaved repeats, to be read as ratios; run it on a quiet machine. Peak memory is that of a process of
 its own for each contender, less what it held before. The floor is the time that convolutions and matrix products alone would
 take: operations counted by torch's flop counter over the functional_call loop, divided by the rates measured here.
@@ -194,7 +195,7 @@ def compiled(engine: VectorizedEngine) -> Callable[[Problem], Callable[[], None]
     return prepared
 
 
-class InARun:
+class InProcessKeepingMemory:
     """This library's engine in a process that keeps freed memory, as that of ``mfk run`` does; its gradients stay there."""
 
     def __init__(self, problem: Problem) -> None:
@@ -313,7 +314,7 @@ def contenders(case: Case) -> Contenders:
             "this, one worker": library(VectorizedEngine(1, 1)),
         }
     if case.device == "cpu":
-        competing[KEPT] = InARun
+        competing[KEPT] = InProcessKeepingMemory
     if case.device == "cpu" and case.backbone != "gru":
         competing["this, compiled"] = compiled(VectorizedEngine(None if case.backbone == "mlp" else 1, compile=True))
     try:
@@ -374,7 +375,7 @@ def times(case: Case, chosen: Contenders, repeats: int) -> dict[str, list[float]
             case.wait()
             seconds_of[name].append(time.perf_counter() - started)
     for run in runs.values():
-        if isinstance(run, InARun):
+        if isinstance(run, InProcessKeepingMemory):
             run.close()
     return seconds_of
 

@@ -35,7 +35,7 @@ class FirstBlockTable:
     Attributes:
         model: the network.
         block: how its backbone begins.
-        values: of an image.
+        values: number of values of an image as the network reads it.
         largest: of every four values of the convolution, [n, H' // 2, W' // 2, C'].
         mean: over the values of the convolution, [n, C'].
         variance: of these, biased, [n, C'].
